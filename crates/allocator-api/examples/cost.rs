@@ -1,7 +1,7 @@
 //! Measures what the hooks cost: `cargo run --release -p obmalloc-allocator-api --example cost`.
 //!
-//! Each line is the shortest of many runs, for one block of 64 bytes that is allocated and freed, and
-//! for one of 10,000 blocks that are in use at the same time.
+//! Each line shows the shortest of many runs, for two cases: one block of 64 bytes that is
+//! allocated and freed, and one of 10,000 blocks that are in use at the same time.
 
 use std::{
     hint::black_box,

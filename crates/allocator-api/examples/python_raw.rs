@@ -1,6 +1,6 @@
-//! A Rust library in CPython whose global allocator is CPython's domain raw.
+//! A Rust library for CPython whose global allocator is CPython's domain raw.
 //!
-//! The test `python_raw` loads it into each CPython of the machine.
+//! The test `python_raw` loads it into every installed CPython.
 
 #![cfg(not(test))] // A program of tests would have to link CPython.
 
@@ -27,7 +27,7 @@ struct Line([u8; 64]);
 
 static LINES: Mutex<Vec<Line>> = Mutex::new(Vec::new());
 
-/// Holds `count` lines of 64 bytes, and returns 1 if all are aligned and intact.
+/// Allocates `count` lines of 64 bytes. Returns 1 if all of them are aligned and intact.
 #[unsafe(no_mangle)]
 pub extern "C" fn hold(count: usize) -> i32 {
     let Ok(mut lines) = LINES.lock() else { return 0 };

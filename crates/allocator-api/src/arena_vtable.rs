@@ -1,9 +1,10 @@
-//! A source of arenas as C code sees it.
+//! An arena source with the C interface of CPython's arena allocator.
 //!
-//! `alloc` accepts every size. Since 3.11, CPython also uses its arena allocator for its data
-//! stack.
+//! `alloc` accepts every size, because CPython 3.11 and later also use the arena allocator for the
+//! data stack.
 //!
-//! A vtable cannot become an [`ArenaSource`], because C code does not promise aligned arenas.
+//! The conversion works in one direction only. A vtable cannot become an [`ArenaSource`], because C
+//! code does not promise aligned arenas.
 
 use core::{
     ffi::c_void,
@@ -41,7 +42,8 @@ unsafe impl Sync for ArenaVTable {}
 
 /// An arena source behind a lock.
 ///
-/// The source is never lent out, because a caller could replace it and unmap arenas in use.
+/// No caller gets access to the source itself, because it could then replace the source and unmap
+/// arenas that are in use.
 pub struct LockedSource<S>(Mutex<S>);
 
 impl<S> LockedSource<S> {
@@ -54,7 +56,7 @@ impl<S> LockedSource<S> {
 }
 
 impl<S: ArenaSource> LockedSource<S> {
-    /// Unmaps the free arenas that the source keeps for reuse.
+    /// Unmaps the free arenas that the source retains.
     pub fn trim(&self) {
         sync::lock(&self.0).trim();
     }

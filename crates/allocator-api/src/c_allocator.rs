@@ -27,7 +27,7 @@ impl CAllocator {
 
     /// Wraps the vtable of `alloc`.
     ///
-    /// `alloc` must be `'static`, because another thread may still be calling `alloc` after it was
+    /// `alloc` must be `'static`, because other threads may still be calling it after it is
     /// replaced.
     ///
     /// ```

@@ -1,4 +1,4 @@
-//! Counts the allocations of a piece of code, for the tests of any program.
+//! Counts the allocations that a piece of code makes, for use in tests.
 //!
 //! ```
 //! use std::alloc::System;
@@ -14,7 +14,7 @@
 //! count(|| (0..96).sum::<i32>()).assert_made(0);
 //! ```
 //!
-//! Only the calling thread is counted, so tests can run at the same time.
+//! Only allocations of the calling thread are counted, so tests can run in parallel.
 
 use core::{
     alloc::{GlobalAlloc, Layout},
@@ -37,7 +37,7 @@ impl<A> Counted<A> {
     }
 }
 
-/// What a thread allocated and freed.
+/// The numbers of blocks and bytes that a thread allocated and freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allocations {
     /// The number of blocks that were allocated.
@@ -79,7 +79,7 @@ impl Allocations {
     ///
     /// # Panics
     ///
-    /// Panics otherwise.
+    /// Panics if the number differs.
     #[track_caller]
     pub fn assert_made(self, blocks: u64) -> Self {
         assert!(self.made == blocks, "{} allocations instead of {blocks}: {self:?}", self.made);
@@ -90,7 +90,7 @@ impl Allocations {
     ///
     /// # Panics
     ///
-    /// Panics otherwise.
+    /// Panics if blocks or bytes are left.
     #[track_caller]
     pub fn assert_leaves_none(self) -> Self {
         let (blocks, bytes) = (self.blocks_left(), self.bytes_left());
@@ -99,7 +99,7 @@ impl Allocations {
     }
 }
 
-/// Calls `work`, and returns what this thread allocated and freed meanwhile.
+/// Calls `work`, and returns what this thread allocated and freed during the call.
 ///
 /// # Panics
 ///
@@ -110,9 +110,9 @@ pub fn count<R>(work: impl FnOnce() -> R) -> Allocations {
     count_with(work).1
 }
 
-/// Calls `work`, and returns its result, and what this thread allocated and freed meanwhile.
+/// Calls `work`, and returns its result and what this thread allocated and freed during the call.
 ///
-/// The result is not dropped, so its memory is left.
+/// The caller gets the result, so memory that the result owns counts as allocated but not freed.
 ///
 /// # Panics
 ///

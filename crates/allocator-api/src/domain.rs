@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-/// A kind of memory request, which can have its own allocator. CPython: `PyMemAllocatorDomain`.
+/// A kind of memory request that can have its own allocator. CPython: `PyMemAllocatorDomain`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Domain {

@@ -1,4 +1,4 @@
-//! The allocator in force for each domain, which can be replaced while other threads allocate.
+//! The current allocator of each domain, which can be replaced while other threads allocate.
 //!
 //! A reader loads a function and its context atomically. CPython loads them separately, so it can
 //! mix two allocators.
@@ -14,7 +14,7 @@ use crate::{
     record::{Records, Slot},
 };
 
-/// The error of a failed [`DomainTable::set`]. The previous allocator stays in force.
+/// The error of a failed [`DomainTable::set`]. The previous allocator is still used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetError {
@@ -28,7 +28,7 @@ pub enum SetError {
 
 /// The allocators of the three domains. CPython: `PyMem_GetAllocator`, `PyMem_SetAllocator`.
 ///
-/// When an allocator is set for the first time, the table allocates a record of it from `A`.
+/// The first time an allocator is set, the table allocates a record for it from `A`.
 #[derive(Debug)]
 pub struct DomainTable<A: MemAlloc = Malloc> {
     slots: [Slot; 3],
@@ -56,13 +56,14 @@ impl<A: MemAlloc> DomainTable<A> {
         }
     }
 
-    /// Returns the allocator in force for `domain`.
+    /// Returns the current allocator of `domain`.
     #[inline]
     pub fn get(&self, domain: Domain) -> CAllocator {
         self.slots[domain.index()].read()
     }
 
-    /// Replaces the allocator of `domain`. Calls that have begun continue in the previous one.
+    /// Replaces the allocator of `domain`. Calls that have already begun finish in the previous
+    /// one.
     ///
     /// Takes O(n) time, where n is the number of different allocators ever set.
     ///
@@ -73,7 +74,7 @@ impl<A: MemAlloc> DomainTable<A> {
     /// # Safety
     ///
     /// - `allocator` must be able to free and reallocate every live block of the domain.
-    /// - `allocator` must be able to do the same with blocks that calls in progress may return.
+    /// - It must also be able to do this for blocks that are returned by calls in progress.
     /// - `allocator` must meet the requirements of [`CAllocator::new`] while the table is in use.
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {
         let slot = &self.slots[domain.index()];
@@ -83,26 +84,27 @@ impl<A: MemAlloc> DomainTable<A> {
         } else {
             Some(records.intern(&allocator).ok_or(SetError::OutOfMemory { domain })?)
         };
-        // Publish under the lock, so that concurrent calls take effect in the order of the locking.
+        // We publish under the lock, so concurrent calls take effect in the order in which they
+        // lock.
         // SAFETY: the records live as long as the table, and the slot is a part of the table.
         unsafe { slot.publish(record) };
         Ok(())
     }
 
-    /// Returns an allocator that forwards each call to the allocator in force for `domain`.
+    /// Returns an allocator that forwards each call to the current allocator of `domain`.
     #[inline]
     pub fn allocator(&self, domain: Domain) -> DomainAllocator<'_> {
         DomainAllocator(&self.slots[domain.index()])
     }
 }
 
-/// An allocator that forwards each call to the allocator in force for one domain.
+/// An allocator that forwards each call to the current allocator of one domain.
 ///
 /// CPython: `PyMem_RawMalloc`, `PyMem_Malloc`, `PyObject_Malloc` and their siblings.
 #[derive(Clone, Copy, Debug)]
 pub struct DomainAllocator<'t>(&'t Slot);
 
-// SAFETY: the allocator in force accepts every live block (contract of `DomainTable::set`).
+// SAFETY: the current allocator accepts every live block (contract of `DomainTable::set`).
 unsafe impl MemAlloc for DomainAllocator<'_> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {

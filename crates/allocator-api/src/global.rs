@@ -15,9 +15,9 @@ const WORD: usize = size_of::<usize>();
 
 /// A global allocator of a Rust program or library that allocates from `A`.
 ///
-/// Any alignment is served. If it is above the word size, a block takes as many more bytes as it
-/// demands, and moves whenever it is reallocated. Over a debug hook, a write behind such a block is
-/// then noticed only if it is that much further behind.
+/// Every alignment is supported. If the alignment is above the word size, a block needs that many
+/// more bytes, and every reallocation moves it. A debug hook below then detects a write after the
+/// block only if it lies beyond those extra bytes.
 ///
 /// ```
 /// use allocator_api::{Domain, Global, hooks::Debug, raw_mem::Malloc};
@@ -46,16 +46,16 @@ impl<A> Global<A> {
     }
 }
 
-/// Returns the size of a block of `A` for an aligned block of this layout.
+/// Returns the number of bytes to request from `A` for an aligned block of this layout.
 ///
-/// The distance from the block of `A` to the aligned one is at least a word and at most the
+/// The aligned block begins after the start of the block of `A`, by at least a word and at most the
 /// alignment.
 fn room(layout: Layout) -> usize {
     // A layout has at most isize::MAX bytes after rounding up, so the sum does not overflow.
     layout.size() + layout.align()
 }
 
-/// Returns the aligned block inside of the block at `base`, and remembers the distance before it.
+/// Returns the aligned block inside the block at `base`. Stores its distance from `base` before it.
 ///
 /// # Safety
 ///
@@ -69,10 +69,10 @@ unsafe fn place(base: NonNull<u8>, layout: Layout) -> NonNull<u8> {
     start
 }
 
-/// Returns the block of `A` in which the aligned block at `start` lies.
+/// Returns the block of `A` that contains the aligned block at `start`.
 ///
-/// Returns `start` itself if no [`place`] wrote the distance before it. The program then misuses the
-/// pointer, and a debug hook below reports that.
+/// Returns `start` itself if the word before it is not a distance written by [`place`]. In this
+/// case the program has passed a wrong pointer, which a debug hook below reports.
 ///
 /// # Safety
 ///

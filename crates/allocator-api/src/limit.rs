@@ -1,7 +1,7 @@
-//! A limit on the bytes that one domain has in use.
+//! A limit on the number of bytes that one domain has in use.
 //!
-//! A heap and a process are limited where their memory is mapped, which costs requests nothing. A
-//! domain has no mappings of its own, so this hook counts the bytes of each request.
+//! For a heap or a process, the limit is checked when memory is mapped, so requests cost nothing
+//! extra. A domain has no mappings of its own, so this hook counts the bytes of each request.
 
 use core::ptr::NonNull;
 use std::collections::BTreeMap;
@@ -11,12 +11,13 @@ use sync::Mutex;
 
 /// A hook that limits how many bytes of the allocator below it are in use.
 ///
-/// Before a request is refused, the callback may free memory. If it returns true, the request is
-/// repeated. The callback must not panic. Its own requests are refused without another call.
+/// Before the hook refuses a request, it calls a callback that can free memory. If the callback
+/// returns true, the hook tries the request again. The callback must not panic. If its own requests
+/// exceed the limit, they are refused without another call.
 ///
-/// If the allocator below does not know the [usable size](MemAlloc::usable_size) of a block, the hook
-/// remembers the requested one in a table of the global allocator. The hook must then not be a part
-/// of the global allocator.
+/// If the allocator below does not know the [usable size](MemAlloc::usable_size) of a block, the
+/// hook stores the requested size in a table. That table is allocated from the global allocator. In
+/// this case, the hook must not itself be part of the global allocator.
 ///
 /// ```
 /// use allocator_api::Limited;
@@ -43,7 +44,7 @@ struct State {
 }
 
 impl<A: MemAlloc> Limited<A> {
-    /// Wraps `below`, of which no block may be live. See [`Limited`] for the callback.
+    /// Wraps `below`, which must not have any live blocks. [`Limited`] describes the callback.
     pub fn new(below: A, limits: Limits, before_refusal: fn(LimitReached) -> bool) -> Self {
         let state = State { usage: Usage::new(limits), sizes: BTreeMap::new(), is_asking: false };
         Self { below, state: Mutex::new(state), before_refusal }
@@ -59,7 +60,7 @@ impl<A: MemAlloc> Limited<A> {
         sync::lock(&self.state).usage.highwater()
     }
 
-    /// Adds `bytes` if the limit allows it, at the latest after the callback.
+    /// Adds `bytes` if the limit allows it, now or after the callback. Returns false otherwise.
     fn charge(&self, bytes: usize) -> bool {
         self.try_charge(bytes) || (self.ask() && self.try_charge(bytes))
     }
@@ -89,7 +90,7 @@ impl<A: MemAlloc> Limited<A> {
         may_retry
     }
 
-    /// Replaces the charge for a request by the size of the block that it got.
+    /// Replaces the charge for a request with the size of the allocated block.
     fn adjust(&self, block: Option<NonNull<u8>>, charged: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is live, and came from `below`.
         let usable = block.and_then(|block| unsafe { self.below.usable_size(block) });
@@ -107,7 +108,7 @@ impl<A: MemAlloc> Limited<A> {
         block
     }
 
-    /// Forgets a block, and returns its size and whether it was in the table.
+    /// Removes a block from the table. Returns its size, and true if its size came from the table.
     ///
     /// # Safety
     ///
@@ -146,11 +147,12 @@ unsafe impl<A: MemAlloc> MemAlloc for Limited<A> {
         let known = unsafe { self.below.usable_size(old) };
         let table = || sync::lock(&self.state).sizes.get(&old.addr().get()).copied();
         let before = known.or_else(table).unwrap_or(0);
-        // Only what the block grows by is charged, and the rest stays charged.
+        // We charge only the bytes by which the block grows. Its previous size is already charged.
         if !self.charge(size.saturating_sub(before)) {
             return None;
         }
-        // The address may be given to another thread as soon as the block has moved.
+        // We forget the block first, because another thread can get its address once the block has
+        // moved.
         // SAFETY: as above.
         let (before, was_listed) = unsafe { self.forget(old) };
         // SAFETY: the block came from `below` (contract).
@@ -194,7 +196,7 @@ mod tests {
     use super::*;
     use crate::CAllocator;
 
-    /// A vtable does not know the size of a block, so the table is used.
+    /// A vtable does not report the usable size of a block, so the hook uses its table.
     static NAMELESS: CAllocator = CAllocator::of(&Malloc);
 
     fn behaves(below: impl MemAlloc) {

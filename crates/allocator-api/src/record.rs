@@ -21,7 +21,7 @@ use crate::c_allocator::CAllocator;
 pub(crate) struct Record {
     /// # Invariant
     ///
-    /// The vtable never changes. Only loom, which observes the accesses, needs the cell.
+    /// The vtable never changes. The cell is needed only for loom, which tracks accesses.
     vtable: UnsafeCell<CAllocator>,
     next: Option<NonNull<Record>>,
 }
@@ -51,7 +51,8 @@ impl<A: MemAlloc> Records<A> {
         Self { newest: None, memory }
     }
 
-    /// Returns the record of `vtable`, or a new one. Returns `None` if memory is exhausted.
+    /// Returns the record of `vtable`, and creates it if needed. Returns `None` if memory is
+    /// exhausted.
     pub(crate) fn intern(&mut self, vtable: &CAllocator) -> Option<NonNull<Record>> {
         if let Some((at, _)) = self.iter().find(|(_, record)| record.vtable().is(vtable)) {
             return Some(at);
@@ -92,7 +93,7 @@ pub(crate) struct Slot {
     initial: CAllocator,
     /// # Invariant
     ///
-    /// Null, which stands for `initial`, or a record that lives as long as this slot.
+    /// Null for `initial`, or a pointer to a record that lives as long as this slot.
     record: AtomicPtr<Record>,
 }
 
@@ -116,7 +117,7 @@ impl Slot {
         unsafe { record.as_ref() }.vtable()
     }
 
-    /// Makes the vtable of `record` the one in force. With `None`, restores the initial vtable.
+    /// Makes readers use the vtable of `record`, or the initial vtable if `record` is `None`.
     ///
     /// # Safety
     ///

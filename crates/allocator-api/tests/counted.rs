@@ -1,4 +1,4 @@
-//! Counts the allocations of tests that run at the same time.
+//! Counts the allocations of tests that run in parallel.
 
 use std::{alloc::System, hint::black_box, thread};
 

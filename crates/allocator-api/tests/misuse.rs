@@ -1,4 +1,4 @@
-//! Each misuse of a debug hook ends the process with a report. The misuse happens in a child.
+//! Each kind of misuse makes the debug hook report it and end the process, which is a child.
 
 #![cfg(unix)]
 
@@ -108,7 +108,7 @@ fn report(case: &str) -> String {
     stderr
 }
 
-/// Asserts that `report` has these lines, in this order. `*` at the end stands for any text.
+/// Asserts that `report` contains these lines, in this order. A final `*` matches any text.
 fn assert_lines(report: &str, expected: &[&str]) {
     let lines: Vec<_> = report.lines().collect();
     let matches = |line: &str, expected: &str| match expected.strip_suffix('*') {

@@ -1,4 +1,5 @@
-//! A Rust library that allocates through CPython's domain raw, in every CPython of the machine.
+//! Loads a Rust library into every installed CPython. The library allocates through CPython's
+//! domain raw.
 
 #![cfg(all(target_os = "linux", not(miri), not(loom)))]
 
@@ -6,7 +7,7 @@ use std::{path::PathBuf, process::Command};
 
 use testkit::pythons::{clean_command, find};
 
-/// Loads the library `argv[1]`, and lets it hold and give up 10,000 lines of 64 bytes.
+/// Loads the library `argv[1]`, and makes it allocate and free 10,000 lines of 64 bytes.
 const CODE: &str = "
 import ctypes, sys, tracemalloc
 library = ctypes.PyDLL(sys.argv[1])

@@ -1,4 +1,5 @@
-//! Prints the figures of a process with busy threads, and what a thousand calls per second cost them.
+//! Prints the figures of a process with busy threads, and what a thousand calls of `stats` per
+//! second cost these threads.
 //!
 //! ```sh
 //! cargo run --release --example figures -p obmalloc-global-alloc
@@ -29,7 +30,7 @@ fn processor_time() -> usize {
     time.tv_sec as usize * 1_000_000_000 + time.tv_nsec as usize
 }
 
-/// Replaces blocks of up to 2 KiB in a table of 4,000, until the program is done.
+/// Replaces blocks of up to 2 KiB in a table of 4,000 until the program is done.
 fn work(seed: usize) {
     let (mut state, mut blocks) = (seed, vec![Vec::new(); 4000]);
     while !IS_DONE.load(Relaxed) {
@@ -44,7 +45,7 @@ fn work(seed: usize) {
     }
 }
 
-/// Returns the processor time of a request in nanoseconds, over a quarter of a second.
+/// Returns the processor time per request in nanoseconds, averaged over a quarter of a second.
 fn cost(is_watched: bool) -> f64 {
     let (turns, time, start) = (TURNS.load(Relaxed), TIME.load(Relaxed), Instant::now());
     while start.elapsed() < Duration::from_millis(250) {

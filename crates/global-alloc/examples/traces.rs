@@ -1,6 +1,7 @@
-//! Prints which calls have allocated what is in use, and what has changed between two moments.
+//! Prints which calls allocated the blocks in use, and what changed between two moments.
 //!
-//! With the argument `count`, an assertion about the allocations of a thread fails instead.
+//! With the argument `count`, an assertion about the number of allocations of a thread fails
+//! instead.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The trait `Allocator` of allocator-api2, for both versions of that crate that are in use.
+//! The trait `Allocator` of allocator-api2, for the two versions of that crate in common use.
 
 use std::{alloc::Layout, ptr::NonNull};
 
@@ -8,7 +8,7 @@ use crate::{
     ob_malloc::ObMalloc,
 };
 
-/// Implements `Allocator` of `$api` for `$handle`, which is `$allocator` or a reference to it.
+/// Implements `$api`'s `Allocator` for `$handle`, which is `$allocator` or a reference to it.
 macro_rules! implement {
     ($api:ident, $handle:ty, $allocator:ty) => {
         // SAFETY: all memory fits its layout (contract of `Layouts`), and stays valid as long as a

@@ -9,7 +9,7 @@
 //!     each block starts at a multiple of 128, because no header precedes the first one
 //! ```
 //!
-//! The class depends on the layout alone, so freeing a small block need not look for its size.
+//! The class depends only on the layout, so freeing a small block needs no lookup of its size.
 
 #![forbid(unsafe_code)]
 
@@ -35,7 +35,7 @@ pub(crate) enum Place {
     Nowhere,
     /// Any block of the class.
     Block(SizeClass<Pools>),
-    /// A block of the class that begins at a multiple of the alignment, as not all of them do.
+    /// A block of the class at a multiple of the alignment. Not all blocks of the class are at one.
     AlignedBlock(SizeClass<Pools>),
     /// A mapping of its own.
     Mapping,
@@ -58,19 +58,21 @@ pub(crate) fn class(layout: Layout) -> Option<SizeClass<Pools>> {
     SizeClass::of(class_size(layout))
 }
 
-/// Returns a size with the class for `layout`, or one without a class if `layout` has none.
+/// Returns a size whose class is the one for `layout`, or a size without a class if `layout` has
+/// none.
 #[inline]
 pub(crate) fn class_size(layout: Layout) -> usize {
     if layout.align() <= MAX_ALIGN { rounded(layout) } else { usize::MAX }
 }
 
-/// Returns the size class for `layout` if it is small, as [`class`] does.
+/// Returns the size class for `layout` if that class is small, and `None` otherwise.
 #[inline]
 pub(crate) fn small_class(layout: Layout) -> Option<SizeClass<Pools>> {
     SizeClass::of_small(rounded(layout))
 }
 
-/// Returns the size of `layout`, rounded up to its alignment if that is not the one of all blocks.
+/// Returns the size of `layout`, rounded up to its alignment if blocks are not always aligned to
+/// it.
 #[inline]
 fn rounded(layout: Layout) -> usize {
     let mut size = layout.size();
@@ -83,11 +85,9 @@ fn rounded(layout: Layout) -> usize {
 
 /// Returns true if memory in a block of class `now` may stay there when it is resized to `new`.
 ///
-/// `after` is the class that a new allocation for `new` would use.
-///
-/// If `now` is larger than `after`, `new` must need more than three quarters of the block.
-///
-/// CPython's `_PyObject_Realloc` (`Objects/obmalloc.c`) uses the same limit.
+/// `after` is the class that a new allocation for `new` would use. If blocks of class `now` are
+/// larger than those of `after`, the memory stays only if `new` needs more than three quarters of
+/// its block. CPython's `_PyObject_Realloc` (`Objects/obmalloc.c`) uses the same limit.
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
     let size = now.map_or(0, SizeClass::block_size);
@@ -96,9 +96,10 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
 }
 
 /// Returns a class with room for an eighth more than `new`, if memory grows by less than a quarter.
+/// Returns `None` otherwise.
 ///
-/// Memory that grows by a little is likely to grow again. `class` must be [`class`] or
-/// [`small_class`].
+/// Memory that has grown by a little is likely to grow again. The argument `class` must be the
+/// function [`class`] or [`small_class`].
 #[inline]
 pub(crate) fn grown(
     old: Layout,
@@ -111,7 +112,7 @@ pub(crate) fn grown(
     let roomy = Layout::from_size_align(after + after / 8, new.align());
     let roomy = roomy.ok().filter(|_| a_little).and_then(&class);
     let least = class(new)?;
-    // In a block that is too large, the next reallocation would move the memory again.
+    // If the block were too large for `new`, the next reallocation would move the memory again.
     roomy.filter(|_| serves(roomy, new, least))
 }
 

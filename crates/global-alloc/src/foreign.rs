@@ -1,4 +1,4 @@
-//! Debug builds check that memory which is freed or resized came from this allocator.
+//! Checks in debug builds that memory to be freed or resized came from this allocator.
 //!
 //! The check catches, for example, `CString::from_raw` on the result of C's `strdup`.
 

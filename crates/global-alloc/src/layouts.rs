@@ -1,4 +1,4 @@
-//! Requests of any layout, for memory from the pools or from mappings.
+//! Requests of any layout. They are served from pools or from mappings.
 //!
 //! ```text
 //!   layout ─┬─ with a class ──► a block of the class, from the pools
@@ -6,7 +6,8 @@
 //!           └─ empty ─────────► an aligned pointer to nothing
 //! ```
 //!
-//! The layout tells where memory came from when it is freed, so its address need not be looked up.
+//! The same layout is passed when the memory is freed, so we know where the memory came from
+//! without looking up its address.
 
 use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 
@@ -14,7 +15,7 @@ use obmalloc::{BlockPtr, LargeBlock, NewLarge, SizeClass};
 
 use crate::classes::{Place, Pools, class, class_size, grown, place, serves, small_class};
 
-/// What new memory must contain.
+/// The required contents of new memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Init {
     Uninit,
@@ -26,12 +27,12 @@ pub(crate) enum Init {
 /// # Safety
 ///
 /// - The blocks of `alloc_block` and `alloc_zeroed_block` must meet the requirements of
-///   [`obmalloc::Blocks`], and be naturally aligned: a 64-byte block to 64 bytes, a 48-byte block
-///   to 16.
+///   [`obmalloc::Blocks`]. They must also be naturally aligned: a 64-byte block to 64 bytes, and a
+///   48-byte block to 16 bytes.
 /// - The blocks of `alloc_aligned_block` and `alloc_large` must have the requested alignment.
 /// - No two blocks in use may overlap.
 pub(crate) unsafe trait Layouts {
-    /// Hints to the compiler what an allocation needs, before the size of the layout is tested.
+    /// Tells the compiler what an allocation needs, before the size of the layout is tested.
     #[inline]
     fn prepare(&self) {}
 
@@ -41,7 +42,7 @@ pub(crate) unsafe trait Layouts {
     /// Allocates a block of `class` whose first `bytes` bytes are zero.
     fn alloc_zeroed_block(&self, class: SizeClass<Pools>, bytes: usize) -> Option<BlockPtr>;
 
-    /// Allocates a block of `class`, which is not small, at a multiple of `align` bytes.
+    /// Allocates a block of `class` at a multiple of `align`. `class` must not be small.
     fn alloc_aligned_block(&self, class: SizeClass<Pools>, align: usize) -> Option<BlockPtr>;
 
     /// Frees `block`.
@@ -51,7 +52,7 @@ pub(crate) unsafe trait Layouts {
     /// - `block` must be a live block of this allocator.
     unsafe fn free_block(&self, block: BlockPtr);
 
-    /// Frees `block`, which has a small class.
+    /// Frees `block`, whose size class must be small.
     ///
     /// # Safety
     ///
@@ -70,7 +71,8 @@ pub(crate) unsafe trait Layouts {
     ///   [`resize_large`](Self::resize_large), and must not be used again.
     unsafe fn free_large(&self, block: LargeBlock);
 
-    /// Grows or shrinks a block with a mapping of its own. On `None`, the block is unchanged.
+    /// Grows or shrinks a block that has its own mapping. If it returns `None`, the block is
+    /// unchanged.
     ///
     /// # Safety
     ///
@@ -78,7 +80,7 @@ pub(crate) unsafe trait Layouts {
     /// - Only the returned block may be used afterwards.
     unsafe fn resize_large(&self, block: LargeBlock, size: usize) -> Option<LargeBlock>;
 
-    /// Ends the process if it can tell that this allocator did not return `ptr` for `layout`.
+    /// Ends the process if this allocator provably did not return `ptr` for `layout`.
     ///
     /// # Safety
     ///
@@ -86,7 +88,7 @@ pub(crate) unsafe trait Layouts {
     #[inline]
     unsafe fn check(_action: &str, _ptr: NonNull<u8>, _layout: Layout) {}
 
-    /// Allocates memory for `layout` with the contents that `init` asks for.
+    /// Allocates memory for `layout`, with contents as `init` requires.
     #[inline]
     fn allocate(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         self.prepare();
@@ -101,9 +103,11 @@ pub(crate) unsafe trait Layouts {
         Some(start)
     }
 
-    /// Allocates memory that is not small. Not inlined, to keep small requests short.
+    /// Allocates memory that is not small. It is not inlined, which keeps the code of small
+    /// requests short.
     ///
-    /// `size` must be the [`class_size`] of `layout`, which the caller often knows as a constant.
+    /// `size` must be the [`class_size`] of `layout`. Callers pass it because they often know it as
+    /// a constant.
     #[inline(never)]
     fn allocate_above(&self, size: usize, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         match (SizeClass::of(size), init) {
@@ -112,7 +116,8 @@ pub(crate) unsafe trait Layouts {
         }
     }
 
-    /// Allocates memory in any way. Not inlined, so that blocks need no stack frame.
+    /// Allocates memory of any kind. It is not inlined, so that requests for blocks need no stack
+    /// frame.
     #[inline(never)]
     fn allocate_at_its_place(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         let (start, is_zeroed) = match place(layout) {
@@ -156,7 +161,8 @@ pub(crate) unsafe trait Layouts {
         }
     }
 
-    /// Frees memory that is not small. Not inlined, to keep small requests short.
+    /// Frees memory that is not small. It is not inlined, which keeps the code of small requests
+    /// short.
     ///
     /// # Safety
     ///
@@ -173,7 +179,7 @@ pub(crate) unsafe trait Layouts {
         }
     }
 
-    /// Frees memory in any way. Not inlined, so that blocks need no stack frame.
+    /// Frees memory of any kind. It is not inlined, so that freeing a block needs no stack frame.
     ///
     /// # Safety
     ///
@@ -187,15 +193,17 @@ pub(crate) unsafe trait Layouts {
                 unsafe { self.free_block(BlockPtr::from_start(ptr)) };
             }
             Place::Mapping => {
-                // SAFETY: such a layout gets a mapping of its own (contract).
+                // SAFETY: memory for such a layout has its own mapping (contract).
                 unsafe { self.free_large(LargeBlock::from_start(ptr)) };
             }
         }
     }
 
-    /// Resizes memory from `old` to `new`, and keeps the contents up to the smaller of both sizes.
+    /// Resizes memory from `old` to `new`, and keeps the contents up to the smaller of the two
+    /// sizes.
     ///
-    /// The memory stays in its block if [`serves`] allows it. On `None`, the memory is unchanged.
+    /// The memory stays in its block if [`serves`] allows it. If the result is `None`, the memory
+    /// is unchanged.
     ///
     /// # Safety
     ///
@@ -217,13 +225,13 @@ pub(crate) unsafe trait Layouts {
         }
     }
 
-    /// Moves a small block to another one. Not inlined, so that memory which stays needs no stack
-    /// frame.
+    /// Moves a small block to a new block. It is not inlined, so that memory which does not move
+    /// needs no stack frame.
     ///
     /// # Safety
     ///
     /// - The requirements of [`reallocate`](Self::reallocate) must be met.
-    /// - Both layouts must have small classes, and `after` must be the one of `new`.
+    /// - Both layouts must have small classes, and `after` must be the class for `new`.
     #[inline(never)]
     unsafe fn move_small(
         &self,
@@ -242,7 +250,7 @@ pub(crate) unsafe trait Layouts {
         Some(to)
     }
 
-    /// Resizes or moves memory. Not inlined, so that small requests stay short.
+    /// Resizes or moves memory of any kind. It is not inlined, which keeps small requests short.
     ///
     /// # Safety
     ///
@@ -262,7 +270,7 @@ pub(crate) unsafe trait Layouts {
                 return Some(ptr);
             }
             (Place::Mapping, Place::Mapping) if old.align() == new.align() => {
-                // SAFETY: such a layout gets a mapping of its own (contract).
+                // SAFETY: memory for such a layout has its own mapping (contract).
                 let block = unsafe { LargeBlock::from_start(ptr) };
                 // SAFETY: the memory is live. The caller uses only the result (contract).
                 let resized = unsafe { self.resize_large(block, with_room(old, new)) };
@@ -292,16 +300,17 @@ pub(crate) unsafe trait Layouts {
     }
 }
 
-/// Returns the size of a mapping for memory that grows or shrinks from `old` to `new`.
+/// Returns the size to map when a large block is resized from `old` to `new`.
 ///
-/// Memory that grows by a little is likely to grow again, and pages that are not used cost nothing.
+/// A block that has grown by a little is likely to grow again, so we map an eighth more. The extra
+/// pages cost nothing until they are used.
 fn with_room(old: Layout, new: Layout) -> usize {
     let grows_a_little = new.size() > old.size() && new.size() - old.size() < old.size() / 4;
     // A layout has at most isize::MAX bytes, so the addition cannot overflow.
     if grows_a_little { new.size() + new.size() / 8 } else { new.size() }
 }
 
-/// Returns a pointer to zero bytes that is aligned for `layout`.
+/// Returns a pointer to zero bytes, aligned for `layout`.
 fn nothing(layout: Layout) -> NonNull<u8> {
     NonZero::new(layout.align()).map_or(NonNull::dangling(), NonNull::without_provenance)
 }

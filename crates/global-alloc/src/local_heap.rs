@@ -21,9 +21,9 @@ type PoolHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Pools>;
 /// A heap for collections on one thread, which borrow the heap and are all dropped together.
 ///
 /// Dropping or [resetting](Self::reset) the heap frees all of its memory. A collection can
-/// therefore be passed to `mem::forget` unless its items must be dropped.
+/// therefore be passed to `mem::forget`, unless its items must be dropped.
 ///
-/// Allocations of more than 480 KiB are unmapped one by one, and all smaller ones together.
+/// Allocations of more than 480 KiB are unmapped one by one. All smaller ones are freed together.
 ///
 /// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` implements `Allocator`
 /// of that version of allocator-api2:
@@ -43,16 +43,16 @@ type PoolHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Pools>;
 pub struct LocalHeap {
     /// # Invariant
     ///
-    /// The contents of the cell are borrowed only while a method runs.
+    /// The contents of the cell are borrowed only while a method runs. They are not borrowed while
+    /// `before_refusal` runs.
     ///
-    /// Only one method runs at a time, because the type is not `Sync`. While `before_refusal` runs,
-    /// the contents are not borrowed.
+    /// Only one method runs at a time, because the type is not `Sync`.
     heap: UnsafeCell<PoolHeap>,
-    /// Taken out while it runs.
+    /// `None` while the callback runs.
     before_refusal: Cell<Option<Callback>>,
 }
 
-/// What a heap calls before it refuses a request because of its limit.
+/// A function that a heap calls before it refuses a request because of its limit.
 type Callback = Box<dyn FnMut(LimitReached) -> bool + Send>;
 
 impl LocalHeap {
@@ -61,10 +61,10 @@ impl LocalHeap {
         Self::with_limits(Limits::NONE)
     }
 
-    /// Creates a heap that maps at most `bytes` bytes. Requests beyond that fail.
+    /// Creates a heap that maps at most `bytes` bytes. Requests beyond this limit fail.
     ///
-    /// Arenas of 1 MiB count as a whole, even if few of their blocks are in use. The limit is
-    /// checked where memory is mapped, so it costs the other requests nothing.
+    /// Each arena counts as 1 MiB, even if few of its blocks are in use. The limit is checked only
+    /// when memory is mapped, so other requests cost nothing extra.
     ///
     /// ```
     /// # use std::alloc::Layout;
@@ -86,11 +86,11 @@ impl LocalHeap {
         }
     }
 
-    /// Calls `callback` before a request is refused because of the hard limit.
+    /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// If the callback returns true, the request is repeated. Its own requests to this heap are
-    /// refused without another call. The process is aborted if it panics, because no allocation may
-    /// unwind.
+    /// If the callback returns true, the heap tries the request again. Requests that the callback
+    /// itself makes to this heap are refused without another call. If the callback panics, the
+    /// process is aborted, because an allocation must not unwind.
     pub fn before_refusal(&mut self, callback: impl FnMut(LimitReached) -> bool + Send + 'static) {
         self.before_refusal.set(Some(Box::new(callback)));
     }
@@ -131,9 +131,10 @@ impl LocalHeap {
         unsafe { self.deallocate(ptr, layout) };
     }
 
-    /// Resizes memory from `old` to `new`, and keeps the contents up to the smaller of both sizes.
+    /// Resizes memory from `old` to `new`, and keeps the contents up to the smaller of the two
+    /// sizes.
     ///
-    /// The memory moves if necessary. On `None`, the memory at `ptr` is unchanged.
+    /// The memory moves if necessary. If the result is `None`, the memory at `ptr` is unchanged.
     ///
     /// # Safety
     ///
@@ -154,11 +155,12 @@ impl LocalHeap {
     ///
     /// No collection can use the memory afterwards, because each of them borrows the heap.
     pub fn reset(&mut self) {
-        // SAFETY: the heap is borrowed mutably, so nobody uses its blocks any more.
+        // SAFETY: the heap is borrowed mutably, so its blocks are no longer in use.
         unsafe { self.heap.get_mut().reset() };
     }
 
-    /// Determines when the heap gives free memory back by itself. It never does by default.
+    /// Sets when the heap returns free memory to the system automatically. By default, it never
+    /// does.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -172,7 +174,7 @@ impl LocalHeap {
 
     /// Returns all unused memory of the heap to the system. Returns the number of bytes.
     ///
-    /// Some of them may never have been in memory.
+    /// The result can include pages that were never in memory.
     pub fn trim(&self) -> usize {
         // SAFETY: nobody else borrows the heap (its invariant).
         unsafe { &mut *self.heap.get() }.trim()
@@ -180,7 +182,8 @@ impl LocalHeap {
 
     /// Counts the memory in use. O(pools).
     ///
-    /// Allocations of more than 480 KiB are in the field `large`, and all others in `bytes`.
+    /// The field `large` counts allocations of more than 480 KiB. The field `bytes` counts all
+    /// others.
     pub fn stats(&self) -> Stats {
         // SAFETY: nobody else borrows the heap (its invariant).
         unsafe { &*self.heap.get() }.stats()
@@ -191,16 +194,16 @@ impl LocalHeap {
         self.heap.get_mut().for_each_block(visit);
     }
 
-    /// Allocates a block when the free list of `class` is empty. Trims all heaps if no arena is
-    /// available.
+    /// Allocates a block when the free list of `class` is empty. If no arena is available, trims
+    /// all heaps and tries again.
     #[cold]
     #[inline(never)]
     fn alloc_block_slow(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
         self.after_trim(|heap| heap.alloc(class))
     }
 
-    /// Calls `request`, and calls it again if it fails: after a trim of all heaps, and then after
-    /// the callback.
+    /// Calls `request`. If it fails, trims all heaps and calls it again, and then does so once more
+    /// after the callback.
     fn after_trim<T>(&self, request: impl Fn(&mut PoolHeap) -> Option<T>) -> Option<T> {
         // SAFETY: nobody else borrows the heap (its invariant).
         request(unsafe { &mut *self.heap.get() }).or_else(|| {
@@ -217,8 +220,8 @@ impl LocalHeap {
         })
     }
 
-    /// Calls the callback if the limit was the reason of a refusal. Returns true if the request should
-    /// be repeated.
+    /// Calls the callback if the last refusal was caused by the limit. Returns true if the request
+    /// should be repeated.
     #[cold]
     fn ask_before_refusal(&self) -> bool {
         // SAFETY: nobody else borrows the heap (its invariant).

@@ -1,4 +1,5 @@
-//! `ObMalloc` below other layers, such as the hooks of `allocator-api`.
+//! Makes `ObMalloc` a `MemAlloc`, so that other layers can be placed above it, such as the hooks of
+//! `allocator-api`.
 
 use std::ptr::NonNull;
 
@@ -7,7 +8,8 @@ use thread_heap::ThreadMalloc;
 
 use crate::ObMalloc;
 
-/// Blocks are aligned to 16 bytes. They must be freed by this trait, and not by `GlobalAlloc`.
+/// Blocks are aligned to 16 bytes. They must be freed through this trait, not through
+/// `GlobalAlloc`.
 ///
 /// ```
 /// use global_alloc::{ObMalloc, raw_mem::MemAlloc};

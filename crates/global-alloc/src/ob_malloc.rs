@@ -18,7 +18,7 @@ use crate::{
 
 /// The global allocator, which serves all sizes from the heaps of the process's threads.
 ///
-/// Requests above 480 KiB get a mapping of their own. The C library's malloc is never called.
+/// Each request above 480 KiB gets its own mapping. The C library's `malloc` is never called.
 ///
 /// ```
 /// use global_alloc::ObMalloc;
@@ -30,8 +30,8 @@ use crate::{
 /// assert_eq!(words.concat().len(), 2890);
 /// ```
 ///
-/// With the feature `allocator-api2-02` or `allocator-api2-04`, single collections can use
-/// `ObMalloc` through `Allocator` of that version of allocator-api2:
+/// With the feature `allocator-api2-02` or `allocator-api2-04`, `ObMalloc` implements the trait
+/// `Allocator` of that version of allocator-api2. Individual collections can then use it:
 #[cfg_attr(feature = "allocator-api2-04", doc = "```")]
 #[cfg_attr(not(feature = "allocator-api2-04"), doc = "```ignore")]
 /// # use allocator_api2_04 as allocator_api2;
@@ -43,7 +43,8 @@ use crate::{
 /// assert_eq!(numbers.iter().sum::<i32>(), 6);
 /// ```
 ///
-/// All values of this type are the same allocator, because all state belongs to the process.
+/// All values of this type denote the same allocator, because all of its state belongs to the
+/// process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ObMalloc;
 
@@ -68,7 +69,8 @@ impl ObMalloc {
     ///
     /// - purges the pages of other heaps that hold only freed blocks.
     ///
-    /// Returns how many bytes went back. Some of them may never have been in memory.
+    /// Returns the number of bytes returned to the system. It can include pages that were never in
+    /// memory.
     ///
     /// ```
     /// # use global_alloc::ObMalloc;
@@ -80,13 +82,15 @@ impl ObMalloc {
         PerThread.flush()
     }
 
-    /// Determines when the heaps give free memory back by themselves.
+    /// Sets when the heaps return free memory to the system automatically.
     ///
-    /// A heap gives memory back that was free for the time `decay`, and all of it at once if the time
-    /// is zero. `None` means that only [`flush`](Self::flush) gives it back. The default is a second.
+    /// A heap returns memory that has been free for the time `decay`. If `decay` is zero, it
+    /// returns free memory at once. If `decay` is `None`, only [`flush`](Self::flush) returns
+    /// memory. The default is one second.
     ///
-    /// Concerns the calling thread's heap and heaps that are opened later, so call it at the start of
-    /// the program. A thread that makes no requests gives nothing back by itself.
+    /// The setting applies to the calling thread's heap and to heaps that are opened later, so call
+    /// this function at the start of the program. While a thread makes no requests, its heap
+    /// returns nothing automatically.
     ///
     /// ```
     /// # use global_alloc::ObMalloc;
@@ -96,10 +100,10 @@ impl ObMalloc {
         PerThread.set_decay(decay);
     }
 
-    /// Determines whether the heaps use huge pages. The default is [`HugePages::Off`].
+    /// Sets whether the heaps use huge pages. The default is [`HugePages::Off`].
     ///
-    /// Call this function at the start of the program. With huge pages, free parts of an arena go back
-    /// only by a [`flush`](Self::flush), because they break huge pages apart.
+    /// Call this function at the start of the program. With huge pages, the free parts of an arena
+    /// are returned only by [`flush`](Self::flush), because returning them breaks up huge pages.
     ///
     /// ```
     /// # use global_alloc::{HugePages, ObMalloc};
@@ -109,11 +113,11 @@ impl ObMalloc {
         PerThread.use_huge_pages(huge);
     }
 
-    /// Gives unused memory back while `pressure` says that memory is short, for example because a
-    /// container is near its limit. Has an effect once.
+    /// Makes the heaps return unused memory while `pressure` reports that memory is short, for
+    /// example because a container is near its limit. Only the first call has an effect.
     ///
-    /// Call this function at the start of the program, because it concerns the calling thread's heap
-    /// and heaps that are opened later.
+    /// Call this function at the start of the program. It applies to the calling thread's heap and
+    /// to heaps that are opened later.
     ///
     /// ```
     /// # use global_alloc::{MemoryPressure, ObMalloc};
@@ -125,9 +129,8 @@ impl ObMalloc {
 
     /// Counts the memory of the process, without stopping other threads.
     ///
-    /// The call takes about a microsecond for each MiB that is mapped. Other threads wait only if they map
-    /// or unmap memory meanwhile. The figures are as exact as they can be while other threads
-    /// allocate and free.
+    /// The call takes about a microsecond per mapped MiB. During the call, other threads wait only
+    /// if they map or unmap memory. If they allocate or free, the figures are approximate.
     ///
     /// ```
     /// # use global_alloc::{Detail, ObMalloc};
@@ -175,9 +178,9 @@ impl ObMalloc {
         unsafe { PerThread.for_each_block(visit) };
     }
 
-    /// Limits the memory that is mapped for the process. What is in use stays in use.
+    /// Limits the memory that is mapped for the process. Memory already in use is not affected.
     ///
-    /// The limits are checked where memory is mapped, so they cost the other requests nothing. A
+    /// The limits are checked only when memory is mapped, so other requests cost nothing extra. A
     /// request beyond the hard limit fails as if the system had no memory.
     ///
     /// ```
@@ -193,26 +196,27 @@ impl ObMalloc {
         PerThread.set_limits(limits);
     }
 
-    /// Calls `callback` before a request is refused because of the hard limit.
+    /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
     /// The callback may allocate and free memory, for example to empty a cache. If it returns true,
-    /// the request is repeated. Requests of the callback itself are refused without another call.
-    /// The process is aborted if the callback panics, because no allocation may unwind.
+    /// the request is tried again. Requests that the callback itself makes are refused without
+    /// another call. If the callback panics, the process is aborted, because an allocation must not
+    /// unwind.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         PerThread.before_refusal(callback);
     }
 
-    /// Returns the number of bytes that the program may use at `ptr`, at least the requested size.
+    /// Returns the number of bytes that the program may use at `ptr`. It is at least the requested
+    /// size.
     ///
-    /// The extra bytes are uninitialised, and a reallocation may lose them. The memory must still
-    /// be freed with its original layout.
+    /// The bytes beyond the requested size are uninitialised, and a reallocation might not preserve
+    /// them. The memory must still be freed with its original layout.
     ///
     /// # Safety
     ///
-    /// - `ptr` must have been returned by this allocator for a layout that is not empty.
+    /// - `ptr` must have been returned by this allocator for a layout that is not empty. An empty
+    ///   collection or a box of a zero-sized type has no such pointer.
     /// - The memory at `ptr` must not have been freed.
-    ///
-    /// Empty collections and boxes of zero-sized types have no such pointer.
     ///
     /// ```
     /// # use global_alloc::ObMalloc;

@@ -1,8 +1,9 @@
 //! The figures of the whole process, while eight threads allocate and free.
 //!
-//! The program keeps books of what it holds. A measurement reads the books, counts the memory, and
-//! reads the books again. Nobody knows the exact bytes at the moment of the count, but the books give
-//! the bytes that were in use the whole time and those that were in use at any time.
+//! Each thread keeps a record of the bytes that it holds. A measurement reads the records, counts
+//! the memory through the allocator, and reads the records again. The exact number of bytes in use
+//! at the moment of the count is unknown. The records give a lower bound (bytes in use the whole
+//! time) and an upper bound (bytes in use at any time).
 
 use std::{
     alloc::{Layout, alloc, dealloc},
@@ -33,33 +34,34 @@ const HELD: usize = 4000;
 /// The number of blocks in an exchange.
 const EXCHANGED: usize = 1000;
 
-/// The largest difference between the figures and what the program knows, relative to what it holds.
+/// The largest accepted difference between the counted bytes and the bytes that the threads hold,
+/// as a fraction of the latter.
 const ALLOWED: f64 = 0.02;
 
-/// How many measurements are made.
+/// The number of measurements.
 const MEASUREMENTS: usize = 300;
 
-/// How many measurements must be so precise that they can be compared with [`ALLOWED`].
+/// The minimum number of measurements that are precise enough to be compared with [`ALLOWED`].
 const PRECISE: usize = 20;
 
-/// After this time, the machine is too busy for precise measurements.
+/// The time after which we give up on precise measurements, because the machine is too busy.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What one thread knows about its blocks, in bytes of their size classes. The numbers only grow.
 ///
-/// A thread announces each change before it makes it, and confirms it afterwards. A reader thus
-/// knows bounds even if the thread is interrupted in the middle of a change.
+/// The thread announces each change before it makes the change, and confirms it afterwards. A
+/// reader can therefore compute bounds even while the thread is in the middle of a change.
 #[derive(Default)]
 struct Book {
-    /// What the thread has allocated or is about to allocate.
+    /// The bytes that the thread has allocated or is about to allocate.
     requested: AtomicUsize,
     allocated: AtomicUsize,
-    /// What the thread has freed or is about to free.
+    /// The bytes that the thread has freed or is about to free.
     released: AtomicUsize,
     freed: AtomicUsize,
 }
 
-/// Eight threads, and what they share.
+/// Eight threads and the state that they share.
 struct Crowd {
     books: [Book; THREADS],
     /// Blocks that any thread may take and free. `None` if each thread frees only its own blocks.
@@ -68,7 +70,7 @@ struct Crowd {
     is_done: AtomicBool,
 }
 
-/// A block, and the bytes that it takes of its size class.
+/// A block and the number of bytes that its size class uses for it.
 struct Held {
     start: *mut u8,
     layout: Layout,
@@ -103,16 +105,18 @@ impl Drop for Held {
     }
 }
 
-/// The next number of a simple generator.
+/// Returns the next number of a simple pseudo-random generator.
 fn next(state: &mut u64) -> usize {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*state >> 33) as usize
 }
 
-/// Returns a size of a small block mostly, and sometimes of a medium pool, a span or a large block.
+/// Returns a random size: usually of a small block, sometimes of a medium pool, a span or a large
+/// block.
 fn size(state: &mut u64) -> usize {
     match next(state) % 1000 {
-        // All large blocks have one size, because a heap may serve one with another of similar size.
+        // All large blocks have the same size, because a heap can serve a request with a retained
+        // block of similar size.
         0 => 500 << 10,
         1..=4 => 1 + next(state) % (400 << 10),
         5..=60 => 1 + next(state) % (8 << 10),
@@ -120,7 +124,8 @@ fn size(state: &mut u64) -> usize {
     }
 }
 
-/// Returns the layouts that a thread requests again and again, with the bytes of their classes.
+/// Returns the layouts that a thread requests repeatedly, and the bytes that their size classes
+/// use.
 fn layouts(nth: usize) -> Vec<(Layout, usize)> {
     let mut state = nth as u64;
     let measured = |size| {
@@ -140,7 +145,7 @@ impl Crowd {
         }
     }
 
-    /// Lets the threads work until enough measurements are right.
+    /// Runs the threads until enough measurements have succeeded.
     fn run(&self) {
         thread::scope(|scope| {
             for nth in 0..THREADS {
@@ -151,7 +156,7 @@ impl Crowd {
             self.barrier.wait();
             self.barrier.wait();
             let outcome = catch_unwind(AssertUnwindSafe(|| self.measure(others)));
-            // The threads end even if a measurement was wrong.
+            // The threads must end even if a measurement failed.
             self.is_done.store(true, Relaxed);
             outcome.unwrap_or_else(|panic| resume_unwind(panic));
         });
@@ -159,7 +164,8 @@ impl Crowd {
 
     /// Allocates and frees blocks until the test is done, and holds [`HELD`] of them.
     ///
-    /// If there is an exchange, one of ten blocks goes there, and another one is freed instead.
+    /// If there is an exchange, about one block in ten goes there, and the thread frees a block
+    /// from the exchange instead.
     fn work(&self, nth: usize) {
         let (book, layouts) = (&self.books[nth], layouts(nth));
         let mut blocks = Vec::<Held>::with_capacity(HELD);
@@ -184,7 +190,8 @@ impl Crowd {
                 book.freed.fetch_add(bytes, SeqCst);
             }
         };
-        // Between the two calls, the memory is counted that the program holds besides the blocks.
+        // Between these two calls, the test counts the memory that the program holds besides the
+        // blocks.
         self.barrier.wait();
         self.barrier.wait();
         (0..HELD).for_each(|_| turn(&mut blocks));
@@ -194,7 +201,8 @@ impl Crowd {
         }
     }
 
-    /// Gives a block to the exchange for another one. Returns `None` if the exchange needs one.
+    /// Swaps a block for one from the exchange. If the exchange is not full yet, only adds the
+    /// block and returns `None`.
     fn swap(&self, block: Held, at: usize) -> Option<Held> {
         let Some(exchange) = &self.exchange else { return Some(block) };
         let mut blocks = exchange.lock().unwrap();
@@ -209,7 +217,8 @@ impl Crowd {
         self.books.iter().map(|book| number(book).load(SeqCst)).sum()
     }
 
-    /// Asserts that measurements are right. The books lack `others` bytes.
+    /// Measures until enough measurements have succeeded. `others` is the number of bytes that the
+    /// threads' records do not include.
     fn measure(&self, others: usize) {
         let (started, mut precise, mut all) = (Instant::now(), 0, 0);
         while precise < PRECISE || all < MEASUREMENTS {
@@ -226,7 +235,7 @@ impl Crowd {
     }
 }
 
-/// What the figures say, and what the program knows.
+/// The counted bytes and the bounds from the threads' records.
 #[derive(Debug)]
 struct Measurement {
     /// The bytes of all blocks that were in use the whole time.
@@ -253,26 +262,27 @@ impl Measurement {
         }
     }
 
-    /// Returns true if the program knows to less than 1 % what it held.
+    /// Returns true if the bounds differ by less than 1 %.
     fn is_precise(&self) -> bool {
         self.high - self.low < self.low / 100
     }
 
-    /// Returns by how much the figures are outside of what is possible, relative to what is held.
+    /// Returns how far the counted bytes are outside the bounds, relative to the lower bound.
     fn error(&self) -> f64 {
         let outside =
             self.low.saturating_sub(self.counted) + self.counted.saturating_sub(self.high);
         outside as f64 / self.low as f64
     }
 
-    /// Returns the difference between the figures and the middle of what is possible, likewise.
+    /// Returns how far the counted bytes are from the middle of the bounds, relative to the lower
+    /// bound.
     fn difference(&self) -> f64 {
         let middle = (self.low + self.high) / 2;
         self.counted.abs_diff(middle) as f64 / self.low as f64
     }
 }
 
-/// Runs a crowd alone in the process, because the memory of other tests would be counted as well.
+/// Runs one crowd at a time, because the figures include the memory of all tests in the process.
 fn run(exchange: Option<Vec<Held>>) {
     static ALONE: Mutex<()> = Mutex::new(());
     let _guard = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

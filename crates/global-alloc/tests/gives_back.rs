@@ -1,4 +1,4 @@
-//! Memory that is freed, resized or reset goes back to the system.
+//! Memory that is freed, resized or reset is returned to the system.
 //!
 //! Mutant 1; mutant 2; mutant 3.
 
@@ -21,10 +21,11 @@ const MIB: usize = 1 << 20;
 
 const GROWTH: usize = 50 * MIB;
 
-/// Held by the one test that measures the process.
+/// Locked by the test that is running, because the tests measure the whole process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Returns the resident memory of the process in bytes, which counts only pages that were written.
+/// Returns the resident memory of the process in bytes, which includes only pages that were
+/// written.
 fn resident() -> usize {
     let text = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
     let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
@@ -92,7 +93,7 @@ fn large_memory_goes_back_when_it_becomes_small() {
     grows_little(|| allocate_resize_and_free(layout(MIB, 8), 100));
 }
 
-/// Allocates and writes memory of `heap`, and does not free it.
+/// Allocates memory of `heap`, fills it, and does not free it.
 fn fill(heap: &LocalHeap, layout: Layout) {
     let start = heap.alloc(layout).expect("out of memory");
     // SAFETY: the memory has that many bytes.
@@ -140,7 +141,8 @@ fn large_memory_of_a_local_heap_goes_back_when_it_is_freed_or_moves() {
     });
 }
 
-/// Returns a heap with the memory of 20 MiB of blocks, of which one of a thousand is in use.
+/// Returns a heap that allocated 20 MiB of blocks, and in which only every thousandth block is in
+/// use.
 fn thinned(policy: PurgePolicy) -> LocalHeap {
     let mut heap = LocalHeap::new();
     heap.set_purge_policy(policy);

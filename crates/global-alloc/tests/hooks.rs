@@ -1,4 +1,4 @@
-//! Debug hooks and traces over `ObMalloc` in a Rust program. Misuse happens in a child.
+//! Debug hooks and traces over `ObMalloc` in a Rust program. Misuse happens in a child process.
 
 #![cfg(all(target_os = "linux", not(miri)))]
 
@@ -26,7 +26,7 @@ static GLOBAL: Global<Trace<Debug<ObMalloc>>> = Global::new(Trace::new(
     &TRACES,
 ));
 
-/// A second allocator of the program, whose blocks must not be mixed with those of the first.
+/// A second allocator of the program. Its blocks must not be freed by the first allocator.
 static SPECIAL: Global<Debug<ObMalloc>> =
     Global::new(Debug::new(ObMalloc::new(), Domain::Mem).with_host(&TRACES));
 
@@ -67,7 +67,7 @@ fn misuse(case: &str) {
             "leak" => {
                 let before = TRACES.total().current.bytes;
                 TRACES.print();
-                // The names of the calls come from many MiB of debug information.
+                // Looking up the names of the calls loads many MiB of debug information.
                 let more = TRACES.total().current.bytes.saturating_sub(before);
                 assert!(more < 100_000, "a report must not count {more} bytes of its own");
                 return;

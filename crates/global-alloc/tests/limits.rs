@@ -19,16 +19,16 @@ static GLOBAL: ObMalloc = ObMalloc::new();
 
 const PROGRAM: &str = "OBMALLOC_TEST_LIMITED";
 
-/// The last output of a child that succeeds.
+/// The last output of a successful child.
 const DONE: &str = "done\n";
 
-/// Runs the program with this name in a child, which must succeed and print [`DONE`].
+/// Runs the program named `program` in a child, which must succeed and print [`DONE`].
 fn run(program: &str) {
     let test = env::current_exe().expect("the path of this program");
     let output: Output = Command::new(test)
         .args(["--exact", "this_program_as_a_child", "--nocapture"])
         .env(PROGRAM, program)
-        // The C library would reserve addresses for an arena of this thread.
+        // Otherwise the C library would reserve addresses for an arena of this thread.
         .env("MALLOC_ARENA_MAX", "1")
         .output()
         .expect("the child starts");
@@ -94,7 +94,7 @@ const ALLOWED: [libc::c_long; 21] = [
     libc::SYS_lseek,
 ];
 
-/// Makes the system kill the process at a system call of this thread that is not `ALLOWED`.
+/// Makes the kernel kill the process if this thread makes a system call that is not in `ALLOWED`.
 fn enter_sandbox() {
     let step = |code: u32, jf, k| libc::sock_filter { code: code as u16, jt: 0, jf, k };
     let answer = |answer| step(libc::BPF_RET | libc::BPF_K, 0, answer);
@@ -133,7 +133,7 @@ fn boxes_can_be_allocated_and_freed_under_a_filter_that_kills() {
     run("sandbox");
 }
 
-/// Returns a figure of `/proc/self/status`, in bytes.
+/// Returns the value of an entry in `/proc/self/status`, in bytes.
 fn status(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
     let figure = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -224,7 +224,7 @@ fn locked_memory_goes_back_to_the_system_and_errno_is_preserved() {
     run("locked");
 }
 
-/// The system refuses to purge locked pages. `free` must not show that.
+/// The kernel refuses to purge locked pages. The caller of `free` must not notice the refusal.
 fn frees_whose_purges_are_refused() {
     // SAFETY: the call only locks pages in memory.
     if unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } != 0 {

@@ -29,7 +29,7 @@ macro_rules! collections_of {
     ($api:ident, $heap:expr) => {{
         let heap: &LocalHeap = $heap;
         let mut numbers = $api::vec::Vec::new_in(heap);
-        // It grows from the smallest class to large memory, and shrinks back.
+        // The vector grows from the smallest class to a large block, and then shrinks.
         numbers.extend(0..100_000_u64);
         numbers.truncate(20);
         numbers.shrink_to_fit();
@@ -269,11 +269,11 @@ fn a_collection_gets_its_error_at_the_limit_and_the_callback_runs_before() {
         numbers.push(pushed);
         pushed += 1;
     }
-    // A block that grows is first requested with room for more.
+    // A block that grows is first requested with extra room, so a push can cause several refusals.
     let before = calls.load(Relaxed);
     assert!((1..=3).contains(&before), "{before}");
     assert!(pushed > (1 << 20) / 8 && numbers.iter().copied().eq(0..pushed));
-    // There is room again after a free.
+    // After a free, there is room again.
     drop(numbers);
     let mut numbers = v02::vec::Vec::<u64, _>::new_in(&heap);
     assert!(numbers.try_reserve(1000).is_ok() && numbers.try_reserve(10 << 20).is_err());

@@ -62,7 +62,7 @@ fn hard() {
     let mut other = Vec::<u8>::new();
     other.try_reserve_exact(10 * MIB).expect_err("the limit is reached");
     assert_eq!(CALLS.load(Relaxed), 2);
-    // A block that would have to grow stays as it is.
+    // If a block cannot grow because of the limit, it remains unchanged.
     one.resize(10 * MIB, 7);
     one.try_reserve_exact(10 * MIB).expect_err("the limit is reached");
     assert!(one.iter().all(|byte| *byte == 7));
@@ -77,7 +77,7 @@ fn a_request_beyond_the_limit_fails_after_the_callback_ran() {
     run("hard");
 }
 
-/// Fills arenas with small blocks until they are refused.
+/// Allocates small blocks, which fill arenas, until a request is refused.
 fn small() {
     let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(MIB / 8);
     let used = GLOBAL.stats().mapped();
@@ -91,7 +91,7 @@ fn small() {
     };
     blocks.truncate(refused / 2);
     let again = blocks[0].try_reserve_exact(450);
-    // A panic needs memory.
+    // We remove the limit first, because a panic needs memory.
     GLOBAL.set_limits(Limits::NONE);
     again.expect("freed blocks serve requests");
     assert!((5 * MIB / 400..9 * MIB / 400).contains(&refused), "{refused} blocks");

@@ -1,4 +1,4 @@
-//! The allocator before `main`, at exit, and in signal handlers, thread destructors and forked
+//! The allocator before `main` and at exit, in signal handlers, in thread destructors and in forked
 //! children.
 
 #![cfg(all(target_os = "linux", not(miri)))]
@@ -52,10 +52,10 @@ fn memory_that_was_allocated_before_main_is_intact_and_can_be_freed() {
     assert!(words.iter().enumerate().all(|(number, word)| *word == number.to_string()));
 }
 
-/// The sum of what the destructors of a thread counted.
+/// The sum of the values that the destructors of a thread computed.
 static IN_DESTRUCTORS: AtomicUsize = AtomicUsize::new(0);
 
-/// Allocates and frees while its thread ends, and frees what the thread allocated before.
+/// Allocates and frees while its thread ends, and frees blocks that the thread allocated earlier.
 struct Worker(Vec<String>);
 
 impl Drop for Worker {
@@ -83,7 +83,7 @@ fn destructors_of_a_thread_can_allocate_and_free_after_its_heap_was_closed() {
     let thread = thread::spawn(move || {
         WORKER.with_borrow_mut(|worker| worker.0 = vec!["abc".to_owned(); 100]);
         let word = Box::into_raw(Box::new("at the end".to_owned()));
-        // The allocator's own key is older, so its destructor closes the thread's heap before.
+        // The allocator's own key is older, so its destructor has already closed the thread's heap.
         // SAFETY: the key exists.
         assert_eq!(unsafe { libc::pthread_setspecific(key, word.cast()) }, 0);
     });
@@ -132,7 +132,7 @@ unsafe fn in_a_child(body: impl FnOnce() -> i32) -> i32 {
     status
 }
 
-/// Limits the addresses of this process, in bytes. Returns the previous limit.
+/// Limits the address space of this process to `limit` bytes. Returns the previous limit.
 fn limit_addresses(limit: libc::rlim_t) -> libc::rlim_t {
     let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `now` and `limits` are valid places.
@@ -192,7 +192,8 @@ fn a_small_request_without_memory_returns_null_and_changes_no_block() {
 
 /// Returns 0 if a forked child can allocate, free and start a thread.
 ///
-/// The C library starts the thread, because a fork can leave a lock of the standard library locked.
+/// The thread is started through the C library, because a lock of the standard library might stay
+/// locked after a fork.
 fn live_as_a_child(inherited: Vec<String>) -> i32 {
     let words = inherited.concat().len();
     drop(inherited);

@@ -1,4 +1,5 @@
-//! Crates by others that use obmalloc as their allocator, and the results that they compute.
+//! Other people's crates with obmalloc as the global allocator. The tests check the results that
+//! they compute.
 
 #![cfg(not(miri))]
 
@@ -11,7 +12,7 @@ use thread_heap::PerThread;
 #[global_allocator]
 static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
 
-/// Returns true if the small block at `start` is in a pool of a thread's heap.
+/// Returns true if the small block at `start` belongs to the heap of a thread.
 fn is_of_the_pools<T>(start: *const T) -> bool {
     let start = NonNull::new(start.cast_mut().cast()).expect("a block");
     // SAFETY: the callers pass the start of a live block of the global allocator.
@@ -95,7 +96,7 @@ fn tokio_passes_messages_between_threads() {
         }
         sum
     });
-    // Each task adds 1,275 times its number, and the sum of the first triangular numbers.
+    // Task `n` adds 1,275 × n and 20,825, which is the sum of the first 49 triangular numbers.
     assert_eq!(sum, 1275 * (199 * 200 / 2) + 200 * 20_825);
 }
 

@@ -1,4 +1,4 @@
-//! Large blocks that a heap retains count as retained, and not as in use.
+//! Large blocks that are free but retained by a heap are counted as retained, not as in use.
 
 use std::{
     alloc::{Layout, alloc, dealloc},
@@ -12,7 +12,7 @@ static GLOBAL: ObMalloc = ObMalloc::new();
 
 const SIZE: usize = 3 << 20;
 
-/// Returns the figures while a block of `SIZE` bytes is in use, and after it was freed.
+/// Returns the figures while a block of `SIZE` bytes is in use, and those after it is freed.
 fn figures_of_a_block() -> [Figures; 2] {
     let layout = Layout::from_size_align(SIZE, 16).unwrap();
     // SAFETY: the layout is not empty.

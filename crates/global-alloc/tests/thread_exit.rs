@@ -23,19 +23,21 @@ use thread_heap::PerThread;
 #[global_allocator]
 static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
 
-/// How many threads a test runs, one after the other.
+/// The number of threads that a test runs, one after the other.
 const THREADS: usize = 2000;
 
-/// The most that a process may grow while its threads run, in bytes.
+/// The number of bytes by which a process may grow while its threads run.
 const GROWTH: usize = 4 << 20;
 
-/// How often the C library calls the destructors of keys (`PTHREAD_DESTRUCTOR_ITERATIONS`).
+/// The number of rounds in which the C library calls the destructors of keys
+/// (`PTHREAD_DESTRUCTOR_ITERATIONS`).
 const ROUNDS: usize = 4;
 
 /// A key that is older than the allocator's own key, so its destructor runs first in each round.
 static EARLY_KEY: AtomicU32 = AtomicU32::new(0);
 
-/// Names the variable with the number of keys to create before the first request of the process.
+/// The environment variable with the number of keys to create before the first request of the
+/// process.
 const MORE_KEYS: &CStr = c"OBMALLOC_TEST_MORE_KEYS";
 
 #[used]
@@ -43,7 +45,7 @@ const MORE_KEYS: &CStr = c"OBMALLOC_TEST_MORE_KEYS";
 static CONSTRUCTOR: extern "C" fn() = create_early_keys;
 
 extern "C" fn create_early_keys() {
-    // All threads share one arena of the C library, so one thread can exhaust it for all.
+    // We let all threads share one arena of the C library, so that one thread can exhaust it.
     // SAFETY: the call only sets a number.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     EARLY_KEY.store(new_key(), SeqCst);
@@ -64,11 +66,11 @@ fn new_key() -> libc::pthread_key_t {
 }
 
 thread_local! {
-    /// The key of the thread, and the number of rounds that its destructor still lets pass.
+    /// The thread's key, and the number of rounds that its destructor must still wait for.
     static WAITING: Cell<(libc::pthread_key_t, usize)> = const { Cell::new((0, 0)) };
 }
 
-/// Makes the first request of the thread once enough rounds have passed.
+/// Makes the thread's first request after the chosen number of rounds.
 unsafe extern "C" fn at_thread_exit(value: *mut c_void) {
     let (key, rounds) = WAITING.get();
     if rounds == 0 {
@@ -80,7 +82,8 @@ unsafe extern "C" fn at_thread_exit(value: *mut c_void) {
     }
 }
 
-/// Makes the thread's first request happen in round `round` of its keys' destructors, from 1.
+/// Makes the thread's first request happen in round `round` of the calls of key destructors. The
+/// first round is 1.
 fn request_in_round(key: libc::pthread_key_t, round: usize) {
     WAITING.set((key, round - 1));
     // SAFETY: the key exists. The value only has to be different from null.
@@ -100,7 +103,7 @@ extern "C" fn run_body(_: *mut c_void) -> *mut c_void {
     ptr::null_mut()
 }
 
-/// Starts a thread of the C library, which makes no request before it runs `BODY`.
+/// Starts a thread through the C library. The thread makes no request before it runs `BODY`.
 fn start() -> libc::pthread_t {
     let mut thread = MaybeUninit::uninit();
     // SAFETY: `thread` is a valid place.
@@ -128,7 +131,7 @@ fn resident() -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number of KiB") << 10
 }
 
-/// Runs `body` in a forked child and panics unless it returns there.
+/// Runs `body` in a forked child, and panics unless `body` returns there.
 fn in_a_child(body: impl FnOnce()) {
     // SAFETY: no other thread of this process holds a lock that the child could need.
     let pid = unsafe { libc::fork() };
@@ -143,7 +146,8 @@ fn in_a_child(body: impl FnOnce()) {
     assert_eq!(status, 0, "the child failed");
 }
 
-/// Runs `body` in many threads, one after the other, which may leave `left_open` heaps open.
+/// Runs `body` in many threads, one after the other, and asserts that at most `left_open` more
+/// heaps stay open.
 fn leaves_heaps_open(left_open: usize, body: fn()) {
     in_a_child(|| {
         run_threads(body, 10);
@@ -189,7 +193,7 @@ fn a_thread_whose_first_request_is_in_the_last_round_but_one_leaves_nothing() {
     leaves_nothing(|| request_in_round(late_key(), ROUNDS - 1));
 }
 
-/// The next thread takes the heap over, because its thread-locals are at the same address.
+/// The next thread takes over the heap, because its thread-locals are at the same address.
 #[test]
 fn heaps_of_threads_whose_first_request_is_in_the_last_round_are_reused() {
     leaves_heaps_open(1, || request_in_round(late_key(), ROUNDS));
@@ -202,7 +206,7 @@ fn a_heap_left_open_by_a_thread_of_the_parent_is_not_used_in_a_forked_child() {
         run_threads(|| request_in_round(late_key(), ROUNDS), 1);
         let left_open = heaps();
         in_a_child(|| {
-            // The C library places this thread where the one was that ended in the parent.
+            // The C library gives this thread the stack of the thread that ended in the parent.
             run_threads(request, 1);
             assert_eq!(heaps(), left_open, "the child took a heap over");
         });
@@ -259,7 +263,7 @@ fn a_thread_that_ends_by_pthread_exit_leaves_nothing() {
 
 const KEYS: &str = "40";
 
-/// Setting the value of a key beyond the first 31 needs memory from the C library.
+/// The C library allocates memory to set the value of a key, unless it is one of the first 31.
 #[test]
 fn threads_leave_nothing_where_the_allocators_key_is_not_one_of_the_first() {
     let program = std::env::current_exe().expect("the path of this program");
@@ -273,7 +277,7 @@ fn threads_leave_nothing_where_the_allocators_key_is_not_one_of_the_first() {
     assert!(printed.contains(" passed; 0 failed") && !printed.contains(" 0 passed"), "{printed}");
 }
 
-/// Lets the thread below make its first request, and receives the address that it gets.
+/// `GO` lets the thread below make its first request. `GOT` receives the address of the block.
 static GO: AtomicBool = AtomicBool::new(false);
 static GOT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
@@ -286,7 +290,7 @@ fn request_on_signal() {
     GOT.store(block.addr(), SeqCst);
 }
 
-/// Allocates all memory that the C library can still get.
+/// Allocates all memory that the C library can still provide.
 fn exhaust_the_c_library() {
     let no_more = libc::rlimit { rlim_cur: 1 << 20, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: `no_more` is a valid place. The blocks are never used and never freed.
@@ -298,11 +302,11 @@ fn exhaust_the_c_library() {
     }
 }
 
-/// A destructor of a thread-local would need memory, so the allocator must not use one.
+/// A thread-local with a destructor would need memory, so the allocator must not use one.
 #[test]
 fn the_first_request_of_a_thread_is_served_without_memory_for_a_destructor() {
     in_a_child(|| {
-        // A thread that has ended leaves a heap with many free blocks and one block in use.
+        // The ended thread leaves a heap with many free blocks and one block in use.
         run_threads(
             || {
                 let blocks: Vec<_> = (0..1000).map(Box::new).collect();

@@ -1,4 +1,5 @@
-//! A thread must not call code of an unloaded library whose allocator it has used.
+//! A thread that has used the allocator of a library must not call the library's code after the
+//! library is unloaded.
 
 #![cfg(all(target_os = "linux", not(miri)))]
 

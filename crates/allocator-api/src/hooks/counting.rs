@@ -76,7 +76,7 @@ impl<A> Counting<A> {
         }
     }
 
-    /// Returns the figures so far.
+    /// Returns the counts so far.
     pub fn counts(&self) -> Counts {
         Counts { small: self.small.tally(), large: self.large.tally() }
     }

@@ -24,10 +24,11 @@ pub use self::{
 };
 use crate::Domain;
 
-/// The number of bytes at each end of a block that [`Debug`](struct@Debug) erases while the block may move.
+/// The number of bytes at each end of a block that [`Debug`](struct@Debug) saves and then
+/// overwrites while the block is being reallocated.
 const ERASED: usize = 64;
 
-/// The number of blocks that the hooks of this process have made.
+/// The number of blocks that the debug hooks of this process have allocated.
 static SERIAL: AtomicUsize = AtomicUsize::new(0);
 
 /// A hook that checks how a program uses the allocator below it, as CPython's debug hooks do.
@@ -35,22 +36,23 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 /// | check | found when the block is freed or reallocated |
 /// | --- | --- |
 /// | another domain allocated the block | the letter before the block differs |
-/// | a write before the block | one of 7 guards differs |
-/// | a write behind the block | one of 8 guards differs |
-/// | a double free, or a use after free | the letter and the guards were erased |
-/// | a pointer that no allocator returned | it is not aligned, or no letter is before it |
+/// | a write before the block | one of the 7 guard bytes before it differs |
+/// | a write after the block | one of the 8 guard bytes after it differs |
+/// | a double free, or a use after free | the letter and the guards have been overwritten |
+/// | a pointer that no allocator returned | it is not aligned, or there is no letter before it |
 ///
-/// If a check fails, the hook describes the block on stderr, and the process ends. The description
-/// has CPython's words, and allocates no memory.
+/// If a check fails, the hook describes the block on stderr and ends the process. The description
+/// has the same wording as CPython's. Writing it allocates no memory.
 ///
-/// New blocks are filled with clean bytes (`0xCD`), and freed ones with dead bytes (`0xDD`), so that
-/// a program that reads them is likely to fail. While a block is reallocated, its ends are dead.
+/// New blocks are filled with clean bytes (`0xCD`) and freed blocks with dead bytes (`0xDD`), so a
+/// program that reads them is likely to fail. While a block is being reallocated, both of its ends
+/// are filled with dead bytes.
 ///
-/// Memory that the allocator below has unmapped cannot be checked. A second free of such a block
-/// ends the process with a signal.
+/// Memory that the allocator below has unmapped cannot be checked. If a block in such memory is
+/// freed again, a signal ends the process.
 ///
-/// Blocks are aligned as those of the allocator below, up to 16 bytes. Each takes 24 more bytes, or
-/// 32 with serial numbers.
+/// Blocks have the alignment of the allocator below, up to 16 bytes. Each block needs 24 more
+/// bytes, or 32 with serial numbers.
 ///
 /// ```
 /// use allocator_api::{Domain, hooks::Debug, raw_mem::{Malloc, MemAlloc}};
@@ -85,14 +87,15 @@ impl<A> Debug<A> {
         Self { below, letter: domain.letter(), style: Style::CPYTHON_3_8, host: &Standalone }
     }
 
-    /// Sets the bytes and the layout. Must not be called once the hook has returned a block.
+    /// Sets the filling bytes and the layout. Must not be called after the hook has returned a
+    /// block.
     #[must_use]
     pub const fn with_style(mut self, style: Style) -> Self {
         self.style = style;
         self
     }
 
-    /// Sets what the hook asks about the program, and how the process ends.
+    /// Sets the [`Host`], which knows the program and ends the process after an error.
     #[must_use]
     pub const fn with_host(mut self, host: &'static dyn Host) -> Self {
         self.host = host;
@@ -116,8 +119,8 @@ impl<A> Debug<A> {
     ///
     /// - `block` must be a pointer that the program uses as a block of this hook.
     unsafe fn check(&self, operation: Operation, block: Block) -> (usize, u8) {
-        // SAFETY: the program claims that this is a block. If the claim is false and
-        // the memory cannot be read, the system ends the process, as it would without this hook.
+        // SAFETY: the program passed this pointer as a block. If it is not one and the memory
+        // cannot be read, the system ends the process, as it would without this hook.
         let checked = unsafe { block.check(self.letter, self.style) };
         match checked {
             // SAFETY: the check has read the header.
@@ -134,9 +137,9 @@ impl<A> Debug<A> {
     }
 }
 
-/// Returns the number of a new block.
+/// Returns the serial number of a new block.
 fn next_serial() -> usize {
-    // The number orders nothing, so Relaxed is enough.
+    // `Relaxed` is enough, because no other memory access is ordered by the number.
     SERIAL.fetch_add(1, Relaxed).wrapping_add(1)
 }
 
@@ -153,10 +156,11 @@ impl<A: MemAlloc> Debug<A> {
         Some(block)
     }
 
-    /// Allocates `size` bytes at a multiple of `align` bytes, which must be a power of two.
+    /// Allocates `size` bytes at a multiple of `align`, which must be a power of two.
     ///
-    /// The block can be freed and reallocated as any other. A reallocated block is only aligned to
-    /// 16 bytes. CPython has no such blocks, and their letter is `a`.
+    /// The block can be freed and reallocated like any other block. After a reallocation, it is
+    /// aligned to at most 16 bytes. CPython has no such blocks, so we mark them with a letter of
+    /// their own, `a`.
     pub fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
         if align <= 2 * WORD {
             return self.malloc(size);
@@ -187,7 +191,7 @@ impl<A: MemAlloc> Debug<A> {
         unsafe { self.check(Operation::Realloc, Block::at(ptr)) }.0
     }
 
-    /// Returns the block of the allocator below.
+    /// Returns the block of the allocator below that contains `block`.
     ///
     /// # Safety
     ///
@@ -202,7 +206,7 @@ impl<A: MemAlloc> Debug<A> {
         unsafe { block.start().sub(distance) }
     }
 
-    /// Reallocates a block of `old` bytes whose letter is this hook's.
+    /// Reallocates a block that has `old` bytes and the letter of this hook.
     ///
     /// # Safety
     ///
@@ -214,7 +218,7 @@ impl<A: MemAlloc> Debug<A> {
         let ends = unsafe { Ends::erase(block, old, self.style) };
         // SAFETY: the block begins there.
         let base = unsafe { block.start().sub(HEADER) };
-        // The compiler must not assume that nobody reads the dead bytes.
+        // `black_box` stops the compiler from removing the writes of dead bytes as dead stores.
         let base = black_box(base);
         // SAFETY: the base is a live block of the allocator below.
         let moved = unsafe { self.below.realloc(Some(base), new + self.style.overhead()) };
@@ -244,7 +248,8 @@ struct Ends {
 }
 
 impl Ends {
-    /// Saves the ends of `block`, and overwrites them and everything around with dead bytes.
+    /// Saves the ends of `block`, then overwrites the ends, the header and the trailer with dead
+    /// bytes.
     ///
     /// # Safety
     ///
@@ -269,7 +274,8 @@ impl Ends {
         ends
     }
 
-    /// Writes the ends of a block that had `old` bytes and has `new` bytes, as far as they fit.
+    /// Restores the saved ends of a block that had `old` bytes, as far as they fit into `new`
+    /// bytes.
     ///
     /// # Safety
     ///
@@ -292,8 +298,8 @@ impl Ends {
     }
 }
 
-// SAFETY: each block lies inside of a block of `below`, with the requested size. A block begins 16
-// bytes behind its base, so it has the same alignment, up to 16 bytes.
+// SAFETY: each block lies inside a block of `below` and has the requested size. A block begins 16
+// bytes after its base, so it has the same alignment, up to 16 bytes.
 unsafe impl<A: MemAlloc> MemAlloc for Debug<A> {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         self.check_caller(Operation::Malloc);
@@ -340,7 +346,7 @@ unsafe impl<A: MemAlloc> MemAlloc for Debug<A> {
         let base = unsafe { Self::base(block, letter) };
         // SAFETY: the block has these bytes, a header and a trailer, and is not used again.
         unsafe { block.header().write_bytes(self.style.dead, size + self.style.overhead()) };
-        // The compiler must not assume that nobody reads the dead bytes.
+        // `black_box` stops the compiler from removing the writes of dead bytes as dead stores.
         // SAFETY: the base is a live block of the allocator below, and is not used again.
         unsafe { self.below.free(Some(black_box(base))) };
     }

@@ -1,4 +1,4 @@
-//! A hook that knows which blocks are in use, and where they were allocated.
+//! A hook that records which blocks are in use and where each was allocated.
 //!
 //! ```text
 //!   the program ──► Trace ──► the allocator below
@@ -6,8 +6,8 @@
 //!                   Traces: a table of blocks in use, figures by domain and by place
 //! ```
 //!
-//! The tables are allocated from the global allocator. A thread that uses them does not trace its
-//! own requests, so they never contain themselves.
+//! The tables are allocated from the global allocator. While a thread uses the tables, its own
+//! requests are not traced, so the tables never contain themselves.
 
 mod inside;
 mod place;
@@ -46,8 +46,8 @@ std::thread_local! {
 
 /// The blocks in use of all [`Trace`] hooks that refer to this value.
 ///
-/// Nothing is traced before [`start`](Self::start). The functions that read figures return what is
-/// known about the blocks that were allocated since then.
+/// Nothing is traced before [`start`](Self::start). The functions that return figures cover only
+/// the blocks that were allocated since then.
 ///
 /// One lock protects the table of blocks. If a thread forks while another thread holds the lock, the
 /// child can never unlock it. A program must therefore not fork while it traces.
@@ -66,15 +66,16 @@ impl Traces {
         }
     }
 
-    /// Traces requests from now on, with the last `frames` calls that led to each.
+    /// Starts tracing. Each new block is stored with the last `frames` calls that led to its
+    /// allocation.
     ///
-    /// With 0, or without the feature `backtrace`, places are unknown.
+    /// If `frames` is 0 or the feature `backtrace` is off, all places are unknown.
     pub fn start(&self, frames: usize) {
         #[allow(clippy::unnecessary_min_or_max, reason = "`MOST` is 0 without the feature")]
         self.frames.store(frames.min(MOST), Relaxed);
     }
 
-    /// Traces no requests from now on, and forgets all blocks.
+    /// Stops tracing and forgets all blocks.
     pub fn stop(&self) {
         self.frames.store(OFF, Relaxed);
         self.with(Table::clear);
@@ -115,14 +116,16 @@ impl Traces {
         Snapshot::new(self.with(|table| table.blocks()))
     }
 
-    /// Prints what is in use to stderr. A call at the end of `main` shows what was not freed.
+    /// Prints a summary of the blocks in use to stderr. At the end of `main`, these are the blocks
+    /// that were never freed.
     pub fn print(&self) {
         let snapshot = self.snapshot();
         // Writing to stderr reports no errors.
         let _ = write!(Output::stderr(), "{snapshot}");
     }
 
-    /// Uses the table. Requests of this thread are not traced meanwhile.
+    /// Calls `visit` with the table. Requests that this thread makes during the call are not
+    /// traced.
     fn with<R>(&self, visit: impl FnOnce(&mut Table) -> R) -> R {
         untraced(|| visit(&mut sync::lock(&self.table)))
     }
@@ -134,12 +137,14 @@ impl Default for Traces {
     }
 }
 
-/// A debug hook with this host names the place that allocated the block.
+/// If a debug hook has `Traces` as its host, its error reports name the place that allocated the
+/// block.
 ///
-/// The trace must be above the debug hook, because it knows the addresses that the program sees.
+/// The `Trace` hook must be above the debug hook. Then the table and the error reports contain the
+/// same addresses, namely those that the program sees.
 impl Host for Traces {
     fn write_place(&self, out: &mut Output, ptr: *const u8) {
-        // A thread that is inside of the table may be the one that found the error.
+        // The thread that found the error may already hold the lock of the table.
         let place = || {
             sync::try_lock(&self.table).and_then(|table| match REMOVED.get() {
                 Some((address, block)) if address == ptr.addr() => Some(table.place(block)),
@@ -150,7 +155,7 @@ impl Host for Traces {
             if let Some(place) = place() {
                 let _ = out.write_str("Memory block allocated at (most recent call first):\n");
                 out.flush();
-                // Finding names allocates memory, so this may fail if the heap is corrupted.
+                // Looking up names allocates memory, so it can fail if the heap is corrupted.
                 let _ = writeln!(out, "{place}");
             }
         });
@@ -159,11 +164,12 @@ impl Host for Traces {
 
 /// A hook that traces the blocks in use. CPython: `tracemalloc`.
 ///
-/// If tracing is off, a request takes one more load and branch. A traced request takes a lock, and
-/// its trace takes 38 to 75 bytes as long as the block is in use. The [crate's page](crate) has
-/// measurements.
+/// While tracing is off, the hook adds one load and one branch to a request. While tracing is on, a
+/// request takes a lock, and the trace of each block in use takes 38 to 75 bytes. The [crate's
+/// page](crate) has measurements.
 ///
-/// A request that one traced domain makes to another one is traced once.
+/// If a traced domain passes a request on to another traced domain, the request is traced only
+/// once.
 ///
 /// ```
 /// use allocator_api::{Domain, Global, hooks::{Trace, Traces}, raw_mem::Malloc};
@@ -210,8 +216,9 @@ impl<A> Trace<A> {
         sync::lock(&self.traces.table).add(block.addr().get(), size, self.domain, calls);
     }
 
-    /// Removes a block that is about to be freed or resized, because another thread may then get
-    /// its address. The thread must be [inside](enter).
+    /// Removes a block from the table before the block is freed or resized. Afterwards would be too
+    /// late, because another thread may then have a block at the same address. The calling thread
+    /// must be [inside](enter).
     fn remove(&self, block: NonNull<u8>) -> Option<Block> {
         let address = block.addr().get();
         let removed = sync::lock(&self.traces.table).remove(address);

@@ -1,4 +1,4 @@
-//! Coroutines that allocate on one thread, switch, and continue on another (field F1).
+//! Coroutines that allocate on one thread, and then continue on another (field F1).
 //!
 //! The compiler may keep the address of a thread-local variable in a register across a coroutine
 //! switch. If the coroutine then continues on another thread, the allocator may use the old
@@ -37,10 +37,11 @@ const STEPS: u64 = 200;
 const HELD: usize = 40;
 const DROPPED: usize = 30;
 
-/// Allocates two blocks in each step, switches after each block, and checks every block before it
-/// drops the block.
+/// Allocates two blocks in each step, switches after each block, and checks each block before it is
+/// dropped.
 ///
-/// It is inlined, so that one function allocates before and after a switch.
+/// This function is inlined into its caller, so that one function allocates both before and after a
+/// switch.
 #[inline(always)]
 fn allocate_between_switches(task: u64, mut switch: impl FnMut()) {
     let mut held: Vec<Box<[u64; 6]>> = Vec::new();
@@ -105,7 +106,7 @@ fn lock<T>(queue: &Mutex<T>) -> MutexGuard<'_, T> {
     queue.lock().expect("no thread panics while it holds a queue")
 }
 
-/// Makes the other threads end when one of them panics.
+/// Makes the other threads stop when one of them panics.
 struct StopOnPanic<'a>(&'a AtomicUsize);
 
 impl Drop for StopOnPanic<'_> {
@@ -153,7 +154,7 @@ fn generators_allocate_on_every_thread_that_resumes_them() {
     });
 }
 
-/// A coroutine of `corosensei`. It is not `Send` by itself, because its stack may hold anything.
+/// A coroutine of `corosensei`, which is not `Send` because its stack can hold any value.
 struct Movable(Coroutine<(), (), ()>);
 
 // SAFETY: its stack holds numbers and blocks of the global allocator, which any thread may use.

@@ -7,10 +7,10 @@
 //!  └─────────────┴───┴──────────┴─────────────┴───────────┴ ─ ─ ─ ─ ┘
 //! ```
 //!
-//! The numbers are big-endian. The offsets are those of a machine with 64 bits.
+//! The size and the serial number are big-endian. The offsets are for a 64-bit machine.
 //!
-//! An aligned block, which CPython does not have, begins further behind its base. The word before
-//! its size is the distance between both.
+//! A block with a greater alignment, which CPython does not have, begins further after its base.
+//! The word before its size holds the distance from the base to the block.
 
 use core::ptr::NonNull;
 
@@ -24,13 +24,13 @@ use super::{
 /// The bytes before a block: its size, its letter and guards.
 pub(super) const HEADER: usize = 2 * WORD;
 
-/// The size from which on the trailer of a block is checked before it is read, in bytes.
+/// The size in bytes from which we check that the trailer of a block is readable.
 const LARGE: usize = 1 << 20;
 
 /// The domain letter in the header of a block whose alignment is greater than 16 bytes.
 pub(super) const ALIGNED: u8 = b'a';
 
-/// The address that the program gets. Whether a block begins there is not known.
+/// An address that the program passed. A block does not necessarily begin there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Block(NonNull<u8>);
 
@@ -52,7 +52,7 @@ impl Block {
         self.byte(-(HEADER as isize))
     }
 
-    /// Returns the place of the first guard behind a block of `size` bytes.
+    /// Returns the address of the first guard after a block of `size` bytes.
     pub(super) fn tail(self, size: usize) -> *mut u8 {
         self.0.as_ptr().wrapping_add(size)
     }
@@ -61,7 +61,7 @@ impl Block {
     ///
     /// - The header must be readable.
     pub(super) unsafe fn size(self) -> usize {
-        // SAFETY: the header begins with the size (contract). Any bytes are a number.
+        // SAFETY: the header begins with the size (contract). Any bytes are a valid number.
         usize::from_be_bytes(unsafe { self.header().cast::<[u8; WORD]>().read() })
     }
 
@@ -83,11 +83,11 @@ impl Block {
         unsafe { self.byte(1 - WORD as isize).cast::<[u8; WORD - 1]>().read() }
     }
 
-    /// Returns the guards behind a block of `size` bytes.
+    /// Returns the guards after a block of `size` bytes.
     ///
     /// # Safety
     ///
-    /// - The word behind the block must be readable.
+    /// - The word after the block must be readable.
     pub(super) unsafe fn trailing(self, size: usize) -> [u8; WORD] {
         // SAFETY: the word is readable (contract).
         unsafe { self.tail(size).cast::<[u8; WORD]>().read() }
@@ -100,16 +100,16 @@ impl Block {
     /// - The block must have a serial number, which must be readable.
     pub(super) unsafe fn serial(self, size: usize) -> usize {
         let place = self.tail(size).wrapping_add(WORD);
-        // SAFETY: the serial number is behind the guards, and readable (contract).
+        // SAFETY: the serial number follows the guards, and is readable (contract).
         usize::from_be_bytes(unsafe { place.cast::<[u8; WORD]>().read() })
     }
 
-    /// Writes everything before and behind a block of `size` bytes.
+    /// Writes the header before and the trailer after a block of `size` bytes.
     ///
     /// # Safety
     ///
-    /// - The block must have that many bytes, with [`HEADER`] bytes before them and the trailer of
-    ///   `style` behind them.
+    /// - The block must have `size` bytes, [`HEADER`] bytes before it and the trailer of `style`
+    ///   after it. All of them must be writable.
     pub(super) unsafe fn write_around(self, size: usize, letter: u8, serial: usize, style: Style) {
         // SAFETY: the header is writable (contract).
         unsafe {
@@ -131,7 +131,8 @@ impl Block {
     ///
     /// # Safety
     ///
-    /// - If the address is aligned to a word, the header and what it describes must be readable.
+    /// - If the address is aligned to a word, the header must be readable, and so must the block
+    ///   and the trailer whose size it gives.
     pub(super) unsafe fn check(self, letter: u8, style: Style) -> Result<usize, Misuse> {
         if !self.0.addr().get().is_multiple_of(WORD) {
             return Err(Misuse::Unaligned);
@@ -139,7 +140,7 @@ impl Block {
         // SAFETY: the header is readable (contract).
         let (size, found, leading) = unsafe { (self.size(), self.letter(), self.leading()) };
         if found != letter && found != ALIGNED {
-            // SAFETY: a block has at least one word behind its header (contract).
+            // SAFETY: a block has at least one word after its header (contract).
             let is_freed = unsafe { self.is_dead(found, leading, style) };
             let wrong = Misuse::WrongApi { allocated: found, verified: letter };
             return Err(if is_freed { Misuse::Freed } else { wrong });
@@ -157,18 +158,18 @@ impl Block {
         Ok(size)
     }
 
-    /// Returns false if the trailer of a large block of `size` bytes cannot be read.
+    /// Returns false if a block of `size` bytes is large and its trailer cannot be read.
     ///
-    /// A size that was overwritten is likely to be large. Asking the system takes a few microseconds,
-    /// so small blocks are not checked.
+    /// If the size was overwritten, it is likely to be large. Small sizes are not checked, because
+    /// asking the system takes a few microseconds.
     fn may_have(self, size: usize, style: Style) -> bool {
         size < LARGE || is_readable(self.tail(size), style.trailer())
     }
 
-    /// Returns true if the bytes look like those of a freed block.
+    /// Returns true if the header or the contents show that the block has been freed.
     ///
-    /// The allocator below may have written to the first words of the block, but it cannot have
-    /// written anything that looks like the header of another domain.
+    /// The allocator below may have overwritten the first words of a freed block, but not with
+    /// anything that looks like the header of another domain.
     ///
     /// # Safety
     ///

@@ -1,4 +1,4 @@
-//! What a debug hook needs to know about the program that it serves.
+//! The interface between a debug hook and the program that it serves.
 
 #![forbid(unsafe_code)]
 
@@ -44,7 +44,8 @@ impl Operation {
     }
 }
 
-/// An error in the use of an allocator. The text of CPython's errors is CPython's.
+/// An error in the use of an allocator. `Display` writes the same text as CPython for the errors
+/// that CPython also reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misuse {
@@ -61,11 +62,11 @@ pub enum Misuse {
         /// The letter of the domain that was asked to free or to reallocate the block.
         verified: u8,
     },
-    /// The size before the block is larger than any block, or than the memory behind it.
+    /// The size before the block exceeds the largest block, or the memory after the block.
     BadSize,
     /// A byte before the block was overwritten.
     Underflow,
-    /// A byte behind the block was overwritten.
+    /// A byte after the block was overwritten.
     Overflow,
 }
 
@@ -90,7 +91,7 @@ impl fmt::Display for Misuse {
     }
 }
 
-/// The letter of a domain, which may be any byte if memory is corrupted.
+/// The letter of a domain. It can be any byte if memory is corrupted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Letter(pub(super) u8);
 
@@ -102,27 +103,27 @@ impl fmt::Display for Letter {
 
 /// The program that a debug hook serves.
 ///
-/// The methods run inside of an allocator, so they must not allocate from it, and must not panic.
+/// The methods are called inside an allocator. They must not allocate from it and must not panic.
 pub trait Host: Sync {
     /// Returns true if the calling thread may use the allocator now.
     ///
-    /// CPython's domains mem and obj must be used with the GIL held.
+    /// In CPython, a thread must hold the GIL to use the domains mem and obj.
     fn may_call(&self) -> bool {
         true
     }
 
-    /// Writes where the block at `ptr` was allocated, if this is known.
+    /// Writes where the block at `ptr` was allocated, if the program knows.
     fn write_place(&self, out: &mut Output, ptr: *const u8) {
         let _ = (out, ptr);
     }
 
-    /// Says what went wrong in `operation`, and ends the process.
+    /// Reports the error in `operation` and ends the process.
     fn end(&self, operation: Operation, misuse: Misuse) -> ! {
         abort_with(format_args!("debug {}: {misuse}", operation.name()))
     }
 }
 
-/// A program about which the hook knows nothing. Any thread may allocate.
+/// The default host. It lets any thread allocate, and knows nothing about the program.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Standalone;
 

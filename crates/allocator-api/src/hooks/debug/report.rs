@@ -1,4 +1,4 @@
-//! The description of a block on stderr, with CPython's words. CPython: `_PyObject_DebugDumpAddress`.
+//! The description of a block on stderr, worded like CPython's `_PyObject_DebugDumpAddress`.
 //!
 //! Unlike CPython, we ask the system whether memory is readable, so the report never crashes.
 
@@ -15,7 +15,7 @@ use super::{
 /// The number of bytes that are shown at each end of a block.
 const SHOWN: usize = 8;
 
-/// Describes the block at `block`, which may be corrupted or no block at all.
+/// Describes the block at `block`, which may be corrupted or not a block at all.
 pub(super) fn describe(block: Block, style: Style, host: &dyn Host) {
     let mut out = Output::stderr();
     // Writing to stderr reports no errors.
@@ -66,7 +66,7 @@ enum Place {
     Behind(usize),
 }
 
-/// Writes whether all guards are intact, and otherwise each of them. Returns true if they are.
+/// Writes that all guards are intact, or writes each guard. Returns true if they are intact.
 fn write_guards(
     out: &mut impl Write,
     guards: &[u8],
@@ -113,8 +113,8 @@ fn write_data(out: &mut impl Write, block: Block, size: usize) -> fmt::Result {
 /// - The `len` bytes at `start` must be readable.
 unsafe fn write_bytes(out: &mut impl Write, start: *const u8, len: usize) -> fmt::Result {
     (0..len).try_for_each(|at| {
-        // SAFETY: the byte is one of the readable ones (contract). It may be uninitialised for
-        // the compiler, but a volatile read returns what is in memory.
+        // SAFETY: the byte is readable (contract). To the compiler it may be uninitialised, but a
+        // volatile read returns the byte that is in memory.
         let byte = unsafe { start.add(at).read_volatile() };
         write!(out, " {byte:02x}")
     })

@@ -1,4 +1,4 @@
-//! The bytes and the layout of a version of CPython.
+//! The filling bytes and the block layout of a version of CPython.
 
 #![forbid(unsafe_code)]
 
@@ -30,18 +30,19 @@ impl Style {
 
     /// Adds a serial number to each block. CPython: `PYMEM_DEBUG_SERIALNO`.
     ///
-    /// The number counts the blocks of all hooks of the process, so it says when a block was made.
+    /// All hooks of the process share one counter, so the number shows in which order blocks were
+    /// allocated.
     #[must_use]
     pub const fn with_serials(self) -> Self {
         Self { has_serials: true, ..self }
     }
 
-    /// Returns the number of bytes behind a block.
+    /// Returns the number of bytes after a block.
     pub(super) const fn trailer(self) -> usize {
         if self.has_serials { 2 * WORD } else { WORD }
     }
 
-    /// Returns the number of bytes before and behind a block.
+    /// Returns the number of bytes before and after a block.
     pub(super) const fn overhead(self) -> usize {
         2 * WORD + self.trailer()
     }

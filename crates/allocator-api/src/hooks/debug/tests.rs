@@ -4,7 +4,7 @@ use raw_mem::{Malloc, NoAlloc};
 
 use super::*;
 
-/// An allocator of one block, which can be read after it was freed.
+/// An allocator that has only one block. Tests can read the block's memory after it is freed.
 #[derive(Debug)]
 struct OneBlock {
     memory: RefCell<[u128; 64]>,
@@ -31,8 +31,8 @@ impl OneBlock {
     }
 }
 
-// SAFETY: the only block has all of the memory, which moves only if the allocator is moved. The
-// tests do not move it.
+// SAFETY: the only block is all of the memory, which moves only if the allocator moves. The tests
+// do not move it.
 unsafe impl MemAlloc for OneBlock {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         assert!(!self.is_in_use.replace(true) && size <= SPACE);
@@ -59,7 +59,7 @@ fn word(value: u64) -> [u8; 8] {
     value.to_be_bytes()
 }
 
-/// Returns what CPython 3.13 was seen to write around a block of 20 bytes of the domain obj.
+/// Returns the bytes that CPython 3.13 writes around a block of 20 bytes in the domain obj.
 fn expected(data: [u8; 20]) -> Vec<u8> {
     [&word(20)[..], &[0x6F], &[0xFD; 7], &data, &[0xFD; 8]].concat()
 }
@@ -91,7 +91,7 @@ fn older_versions_have_other_bytes_and_serial_numbers() {
     let later = u64::from_be_bytes(hook.below().bytes()[26..34].try_into().unwrap());
     assert!(serial > 0 && later > serial, "a new number after a realloc");
     hook.below().may_resize.set(false);
-    // SAFETY: the block is live, and stays as the request fails.
+    // SAFETY: the block is live, and stays live because the request fails.
     assert_eq!(unsafe { hook.realloc(Some(block), 9) }, None);
     let same = u64::from_be_bytes(hook.below().bytes()[26..34].try_into().unwrap());
     assert_eq!(same, later, "the same number after a failed realloc");
@@ -101,7 +101,7 @@ fn pattern(size: usize) -> Vec<u8> {
     (0..size).map(|at| at as u8 & 0x7F).collect()
 }
 
-/// Allocates a block with a pattern, reallocates it, and returns the block and its new contents.
+/// Allocates a block, fills it with a pattern, reallocates it, and returns the new contents.
 fn resized(hook: &Debug<OneBlock>, old: usize, new: usize) -> Option<Vec<u8>> {
     let block = hook.malloc(old).unwrap();
     // SAFETY: the block has that many bytes, and is replaced by the result.
@@ -159,7 +159,8 @@ fn requests_without_memory_or_above_the_largest_are_refused() {
     assert_eq!(hook.malloc(MAX_REQUEST - 23), None);
     assert_eq!(hook.malloc_aligned(MAX_REQUEST, 4096), None);
     let block = hook.malloc(1);
-    // SAFETY: the block is live. It stays as the request is refused, and is not used again.
+    // SAFETY: the block is live, and stays live because the request is refused. It is not used
+    // again.
     unsafe {
         assert_eq!(hook.realloc(block, MAX_REQUEST - 23), None);
         hook.free(block);
@@ -227,7 +228,7 @@ fn a_block_of_another_domain_or_of_none_is_recognised() {
     assert_eq!(check(&mut [0; 8], 16), wrong(0));
     assert_eq!(check(&mut block_of_16(), 20), Err(Misuse::Unaligned));
     assert_eq!(check(&mut [u128::from_ne_bytes([0xDD; 16]); 8], 16), Err(Misuse::Freed));
-    // The allocator below has overwritten all that was before the block.
+    // The allocator below has overwritten everything before the block.
     let mut linked = [u128::from_ne_bytes([0xDD; 16]); 8];
     linked[0] = 12345 << 64 | 6789;
     assert_eq!(check(&mut linked, 16), Err(Misuse::Freed));

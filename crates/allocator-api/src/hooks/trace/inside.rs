@@ -1,15 +1,15 @@
-//! Requests that are not traced, because tracing itself makes them.
+//! Excludes the requests that tracing itself makes.
 
 #![forbid(unsafe_code)]
 
 use core::cell::Cell;
 
 std::thread_local! {
-    /// True while the thread is inside of a traced request or uses the tables.
+    /// True while the thread is inside a traced request or uses the tables.
     static IS_INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls `visit` unless this thread is inside of another call.
+/// Calls `visit` and returns its result, or returns `None` if this thread is already inside.
 pub(super) fn enter<R>(visit: impl FnOnce() -> R) -> Option<R> {
     struct Leave;
 
@@ -26,7 +26,7 @@ pub(super) fn enter<R>(visit: impl FnOnce() -> R) -> Option<R> {
     Some(visit())
 }
 
-/// Calls `visit`, and does not trace the requests of this thread meanwhile.
+/// Calls `visit` without tracing the requests that this thread makes during the call.
 pub(super) fn untraced<R>(visit: impl FnOnce() -> R) -> R {
     let was_inside = IS_INSIDE.replace(true);
     let result = visit();

@@ -6,8 +6,8 @@ use std::{fmt, sync::Arc};
 
 /// The place of an allocation: the addresses of the calls that led to it, the last call first.
 ///
-/// Its text has one line for each call. Names need the feature `backtrace`. If names are found, the
-/// calls inside of the allocator are left out.
+/// `Display` writes one line per call. Function names need the feature `backtrace`. If names can be
+/// found, the calls inside the allocator are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place(pub(super) Arc<[usize]>);
 
@@ -35,13 +35,14 @@ mod calls {
 
     use super::super::inside::untraced;
 
-    /// The number of calls inside of the allocator and of the standard library that can come first.
+    /// How many calls inside the allocator and the standard library can precede the program's
+    /// calls.
     const OWN: usize = 12;
 
-    /// The largest number of calls of a place.
+    /// The largest number of calls that a place stores.
     pub(crate) const MOST: usize = 48;
 
-    /// The names of functions that are a part of allocating.
+    /// Prefixes of the names of functions that belong to the allocation rather than to the program.
     const ALLOCATING: [&str; 12] = [
         "allocator_api::counted::",
         "allocator_api::global::",
@@ -57,7 +58,8 @@ mod calls {
         "core::ops::function::",
     ];
 
-    /// Stores the addresses of at most `frames` calls outside of the allocator.
+    /// Stores the addresses of the last calls and returns their number. We store `OWN` calls more
+    /// than `frames`, because the first ones are inside the allocator.
     pub(crate) fn capture(frames: usize, calls: &mut [usize; MOST]) -> usize {
         let wanted = if frames == 0 { 0 } else { (frames + OWN).min(MOST) };
         let mut found = 0;
@@ -71,9 +73,10 @@ mod calls {
         found
     }
 
-    /// Writes the names of the calls, from the first one on that is not a part of allocating.
+    /// Writes the names of the calls, starting with the first one outside the allocator.
     pub(crate) fn write(f: &mut fmt::Formatter<'_>, calls: &[usize]) -> fmt::Result {
-        // The names come from the debug information, which takes many MiB once it was read.
+        // Looking up names loads the debug information, which takes many MiB that we must not
+        // trace.
         let names: Vec<_> = untraced(|| calls.iter().map(|call| name(*call)).collect());
         let is_own = |name: &String| {
             let name = name.trim_start_matches(['<', '&']);
@@ -88,7 +91,7 @@ mod calls {
 
     fn name(call: usize) -> String {
         let mut name = format!("{call:#x}");
-        // The address is that of the next instruction, which may belong to another line.
+        // `call` is a return address. The instruction there may belong to the next source line.
         let inside = std::ptr::without_provenance_mut(call.saturating_sub(1));
         backtrace::resolve(inside, |symbol| {
             if let Some(function) = symbol.name() {

@@ -1,4 +1,4 @@
-//! The blocks in use at one moment, and what changed since another one.
+//! The blocks in use at one moment, and the differences between two moments.
 
 #![forbid(unsafe_code)]
 
@@ -7,7 +7,7 @@ use std::{cmp::Reverse, collections::BTreeMap, fmt};
 use super::place::Place;
 use crate::Domain;
 
-/// The number of places that the text of a [`Snapshot`] shows.
+/// The number of places that `Display` shows for a [`Snapshot`].
 const SHOWN: usize = 10;
 
 /// Memory in use.
@@ -19,7 +19,7 @@ pub struct Amount {
     pub blocks: usize,
 }
 
-/// Memory in use now, and at most.
+/// The memory in use now, and its peak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
     /// What is in use now.
@@ -45,7 +45,7 @@ pub struct Traced {
     pub place: Place,
 }
 
-/// The blocks that were in use at one moment. Its text sums them up.
+/// The blocks that were in use at one moment. `Display` writes a summary of them.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     blocks: Vec<Traced>,
@@ -67,12 +67,12 @@ impl Snapshot {
         Self { blocks }
     }
 
-    /// Returns the blocks, in no order.
+    /// Returns the blocks, in no particular order.
     pub fn blocks(&self) -> &[Traced] {
         &self.blocks
     }
 
-    /// Sums up the blocks by any key.
+    /// Groups the blocks by `key`, and returns the sum of each group.
     pub fn by<K: Ord>(&self, key: impl Fn(&Traced) -> K) -> BTreeMap<K, Amount> {
         let mut sums: BTreeMap<K, Amount> = BTreeMap::new();
         for block in &self.blocks {
@@ -83,14 +83,14 @@ impl Snapshot {
         sums
     }
 
-    /// Sums up the blocks by place, the one with the most bytes first.
+    /// Returns the memory in use of each place. The place with the most bytes comes first.
     pub fn by_place(&self) -> Vec<(Place, Amount)> {
         let mut places: Vec<_> = self.by(|block| block.place.clone()).into_iter().collect();
         places.sort_by_key(|(_, amount)| Reverse(amount.bytes));
         places
     }
 
-    /// Returns what changed at each place since `older`, the greatest change of bytes first.
+    /// Returns what changed at each place since `older`. The largest change in bytes comes first.
     pub fn since(&self, older: &Self) -> Vec<Difference> {
         let mut changes: BTreeMap<Place, [Amount; 2]> = BTreeMap::new();
         for (at, snapshot) in [older, self].into_iter().enumerate() {
@@ -114,7 +114,7 @@ impl Snapshot {
     }
 }
 
-/// Returns the size of a small block of the heap for `size` bytes, or the next power of two.
+/// Rounds `size` up to a multiple of 16, or above 512 bytes to a power of two.
 fn class(size: usize) -> usize {
     match size {
         ..=512 => size.next_multiple_of(16).max(16),

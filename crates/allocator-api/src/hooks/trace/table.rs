@@ -46,7 +46,8 @@ impl Table {
         }
     }
 
-    /// Adds a block that these calls allocated. Without memory, the block is only counted.
+    /// Adds a block that was allocated by `calls`. If there is no memory for an entry, only
+    /// increments the number of untraced blocks.
     pub(super) fn add(&mut self, address: usize, size: usize, domain: Domain, calls: &[usize]) {
         match self.place_of(calls) {
             Some(place) => self.insert(address, Block { size, domain, place }),
@@ -60,7 +61,8 @@ impl Table {
             self.untraced += 1;
             return;
         }
-        // A block may be freed below without passing the hook. Its address can be used again.
+        // A block can be freed below this hook, without the hook's knowledge. If its address is
+        // then reused, the table still has the old entry.
         self.remove(address);
         self.blocks.insert(address, block);
         for figures in self.figures_of(block) {
@@ -81,7 +83,7 @@ impl Table {
         [&mut self.total, &mut self.domains[block.domain.index()], place]
     }
 
-    /// Returns the number of the place of these calls, or `None` without memory for a new place.
+    /// Returns the index of the place of `calls`, or `None` if there is no memory for a new place.
     fn place_of(&mut self, calls: &[usize]) -> Option<usize> {
         if let Some(id) = self.ids.get(calls) {
             return Some(*id);

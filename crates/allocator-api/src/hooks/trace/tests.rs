@@ -60,10 +60,11 @@ fn requests_without_memory_and_without_tracing_leave_no_trace() {
     assert_eq!(traces.total(), Figures::default());
 }
 
-/// An allocator that can no longer resize blocks.
+/// An allocator whose `realloc` always fails.
 struct Stubborn;
 
-// SAFETY: every call is passed to malloc, or refused.
+// SAFETY: every call except `realloc` is passed to `Malloc`, and `realloc` leaves the block as it
+// is.
 unsafe impl MemAlloc for Stubborn {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         Malloc.malloc(size)
@@ -88,7 +89,8 @@ fn a_block_that_could_not_be_resized_keeps_its_trace() {
     let traces = traces();
     let hook = Trace::new(Stubborn, Domain::Mem, traces);
     let block = hook.malloc(10);
-    // SAFETY: the block is live. It stays as the request fails, and is then not used again.
+    // SAFETY: the block is live, and stays live because `realloc` fails. It is not used after
+    // `free`.
     unsafe {
         assert!(hook.realloc(block, 20).is_none());
         assert_eq!(traces.total().current, Amount { bytes: 10, blocks: 1 });
