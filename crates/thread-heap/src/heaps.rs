@@ -234,8 +234,8 @@ impl<P: Parts> ThreadHeap<P> {
     /// - `start` must be the start of a block that is in use, in a `ThreadHeap` with the same `P`.
     #[inline]
     pub(crate) unsafe fn is_span(start: NonNull<u8>) -> bool {
-        // Few other blocks begin at the start of a unit, so we rarely read the headers of other
-        // threads.
+        // We test the address first. Few other blocks begin at the start of a unit, so we rarely
+        // read a pool header that another thread writes.
         let begins_unit = start.addr().get().is_multiple_of(P::Geometry::SIZES.pool_size);
         // SAFETY: `start` is a block in use of this geometry (contract of `is_span`).
         let class = || unsafe { SizeClass::<P::Geometry>::at(start) };
@@ -253,7 +253,8 @@ impl<P: Parts> ThreadHeap<P> {
         self.own.with(|own| unsafe { &*own }.alloc_listed(class))
     }
 
-    /// Frees `block` if it belongs to this heap. Otherwise returns it, still in use.
+    /// Frees `block` if it belongs to this heap. Otherwise returns `block`, which is then still in
+    /// use.
     ///
     /// # Safety
     ///

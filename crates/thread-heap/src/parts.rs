@@ -1,4 +1,4 @@
-//! The types that a family of heaps is made of.
+//! The type parameters of a family of heaps.
 
 #![forbid(unsafe_code)]
 
@@ -11,8 +11,8 @@ pub type ThreadGeometry = Native;
 
 /// An arena source, a metadata allocator and a geometry, combined in one type parameter.
 ///
-/// Neither the source nor the allocator may call into a heap, because a heap calls them while it is
-/// being changed.
+/// Neither the source nor the allocator may call into a heap. A heap calls them in the middle of a
+/// change, while its own state is inconsistent.
 #[doc(hidden)]
 pub trait Parts: Sized + 'static {
     /// The arena source, which all heaps of a family share behind a lock.

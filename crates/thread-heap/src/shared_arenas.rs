@@ -128,8 +128,8 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         let Some(shared) = self.0 else { return 0 };
         let mut locked = shared.lock();
         let bytes = locked.source.trim();
-        // SAFETY: the source calls this with the beginning of its range, and nothing uses the part
-        // that is cut off. The source is locked, so no call of `reserve` overlaps.
+        // SAFETY: the source calls this closure with the part of its range that remains, and
+        // nothing uses the rest. The source is locked, so no call of `reserve` overlaps.
         locked.source.shrink_reserved(&mut |range| unsafe { shared.map().shrink(range) });
         bytes
     }
@@ -162,9 +162,11 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
 }
 
 impl<P: Parts> SharedSource<P> {
-    /// Maps or resizes memory of the source, and then records the source's range in the map.
+    /// Maps or resizes memory of the source, and then records the source's range of addresses in
+    /// the arena map.
     ///
-    /// The range may have grown, and the map must contain the new part before its memory is used.
+    /// The call may have made the range longer. The map must contain the new part before any memory
+    /// in it is used.
     fn map_from_source<T>(
         &'static self,
         map: impl FnOnce(&mut Locked<P::Source>) -> Result<T, MapError>,

@@ -12,7 +12,7 @@ use sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
 use crate::{before_refusal::BeforeRefusal, large_counts::LargeCounts, parts::Parts};
 
-/// What the lock of the source protects.
+/// The state that is protected by the lock of the source.
 pub(crate) struct Locked<S> {
     pub(crate) source: S,
     /// The arenas of all heaps.
@@ -113,7 +113,8 @@ impl<'a, S: ArenaSource> SourceGuard<'a, S> {
         self.locked.source.use_huge_pages(huge);
     }
 
-    /// Replaces the limits on the memory of all heaps. Memory that is in use already stays in use.
+    /// Replaces the limits on the memory of all heaps. Memory that is already in use is not
+    /// affected.
     pub fn set_limits(&mut self, limits: Limits) {
         self.locked.usage.set_limits(limits);
     }
@@ -125,7 +126,7 @@ impl<'a, S: ArenaSource> SourceGuard<'a, S> {
 }
 
 impl<S: ArenaSource> SourceGuard<'_, RetainingArenas<S>> {
-    /// Returns the number of empty arenas that the source and the heaps keep for reuse.
+    /// Returns the number of empty arenas that the source and the heaps retain.
     pub fn retained(&self) -> usize {
         self.locked.source.retained()
     }

@@ -9,7 +9,7 @@ use std::{
 use raw_mem::{MAX_REQUEST, MemAlloc};
 use thread_heap::{PerThread, ThreadMalloc};
 
-/// Sizes around the borders between the ways in which a request is served.
+/// Sizes around the limits between the different ways to serve a request.
 fn borders() -> Vec<usize> {
     let borders = [0, 16, 512, 1 << 10, 8 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10];
     let large = [480 << 10, 512 << 10, 1 << 20, 4 << 20];
@@ -63,7 +63,8 @@ fn all_usable_bytes_of_every_size_and_alignment_can_be_used() {
             assert!(start.addr().get().is_multiple_of(align.max(16)), "{size} bytes, {align}");
             // SAFETY: the block is live.
             let usable = unsafe { ThreadMalloc.usable_size(start) };
-            // The last unit of a span, of 16 KiB, may be used in part. Large mappings are rounded up.
+            // A span may use only a part of its last unit of 16 KiB. The sizes of large mappings
+            // are rounded up.
             let most = size + (size + align) / 8 + align.max(16 << 10);
             assert!((size..=most).contains(&usable), "{usable} bytes for {size}, {align}");
             Filled::new(start, usable, 7).free();
@@ -143,7 +144,7 @@ fn random_size(random: &mut Random) -> usize {
     (1 << bits) + random.below(1 << bits)
 }
 
-/// Allocates, resizes and frees blocks of all sizes. Blocks also come from and go to others.
+/// Allocates, resizes and frees blocks of all sizes. Also exchanges blocks with other threads.
 fn work(seed: u64, to: SyncSender<Filled>, from: Receiver<Filled>) {
     let mut random = Random(seed);
     let mut blocks: Vec<Filled> = Vec::new();

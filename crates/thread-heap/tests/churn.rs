@@ -72,7 +72,7 @@ impl Stack {
     }
 }
 
-/// Allocates the blocks that one thread frees itself, and those that it leaves.
+/// Allocates two sets of blocks: those that the thread frees itself, and those that it leaves.
 fn alloc() -> (Stack, Stack) {
     let (mut mine, mut left) = (Stack::EMPTY, Stack::EMPTY);
     let (mut bytes, mut nth) = (0, 0);
@@ -153,7 +153,7 @@ fn threads_64_at_a_time_leave_no_memory_behind() {
     uses_at_most_twice_what_is_live(|| {
         let mut left: Vec<Stack> = (0..AT_ONCE).map(|_| Stack::EMPTY).collect();
         for _ in 0..threads() / AT_ONCE {
-            // Here all blocks of all threads are in use.
+            // At this point, all blocks of all threads are in use.
             let all_are_there = Barrier::new(AT_ONCE + 1);
             let live = |before: Stack| {
                 let (mine, left) = alloc();
@@ -163,7 +163,7 @@ fn threads_64_at_a_time_leave_no_memory_behind() {
                 left
             };
             left = thread::scope(|scope| {
-                // A neighbour frees the blocks, because it did not adopt their heap.
+                // A neighbour frees the blocks, because it has not adopted the heap that owns them.
                 left.rotate_left(1);
                 let start = |before| scope.spawn(move || live(before));
                 let threads: Vec<_> = left.drain(..).map(start).collect();

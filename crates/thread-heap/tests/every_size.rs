@@ -1,4 +1,4 @@
-//! Blocks of every class and large blocks that outlive their thread, and the memory that they leave.
+//! Blocks of every class and large blocks that outlive their thread, and the memory use afterwards.
 
 #![cfg(all(target_os = "linux", not(miri), not(loom)))]
 

@@ -46,7 +46,7 @@ fn free(block: Block) {
 /// Sizes of small and medium blocks, spans and large blocks.
 const SIZES: [usize; 8] = [100, 600, 3000, 8000, 20_000, 100_000, 400_000, 600_000];
 
-/// Allocates and frees blocks of all sizes, most of which are small.
+/// Allocates and frees blocks of all sizes. Most of the blocks are small.
 fn work(blocks: usize) {
     let size = |nth| if nth % 401 == 7 { SIZES[nth / 401 % SIZES.len()] } else { nth % 512 + 1 };
     let blocks: Vec<_> = (0..blocks).map(|nth| alloc(size(nth))).collect();
@@ -73,7 +73,7 @@ fn grow(block: Block) -> Block {
     unsafe { Block::fill_bytes(BlockPtr::from_start(grown), size, 4) }
 }
 
-/// Blocks of threads that do not exist in the child.
+/// Blocks of threads that no longer exist in the child.
 struct Inherited {
     of_running_threads: Vec<Slot>,
     of_ended_threads: Vec<Slot>,
@@ -89,10 +89,10 @@ fn put_blocks(slots: &[Slot]) {
     }
 }
 
-/// Works in a thread of the C library. Returns false if the thread could not be started.
+/// Works in a thread that the C library starts. Returns false if the thread could not be started.
 ///
-/// The standard library cannot be used, because it holds a lock while it starts a thread, and the
-/// child may inherit that lock.
+/// We cannot start the thread with the standard library, because it holds a lock while it starts a
+/// thread. If a thread of the parent held that lock during the fork, it stays locked in the child.
 fn work_in_a_thread() -> bool {
     extern "C" fn main(_: *mut c_void) -> *mut c_void {
         work(MANY);
@@ -112,7 +112,8 @@ fn started_and_joined(main: extern "C" fn(*mut c_void) -> *mut c_void) -> bool {
 
 static TO_FREE: Mutex<Vec<Block>> = Mutex::new(Vec::new());
 
-/// In a thread of the C library, frees the blocks of [`TO_FREE`] on every second page and flushes.
+/// Runs a thread of the C library that frees the blocks of [`TO_FREE`] on every second page, and
+/// then flushes.
 fn frees_every_second_page() -> bool {
     extern "C" fn main(_: *mut c_void) -> *mut c_void {
         let blocks = mem::take(&mut *TO_FREE.lock().expect("nobody else locks it"));
@@ -133,8 +134,8 @@ fn mappings() -> usize {
     maps.lines().count()
 }
 
-/// Linux never merges a new mapping with an inherited one, so a purge must create only few
-/// mappings.
+/// Purged pages must not need a mapping each in a forked child, because Linux never merges a new
+/// mapping with an inherited one.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_child_that_purges_pages_needs_no_mapping_for_each() {
@@ -229,7 +230,7 @@ fn the_child_of_a_busy_process_allocates_frees_and_starts_threads() {
 
 const FREED_ELSEWHERE: usize = 40_000;
 
-/// The largest number of freed blocks that have not reached an inbox.
+/// The largest number of freed blocks that have not yet reached an inbox.
 const ON_THEIR_WAY: usize = 2 * 32;
 
 #[test]

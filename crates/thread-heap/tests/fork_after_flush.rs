@@ -1,4 +1,4 @@
-//! Pages that a process gave back do not come back in its child (issue 14).
+//! Pages that a process has returned to the system stay non-resident in its child (issue 14).
 
 #![cfg(all(target_os = "linux", not(miri), not(loom)))]
 
@@ -21,20 +21,21 @@ fn free(block: BlockPtr) {
     unsafe { PerThread.free(block) };
 }
 
-/// Returns the resident memory in bytes. The kernel keeps inexact counts, but `smaps` is exact.
+/// Returns the resident memory in bytes. We read `smaps`, because the kernel's other counts are
+/// inexact.
 fn resident() -> usize {
     let text = fs::read_to_string("/proc/self/smaps_rollup").expect("Linux has it");
     let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).expect("it is there");
     line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number of KiB") << 10
 }
 
-/// Runs `child` in a forked child. Returns true if it returned true.
+/// Runs `child` in a forked child. Returns true if `child` returns true there.
 fn fork(child: impl FnOnce() -> bool) -> bool {
     // SAFETY: the process has one thread that uses the heaps.
     let id = unsafe { libc::fork() };
     if id == 0 {
         let is_good = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
-        // SAFETY: ends the child at once.
+        // SAFETY: the call has no requirements. It ends the child immediately.
         unsafe { libc::_exit(if is_good.is_ok_and(|is_good| is_good) { 0 } else { 1 }) };
     }
     let mut status = 1;
@@ -59,7 +60,7 @@ fn what_a_parent_gave_back_does_not_come_back_in_its_child() {
     assert!(flushed < start + full / 3, "{flushed} of {full} bytes after the flush");
     let is_good = fork(|| {
         let born = resident();
-        // The child frees some blocks, allocates others, and flushes, as any process does.
+        // The child frees some blocks, allocates others, and flushes, like any other process.
         let others: Vec<_> = (0..1000).map(|_| alloc(class)).collect();
         others.into_iter().for_each(free);
         PerThread.flush();

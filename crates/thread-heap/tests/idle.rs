@@ -184,7 +184,7 @@ fn what_waits_for_idle_owners_is_limited_although_nobody_flushes() {
     let blocks: Vec<_> =
         idle.iter_mut().map(|heap| fill(heap, (0..EACH / 128).map(|_| 128))).collect();
     blocks.into_iter().for_each(|blocks| free(&mut mine, blocks));
-    // The limit of all inboxes together, plus the limit and the header pages of each owner.
+    // All inboxes together may hold 16 MiB. Each owner may add 256 KiB and its header pages.
     let bound = (16 << 20) + OWNERS * ((256 << 10) + 2 * 4096);
     let waiting = OWNERS * EACH - stage.purged();
     assert!(waiting <= bound, "{waiting} bytes are more than {bound}");
@@ -241,7 +241,7 @@ fn inboxes_are_taken_over_while_owners_and_senders_are_busy() {
     let stage = Stage::new(false);
     let (blocks_to, blocks_from) = std::sync::mpsc::sync_channel(2);
     let heaps = stage.heaps;
-    // The number of other heaps that are closed. The sender's is the first.
+    // The number of other heaps that have been closed, beginning with that of the sender.
     let closed = AtomicUsize::new(0);
     thread::scope(|scope| {
         scope.spawn(|| {

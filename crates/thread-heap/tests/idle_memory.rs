@@ -1,4 +1,5 @@
-//! The memory of a process whose blocked threads own blocks that others free (issue 14, point 4).
+//! The memory of a process in which threads are blocked while other threads free their blocks
+//! (issue 14, point 4).
 //!
 //! Defects, "Doubtful".
 
@@ -64,7 +65,7 @@ fn resident() -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number of KiB") << 10
 }
 
-/// Returns how much the process has grown after `free_all` has freed the blocks of blocked threads.
+/// Returns how much the process grows if `free_all` frees the blocks of blocked threads.
 fn grown_after(free_all: impl FnOnce(Vec<Stack>)) -> usize {
     let _alone = ALONE.lock();
     PerThread.flush();
@@ -86,7 +87,8 @@ fn grown_after(free_all: impl FnOnce(Vec<Stack>)) -> usize {
         free_all(std::mem::take(&mut stacks.lock().expect("nobody panicked")));
         let grown = resident().saturating_sub(start);
         freed.wait();
-        // A scope does not wait until its threads have closed their heaps, but `join` does.
+        // A scope does not wait until its threads have closed their heaps. We call `join`, which
+        // does.
         threads.into_iter().for_each(|thread| thread.join().expect("the thread does not panic"));
         (full, grown)
     });

@@ -1,14 +1,14 @@
-//! Blocks above the small threshold that wait for an owner that does not run.
+//! Blocks above the small threshold that are freed while their owner is idle.
 
 use std::{sync::mpsc::sync_channel, thread};
 
 use raw_mem::MemAlloc;
 use thread_heap::{PerThread, ThreadMalloc};
 
-/// The total size of the blocks.
+/// The total size of the blocks in bytes.
 const BYTES: usize = 100 << 20;
 
-/// The address of a block, which may be sent.
+/// Returns the address of a new block, which can be sent to another thread.
 fn new_block(size: usize) -> usize {
     let start = ThreadMalloc.malloc(size).unwrap();
     // SAFETY: the block is new, and has this many bytes.
@@ -37,7 +37,7 @@ fn blocks_that_wait_are_purged(size: usize) {
     let owner = thread::spawn(move || {
         (0..count).for_each(|_| send.send(new_block(size)).unwrap());
         wait.recv().unwrap_err();
-        // The heap reclaims the blocks that were purged meanwhile.
+        // The heap reclaims the blocks that were purged while the thread waited.
         let again: Vec<_> = (0..count).map(|_| new_block(size)).collect();
         again.into_iter().for_each(free);
     });

@@ -1,4 +1,4 @@
-//! Opening, abandoning, adopting and closing heaps, including with too little memory.
+//! Opening, abandoning, adopting and closing heaps, with enough memory and with too little.
 
 #![cfg(not(loom))]
 
@@ -30,12 +30,12 @@ fn class(size: usize) -> SizeClass<ThreadGeometry> {
     SizeClass::of(size).expect("it is small")
 }
 
-/// Fills a little more than `arenas` with blocks of all sizes.
+/// Allocates blocks of all sizes that fill a little more than `arenas` arenas.
 fn fill(member: &mut impl Member, arenas: usize) -> Vec<Block> {
     fill_with(member, 0..arenas << 12)
 }
 
-/// Allocates one block for each number, which determines its size.
+/// Allocates one block for each number. The number determines the size of the block.
 fn fill_with(member: &mut impl Member, numbers: impl Iterator<Item = usize>) -> Vec<Block> {
     let sizes = numbers.map(|number| 1 + number % 512);
     sizes.map(|size| Block::fill(member.alloc(class(size)), class(size), size as u64)).collect()
@@ -292,7 +292,7 @@ fn a_heap_is_never_created_in_memory_that_is_not_aligned_for_it() {
     }
 }
 
-/// Regression test: arenas that had been given back counted as retained (mutants 7 and 8).
+/// Regression test: arenas that had been unmapped still counted as retained (mutants 7 and 8).
 #[test]
 fn flushed_heaps_retain_no_arena() {
     static HEAPS: Heaps<(RetainingArenas<MmapArenas>, Malloc, ThreadGeometry)> = Heaps::new(
@@ -341,7 +341,7 @@ fn a_request_that_finds_no_arena_is_repeated_after_a_flush() {
 
 #[test]
 fn an_arena_without_memory_for_its_metadata_is_unmapped() {
-    // Memory is needed for arena records, the root of the map, and a leaf.
+    // The first allocation needs memory for arena records, the root of the map and a leaf.
     for request in 1..=3 {
         let faulty = Faulty::new();
         let mut heap = faulty.heaps.open().expect("there is memory");

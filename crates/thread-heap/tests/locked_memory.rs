@@ -1,4 +1,4 @@
-//! A process whose memory is locked (`mlockall`), so that the system refuses to purge pages.
+//! A process with locked memory (`mlockall`), whose pages the system refuses to purge.
 
 #![cfg(all(target_os = "linux", not(miri), not(loom)))]
 
@@ -8,7 +8,8 @@ use obmalloc::BlockPtr;
 use raw_mem::{MemAlloc, preserving_errno};
 use thread_heap::{PerThread, ThreadMalloc};
 
-/// Blocks of several classes, a little less than the 8 MiB that a user may lock.
+/// The sizes of blocks of several classes. All blocks together are a little smaller than the 8 MiB
+/// that a user may lock.
 const SIZES: [usize; 5] = [64, 400, 3000, 20_000, 100_000];
 const BYTES_OF_EACH: usize = 1 << 20;
 
@@ -25,7 +26,7 @@ fn free(block: BlockPtr) {
     unsafe { ThreadMalloc.free(Some(block.into_start())) };
 }
 
-/// Returns the size of the memory of this process, and of that which is locked, in KiB.
+/// Returns the size of this process's memory and of its locked memory, in KiB.
 fn figures() -> (usize, usize) {
     let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
     let kib = |name: &str| {
@@ -73,7 +74,7 @@ fn a_locked_process_keeps_its_pages_and_its_blocks_stay_intact() {
     // Whole arenas can be unmapped, but pages cannot be purged.
     let gone = before.saturating_sub(after);
     assert!(bytes >> 10 <= gone + 256, "{bytes} bytes are said to be gone, but {gone} KiB are");
-    // Nothing that could not be purged counts as zero.
+    // Memory that could not be purged must not be treated as zeroed.
     for size in SIZES {
         for _ in 0..count(&size) {
             let start = ThreadMalloc.calloc(1, size).expect("there is memory");
@@ -91,7 +92,7 @@ fn a_locked_process_keeps_its_pages_and_its_blocks_stay_intact() {
         let contents = unsafe { slice::from_raw_parts(block.start().as_ptr(), *size) };
         assert!(contents.iter().all(|byte| *byte == 7), "a block of {size} bytes has changed");
     }
-    // When the memory is unlocked, it goes back.
+    // After `munlockall`, the memory can be returned to the system.
     // SAFETY: the call changes no contents.
     assert_eq!(unsafe { libc::munlockall() }, 0);
     blocks.into_iter().for_each(|(_, block)| free(block));

@@ -5,7 +5,7 @@
 use obmalloc::{Blocks, SizeClass};
 use thread_heap::PerThread;
 
-/// Regression test: a thread's own heap was counted as another thread's (mutants 6).
+/// Regression test: the calling thread's heap was counted as another thread's (mutant 6).
 #[test]
 fn the_figures_of_all_heaps_include_that_of_the_calling_thread() {
     let class = SizeClass::of(100).expect("it is small");

@@ -88,7 +88,8 @@ impl Stage {
         }
     }
 
-    /// Allocates and frees blocks of all sizes. Returns the blocks in use, and the failed requests.
+    /// Allocates and frees blocks of all sizes. Returns the blocks in use and the number of failed
+    /// requests.
     fn work(&mut self, random: &mut Random) -> (Vec<Block>, usize) {
         let (mut blocks, mut failed) = (Vec::new(), 0);
         for nth in 0..6000 {
@@ -113,7 +114,8 @@ impl Stage {
         (blocks, failed)
     }
 
-    /// Checks that every class is served again, and that no memory stays in use in the end.
+    /// Checks that blocks of every class can be allocated again, and that no memory is in use after
+    /// all blocks are freed.
     fn recover(mut self, mut blocks: Vec<Block>) {
         for class in SizeClass::<ThreadGeometry>::all() {
             blocks.push(self.alloc(0, class.block_size(), 1).expect("there is memory"));
@@ -185,11 +187,11 @@ fn limit_address_space(bytes: Option<usize>) {
 
 /// Uses up the address space with blocks of random sizes, and frees them again.
 fn exhaust(random: &mut Random) {
-    // The vector must not grow while there is no memory.
+    // The vector must not grow after memory is exhausted.
     let mut blocks: Vec<(NonNull<u8>, usize)> = Vec::with_capacity(100_000);
     let (mut failed_in_arena, mut failed_large) = (0, 0);
     while (failed_in_arena < 20 || failed_large < 20) && blocks.len() < 100_000 {
-        // Later requests are smaller, so that they use the rest of the memory.
+        // Later requests are smaller, so that they use up the remaining memory.
         let size = if failed_large < 20 { random.size() } else { random.size() % LARGEST + 1 };
         match ThreadMalloc.malloc(size) {
             // SAFETY: the block is new, and has at least this many bytes.
@@ -215,8 +217,9 @@ fn exhaust(random: &mut Random) {
 
 #[test]
 fn blocks_of_every_size_survive_the_end_of_the_address_space() {
-    // A child has no other threads, whose requests would fail.
-    // SAFETY: the child uses the heap and the C library, which expects to be forked.
+    // We fork, because the requests of other threads would fail too, and a child has no other
+    // threads.
+    // SAFETY: the child uses the heap and the C library, which supports forks.
     match unsafe { libc::fork() } {
         0 => {
             // SAFETY: the alarm ends a child that hangs.

@@ -1,4 +1,4 @@
-//! Unused memory goes back while the system is short of memory, if the program asked for that.
+//! If the program has asked for it, unused memory is returned while the system is short of memory.
 
 #![cfg(all(target_os = "linux", not(miri), not(loom)))]
 
@@ -39,7 +39,7 @@ fn resident() -> usize {
     pages.expect("a number of pages") * 4096
 }
 
-/// Makes requests for a while, as a program does that still has something to do.
+/// Makes requests for a while, like a program that is still working.
 fn work() {
     for _ in 0..100 {
         let blocks = [(); 64].map(|()| PerThread.alloc(class(100_000)).expect("there is memory"));
@@ -61,7 +61,7 @@ fn unused_memory_goes_back_when_the_control_group_nears_its_limit() {
     PerThread.trim_when_short(MemoryPressure::of_group(folder.as_os_str().as_encoded_bytes(), b""));
     let start = resident();
     let left = thinned(200_000);
-    // The heap of an ended thread belongs to nobody.
+    // The heap of an ended thread has no owner.
     let ended = thread::spawn(|| thinned(200_000).len()).join().expect("it ends");
     work();
     let before = resident() - start;

@@ -1,4 +1,4 @@
-//! Threads that exchange blocks, check the contents, and leave no arena mapped in the end.
+//! Threads that exchange blocks and check their contents. At the end, no arena must be mapped.
 //!
 //! `OBMALLOC_STRESS_SECONDS` sets the duration of each test, which is 2 seconds by default.
 
@@ -25,7 +25,7 @@ use crate::{
 
 const THREADS: &[usize] = if cfg!(miri) { &[2, 3] } else { &[2, 3, 4, 8, 16, 32, 64] };
 
-/// The number of blocks that a thread of a ring sends together.
+/// The number of blocks that a thread of the ring sends at once.
 const BURST: usize = if cfg!(miri) { 4 } else { 100 };
 
 const WAITING: usize = 4;
@@ -87,7 +87,7 @@ fn join_all(threads: Vec<thread::JoinHandle<()>>) {
     threads.into_iter().for_each(|thread| thread.join().expect("no block was overwritten"));
 }
 
-/// Each thread allocates blocks that the next thread frees.
+/// Runs a ring of threads. Each thread allocates blocks that the next thread frees.
 fn ring<T: Team>(team: T, members: usize, end: Instant) {
     let (mut senders, mut receivers): (Vec<_>, Vec<_>) =
         (0..members).map(|_| sync_channel(WAITING)).unzip();
@@ -122,7 +122,7 @@ fn pass_on(
             member.flush();
         }
     }
-    // The next thread ends when its sender is gone.
+    // The next thread ends once its sender is dropped.
     drop(sender);
     receiver.iter().for_each(|burst| check_and_free(member, burst));
 }

@@ -1,4 +1,4 @@
-//! A walk over all heaps of a quiet process.
+//! A walk over all heaps of a process while no other thread uses them.
 
 use std::{collections::BTreeMap, ptr::NonNull, thread};
 

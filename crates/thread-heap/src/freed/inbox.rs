@@ -1,6 +1,6 @@
 //! The inbox of a heap, which holds blocks that other threads have freed.
 //!
-//! One atomic word holds both the waiting blocks and whether the heap has an owner:
+//! One atomic word stores both the list of waiting blocks and whether the heap has an owner:
 //!
 //! ```text
 //!                    push                       take_all
@@ -53,7 +53,7 @@ pub(crate) struct Inbox<N, O = Sound> {
     head: AtomicPtr<N>,
     /// The approximate number of waiting bytes. A race between push and take can make it too high.
     waiting: AtomicUsize,
-    /// The approximate number of waiting bytes whose memory has been purged, which `waiting` lacks.
+    /// The approximate number of purged bytes that wait. `waiting` does not include them.
     purged: AtomicUsize,
     /// True if the owner has taken nodes since the last call of [`is_idle`](Self::is_idle).
     was_taken: AtomicBool,
@@ -62,7 +62,7 @@ pub(crate) struct Inbox<N, O = Sound> {
     orders: PhantomData<O>,
 }
 
-/// Returns the mark of a heap without an owner: the address 1, which no aligned node has.
+/// Returns the value of `head` for a heap without an owner: the address 1, which no node can have.
 fn abandoned<N>() -> *mut N {
     const { assert!(align_of::<N>() > 1) };
     ptr::without_provenance_mut(1)
@@ -85,8 +85,8 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     /// Pushes `nodes` for the owner of the heap.
     ///
-    /// If the heap has no owner, the caller becomes the owner and gets the nodes back. The caller
-    /// must then free the blocks in the nodes and [abandon](Self::abandon) the heap.
+    /// If the heap has no owner, the caller becomes its owner, and the nodes are returned. The
+    /// caller must then free the blocks in the nodes and [abandon](Self::abandon) the heap.
     #[must_use = "nodes that come back make the caller the owner"]
     pub(crate) fn push(&self, nodes: Segment<N>) -> Option<Segment<N>> {
         let mut head = self.head.load(Relaxed);
@@ -113,7 +113,8 @@ impl<N: Link, O: Orders> Inbox<N, O> {
     pub(crate) fn take_all(&self) -> Chain<N> {
         let mut first = self.head.load(Relaxed);
         if !first.is_null() {
-            // A reset after the swap would erase bytes that another thread adds in between.
+            // We reset the counts before the swap. A reset after it could erase bytes that another
+            // thread has added in between.
             self.waiting.store(0, Relaxed);
             self.purged.store(0, Relaxed);
             self.was_taken.store(true, Relaxed);
@@ -125,19 +126,21 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         unsafe { Chain::from_head(first) }
     }
 
-    /// Takes all nodes out of the inbox, unless the heap has no owner.
+    /// Takes all nodes out of the inbox. Returns `None` if the inbox is empty or the heap has no
+    /// owner.
     ///
-    /// Any thread may call this, but it must push all blocks of the nodes back afterwards.
+    /// Any thread may call this, but must afterwards push all blocks in the nodes back.
     #[must_use = "nodes that are not pushed back are lost"]
     pub(crate) fn take_over(&self) -> Option<Chain<N>> {
         let mut head = self.head.load(Relaxed);
-        // A plain swap would erase the mark of an abandoned heap.
+        // A plain swap would erase the mark that the heap is abandoned.
         while !head.is_null() && head != abandoned() {
             // INVARIANT: null is an empty inbox with an owner.
             let outcome =
                 self.head.compare_exchange_weak(head, ptr::null_mut(), O::TAKE_OVER, Relaxed);
             match outcome {
-                // SAFETY: the inbox owned these nodes (invariant of `head`), and lets go of them.
+                // SAFETY: the inbox owned these nodes (invariant of `head`), and no longer refers
+                // to them.
                 Ok(first) => return Some(unsafe { Chain::from_head(first) }),
                 Err(now) => head = now,
             }
@@ -145,9 +148,9 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         None
     }
 
-    /// Adds `bytes`, the size of blocks that the caller has pushed, to the count of waiting bytes.
+    /// Adds the size of blocks that the caller has pushed to the number of waiting bytes.
     ///
-    /// Returns true if the count has reached or passed a multiple of `step`.
+    /// Returns true if the number has reached or passed a multiple of `step`.
     #[inline]
     pub(crate) fn count(&self, bytes: usize, step: usize) -> bool {
         let before = self.waiting.fetch_add(bytes, Relaxed);
@@ -158,19 +161,21 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         self.waiting.load(Relaxed)
     }
 
-    /// Returns the number of bytes that wait, including those whose memory has been purged.
+    /// Returns the number of waiting bytes, including those whose memory has been purged.
     pub(crate) fn all_waiting(&self) -> usize {
         self.waiting().saturating_add(self.purged.load(Relaxed))
     }
 
-    /// Notes that the memory of `bytes` bytes was purged, which the caller is about to push back.
+    /// Counts `bytes` bytes as purged. The caller must push their blocks back afterwards.
     ///
-    /// A note after the push could come after the owner has taken them, and would then stay.
+    /// If the caller counted them after the push, the owner might already have taken the blocks,
+    /// and the count would remain too high.
     pub(crate) fn note_purged(&self, bytes: usize) {
         self.purged.fetch_add(bytes, Relaxed);
     }
 
-    /// Notes that the bytes of [`note_purged`](Self::note_purged) do not wait, as they were reclaimed.
+    /// Resets the number of purged bytes, because the blocks of [`note_purged`](Self::note_purged)
+    /// were reclaimed instead of pushed back.
     pub(crate) fn forget_purged(&self) {
         self.purged.store(0, Relaxed);
     }
@@ -181,8 +186,8 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     /// Returns true if the owner has not taken any nodes for [`IDLE_AFTER`].
     ///
-    /// `now` is the time in milliseconds since an arbitrary start. Calls that run at the same time
-    /// may get different results. This affects only how soon memory is purged.
+    /// `now` is the time in milliseconds since an arbitrary start. Concurrent calls can return
+    /// different results, which only affects how soon memory is purged.
     pub(crate) fn is_idle(&self, now: usize) -> bool {
         if self.was_taken.load(Relaxed) {
             self.was_taken.store(false, Relaxed);
@@ -193,7 +198,8 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         taken_at == 0 || now.wrapping_sub(taken_at) >= IDLE_AFTER
     }
 
-    /// Gives up the caller's ownership of the heap. If blocks wait, keeps it and returns false.
+    /// Gives up the caller's ownership of the heap. If blocks are waiting, does nothing and returns
+    /// false.
     #[must_use]
     pub(crate) fn abandon(&self) -> bool {
         // The next owner counts as idle until it takes nodes.

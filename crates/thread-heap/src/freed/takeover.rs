@@ -59,7 +59,7 @@ pub(crate) fn purge<P: Parts>(
         // SAFETY: we own the batch.
         let span = unsafe { span::<P>(batch) };
         let fits_table = span.is_none_or(|span| span <= MEDIUM * PAGE);
-        // Fewer bytes than a page cannot fill a page.
+        // If all blocks together are smaller than a page, they cannot fill a page.
         // SAFETY: we own the batch, and give it up if the tables take it.
         if fits_table && bytes >= PAGE && unsafe { tables.take(batch, shared.lower()) } {
             continue;

@@ -8,8 +8,8 @@
 //!            └── purged                    free, without memory
 //! ```
 //!
-//! The header of each pool stores how many blocks are in use, so counting adds nothing to the paths
-//! that allocate and free. The shared source stores the other figures, under its lock.
+//! The header of each pool stores how many of its blocks are in use, so counting does not slow down
+//! allocating and freeing. The other figures are stored in the shared source, under its lock.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +22,7 @@ use crate::{parts::Parts, shared_source::Locked};
 /// The memory of all heaps of a family at one moment, in bytes.
 ///
 /// The owners keep allocating and freeing while the figures are computed, so the figures are
-/// approximate. If no other thread is running, they are exact except for `waiting`.
+/// approximate. If no other thread is running, all figures except `waiting` are exact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Figures {
@@ -92,11 +92,11 @@ impl Figures {
 }
 
 impl<P: Parts> Heaps<P> {
-    /// Counts the memory of all heaps, without stopping their owners. O(heaps + units of arenas).
+    /// Counts the memory of all heaps without stopping their owners. O(heaps + units of arenas).
     ///
-    /// An owner has to wait only if it maps or unmaps memory during the call.
+    /// An owner waits only if it maps or unmaps memory during the call.
     ///
-    /// Arenas are counted only with the geometry [`Native`](obmalloc::Native).
+    /// Arenas are counted only if the geometry is [`Native`](obmalloc::Native).
     pub fn figures(&self) -> Figures {
         self.figures_of(&mut self.shared.lock())
     }

@@ -1,6 +1,6 @@
 //! Blocks that are too large for an arena. They belong to the shared source, not to a heap.
 //!
-//! Any thread frees a large block directly, so that no memory waits for an idle owner. The heap of
+//! Any thread frees a large block directly, so no large block waits for an idle owner. The heap of
 //! the freeing thread may retain the block for its own next request.
 
 use obmalloc::{LargeBlock, NewLarge};
@@ -17,9 +17,10 @@ impl<P: Parts> Heaps<P> {
     }
 
     /// Returns the number of all large blocks in use, and the size of their mappings in bytes.
-    ///
-    /// Each figure is exact if no other thread allocates or frees such a block during the call.
     /// O(heaps).
+    ///
+    /// Each of the two numbers is exact if no other thread allocates or frees a large block during
+    /// the call.
     pub fn large_blocks(&self) -> (usize, usize) {
         let (blocks, bytes) = self.shared.large.get();
         let retained = self.retained_large();
@@ -65,7 +66,7 @@ impl<P: Parts> Heaps<P> {
 }
 
 impl<P: Parts> Owner<P> {
-    /// Allocates a large block from those that this heap retains. Its contents are unspecified.
+    /// Allocates one of the large blocks that this heap retains. Its contents are unspecified.
     /// O(1).
     #[inline]
     pub fn reuse_large(&mut self, size: usize, align: usize) -> Option<LargeBlock> {

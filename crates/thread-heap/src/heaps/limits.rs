@@ -6,10 +6,10 @@ use super::Heaps;
 use crate::{before_refusal::Callback, parts::Parts};
 
 impl<P: Parts> Heaps<P> {
-    /// Calls `callback` before a request is refused because of the hard limit.
+    /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// If the callback returns true, the request is repeated. The callback may allocate and free
-    /// memory. If it panics, the process is aborted, because no allocation may unwind.
+    /// If the callback returns true, the request is tried again. The callback may allocate and free
+    /// memory. If it panics, the process is aborted, because an allocation must not unwind.
     pub fn before_refusal(&self, callback: Callback) {
         self.shared.before_refusal.set(callback);
     }
@@ -17,7 +17,7 @@ impl<P: Parts> Heaps<P> {
     /// Calls the callback if a limit caused the last refusal. Returns true if the request should be
     /// repeated.
     ///
-    /// The caller must not have borrowed a heap, because the callback may use it.
+    /// The caller must not hold a borrow of a heap, because the callback may use that heap.
     #[cold]
     pub(crate) fn ask_before_refusal(&self) -> bool {
         self.shared.before_refusal.ask(|| self.shared.lock().usage.refusal())

@@ -10,7 +10,8 @@ use crate::{parts::Parts, shared_arenas::SharedArenas};
 impl<P: Parts> Heaps<P> {
     /// Opens a heap that the caller owns. Adopts an abandoned heap or creates a new one.
     ///
-    /// Returns `None` if the metadata allocator has no sufficiently aligned memory for a new heap.
+    /// Returns `None` if the metadata allocator cannot provide suitably aligned memory for a new
+    /// heap.
     ///
     /// The cost is linear in the largest number of heaps that have had an owner at the same time.
     pub fn open(&'static self) -> Option<Owner<P>> {

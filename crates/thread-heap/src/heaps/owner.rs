@@ -1,4 +1,4 @@
-//! The owner of a heap, and how a freed block reaches the owner of its heap.
+//! The owner of a heap, and how a freed block is returned to that owner.
 
 use std::{fmt, marker::PhantomData, mem::ManuallyDrop, ptr::NonNull};
 
@@ -21,21 +21,23 @@ use crate::{
     parts::Parts,
 };
 
-/// How many bytes of freed blocks may wait for idle owners before their pages are purged.
+/// The number of freed bytes that may wait for idle owners before their pages are purged.
 const MOST_WAITING: usize = 16 << 20;
 
-/// How many bytes of freed blocks may wait for all owners together before their pages are purged.
+/// The number of freed bytes that may wait for all owners together before their pages are purged.
 const MOST_WAITING_FOR_ALL: usize = 4 * MOST_WAITING;
 
-/// The slow check of [`MOST_WAITING`] takes place whenever an inbox has received this many bytes.
+/// After an inbox has received this many bytes, we check whether [`MOST_WAITING`] is exceeded. The
+/// check is slow.
 const STEP: usize = 256 << 10;
 
 /// Exclusive ownership of a heap. Dropping an `Owner` abandons its heap.
 ///
 /// The live blocks of an abandoned heap stay valid. Another owner can adopt the heap later.
 ///
-/// An `Owner` cannot move to another thread, because a forked child keeps only the heaps of the
-/// forking thread. [`OwnedHeap`](crate::OwnedHeap) is an owner that may move.
+/// An `Owner` cannot move to another thread. After a fork, only the heaps of the forking thread
+/// stay usable in the child, so each `Owner` must remain on its thread.
+/// [`OwnedHeap`](crate::OwnedHeap) is an owner that can move.
 ///
 /// ```
 /// # use thread_heap::{Owner, ThreadGeometry, obmalloc::SizeClass, raw_mem::{Malloc, MmapArenas}};
@@ -100,7 +102,7 @@ impl<P: Parts> Owner<P> {
         self.enter(|own| own.set_purge_policy(policy));
     }
 
-    /// From now on, carves pools whose blocks begin where CPython's do.
+    /// Carves all future pools so that their blocks begin at the same offset as in CPython.
     pub(crate) fn shift_blocks(&mut self) {
         self.heap.is_shifted.store(true, Relaxed);
         self.enter(|own| own.begin_blocks_as_in_cpython());
@@ -128,7 +130,8 @@ impl<P: Parts> Owner<P> {
     /// Allocates an uninitialised block. Returns `None` if no arena can be mapped for it.
     #[inline]
     pub fn alloc(&mut self, class: SizeClass<P::Geometry>) -> Option<BlockPtr> {
-        // A copy can stay in a register, so the fast path needs no stack frame.
+        // We use a copy of `self`. It can stay in a register, so the fast path needs no stack
+        // frame.
         // SAFETY: this value owns the heap (invariant). The copy replaces it and is not dropped.
         let mut owner = ManuallyDrop::new(unsafe { Self::new(self.heap) });
         owner.reclaim_inbox();
@@ -168,12 +171,13 @@ impl<P: Parts> Owner<P> {
         owner.retry(|own| own.alloc(class))
     }
 
-    /// Repeats a request that has failed, first after a flush, and then after the program's
-    /// callback.
+    /// Retries a request that has failed. The first retry follows a flush, and the second one
+    /// follows the program's callback.
     #[cold]
     fn retry(&mut self, request: impl Fn(&mut OwnHeap<P>) -> Option<BlockPtr>) -> Option<BlockPtr> {
         self.flush();
-        // The callback may allocate and free, because this owner does not use the heap meanwhile.
+        // The callback may allocate and free, because this owner does not use the heap during the
+        // call.
         self.enter(&request).or_else(|| {
             let may_retry = self.heap.heaps.ask_before_refusal();
             self.reclaim_inbox();
@@ -213,7 +217,8 @@ impl<P: Parts> Owner<P> {
         }
     }
 
-    /// Frees a block of another heap. Not inlined, so [`free`](Self::free) needs no stack frame.
+    /// Frees a block of another heap. It is not inlined, so [`free`](Self::free) needs no stack
+    /// frame.
     ///
     /// # Safety
     ///
@@ -225,7 +230,8 @@ impl<P: Parts> Owner<P> {
         unsafe { self.post_or_send(block) };
     }
 
-    /// Frees a small block of another heap. Not inlined, for the same reason.
+    /// Frees a small block of another heap. It is not inlined, so that
+    /// [`free_small`](Self::free_small) needs no stack frame.
     ///
     /// # Safety
     ///
@@ -279,7 +285,7 @@ impl<P: Parts> Owner<P> {
 
     /// Sends the blocks in the outbox, and then puts `block` into the outbox.
     ///
-    /// Not inlined and without an `Owner` argument, so [`post`](Self::post) needs no stack frame.
+    /// It is not inlined and takes no `Owner`, so [`post`](Self::post) needs no stack frame.
     ///
     /// # Safety
     ///
@@ -301,9 +307,9 @@ impl<P: Parts> Owner<P> {
     /// - Unmaps all empty arenas in this heap and in the arena source.
     /// - Purges the pages of this heap that contain no block in use.
     /// - Purges other heaps' pages that contain only freed blocks.
-    /// - Does the same for abandoned heaps.
+    /// - Purges the pages of abandoned heaps that contain no block in use.
     ///
-    /// Returns the number of bytes that were given back. Some of them may never have been in
+    /// Returns the number of bytes returned to the system. It can include pages that were never in
     /// memory.
     pub fn flush(&mut self) -> usize {
         self.send_outbox();
@@ -332,7 +338,7 @@ impl<P: Parts> Owner<P> {
         self.read(Heap::retained_arenas)
     }
 
-    /// Returns how many slots of large mappings the source allows this heap to retain.
+    /// Returns the number of slots of large mappings that the source allows this heap to retain.
     pub(crate) fn granted_large(&self) -> usize {
         self.read(Heap::granted_large)
     }
@@ -366,7 +372,7 @@ impl<P: Parts> Owner<P> {
         self.heap.own.with(|own| visit(unsafe { &*own }))
     }
 
-    /// Sends the outbox. Also reclaims the inbox, which the fast paths never do.
+    /// Sends the outbox. Also reclaims the inbox, because the fast paths never reclaim it.
     pub(super) fn send_outbox(&mut self) {
         self.reclaim_inbox();
         let packed = self.heap.outbox.with_mut(|outbox| {
@@ -417,7 +423,7 @@ impl<P: Parts> Owner<P> {
         }
     }
 
-    /// Frees the blocks in a table that another thread has made of this heap's inbox.
+    /// Frees the blocks in a table that another thread has built from this heap's inbox.
     ///
     /// # Safety
     ///
@@ -505,8 +511,8 @@ impl<P: Parts> Heaps<P> {
         self.send(receiver, unsafe { Batches::of(start, size) });
     }
 
-    /// Sends freed blocks to the heap that they belong to. Limits how many bytes wait in all
-    /// inboxes.
+    /// Sends freed blocks to the heap that they belong to. Also limits the number of bytes that
+    /// wait in all inboxes.
     fn send(&self, receiver: NonNull<ThreadHeap<P>>, batches: Batches) {
         // SAFETY: the receiver is in the list of heaps, and the heaps in the list live forever.
         let receiver: &'static ThreadHeap<P> = unsafe { receiver.as_ref() };
@@ -546,7 +552,7 @@ impl<P: Parts> Heaps<P> {
     /// Purges the pages of freed blocks that wait in inboxes, and the unused pages of abandoned
     /// heaps.
     ///
-    /// Returns the number of bytes that were given back.
+    /// Returns the number of bytes returned to the system.
     pub(crate) fn flush_others(&self) -> usize {
         let mut bytes = self.take_over_inboxes(|inbox| inbox.waiting() > 0);
         for mut owner in self.list.iter().filter_map(Owner::adopt) {
@@ -622,7 +628,7 @@ mod tests {
             unsafe { mine.free(block) };
         }
         assert!(idle.heap().inbox.waiting() > 0);
-        // Sends the rest, and takes over the inbox.
+        // This flush sends the remaining blocks, and takes over the inbox.
         mine.flush();
         assert_eq!(idle.heap().inbox.waiting(), 0, "{size} bytes");
         assert_eq!(heaps.figures().allocated(), 0, "{size} bytes");

@@ -49,7 +49,7 @@ impl Figures {
         self.classes().iter().filter(|class| class.in_use.blocks > 0)
     }
 
-    /// Writes the figures as one JSON object. A limit that is not set is `null`.
+    /// Writes the figures as one JSON object. If a limit is not set, its value is `null`.
     ///
     /// # Errors
     ///
@@ -89,8 +89,8 @@ impl Figures {
 
     /// Writes the figures as gauges in the text format of Prometheus.
     ///
-    /// All names begin with `obmalloc_`. The label `kind` or `block_size` identifies what a number
-    /// refers to.
+    /// All names begin with `obmalloc_`. The label `kind` or `block_size` says which blocks a
+    /// number counts.
     ///
     /// # Errors
     ///
@@ -126,7 +126,8 @@ impl Figures {
     }
 }
 
-/// A number of a kind or a class: its name, its meaning, and how to get it.
+/// A number that is reported for each kind or class: its name, its meaning, and a function that
+/// returns it.
 type Number = (&'static str, &'static str, fn(InUse) -> usize);
 
 const PER_KIND: [Number; 3] = [

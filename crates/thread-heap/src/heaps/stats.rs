@@ -45,10 +45,10 @@ impl<P: Parts> Heaps<P> {
         stats
     }
 
-    /// Counts what heaps that belong to an [`OwnedHeap`](crate::OwnedHeap) retain.
+    /// Counts the memory that the heaps of all [`OwnedHeap`](crate::OwnedHeap)s retain.
     ///
-    /// Returns how many empty arenas these heaps retain, and how many slots of large mappings the
-    /// source allows them to retain.
+    /// Returns the number of empty arenas that these heaps retain, and the number of slots of large
+    /// mappings that the source allows them to retain.
     ///
     /// # Safety
     ///

@@ -20,7 +20,7 @@ impl<P: Parts> Heaps<P> {
     pub unsafe fn for_each_block(&'static self, mut visit: impl FnMut(LiveBlock)) {
         // SAFETY: nobody else uses a heap (contract).
         unsafe { self.with_each_owner(Owner::send_outbox) };
-        // SAFETY: as above, and `visit` uses none either.
+        // SAFETY: as above. `visit` does not use a heap either (contract).
         unsafe {
             self.with_each_owner(|owner| {
                 owner.reclaim_inbox();
@@ -29,11 +29,12 @@ impl<P: Parts> Heaps<P> {
         }
     }
 
-    /// Calls `visit` with an owner of each heap.
+    /// Calls `visit` with the owner of each heap, or with a temporary owner if the heap is
+    /// abandoned.
     ///
     /// # Safety
     ///
-    /// - Nobody may use a heap of this family in another way during the call.
+    /// - Nothing else may use a heap of this family during the call.
     unsafe fn with_each_owner(&'static self, mut visit: impl FnMut(&mut Owner<P>)) {
         for heap in self.list.iter() {
             // Dropping an owner that has adopted the heap abandons the heap again.
@@ -41,7 +42,8 @@ impl<P: Parts> Heaps<P> {
                 visit(&mut owner);
                 continue;
             }
-            // SAFETY: the heap's owner does not use it meanwhile (contract). The copy is not dropped.
+            // SAFETY: the heap's owner does not use it during the call (contract). The copy is not
+            // dropped.
             let mut owner = ManuallyDrop::new(unsafe { Owner::new(heap) });
             visit(&mut owner);
         }

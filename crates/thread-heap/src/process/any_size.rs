@@ -6,7 +6,7 @@
 //!         └─ all others ───────────► a block with a mapping of its own
 //! ```
 //!
-//! Each block leads to a tag that determines how the block is freed. The tag identifies the heap
+//! Each block leads to a tag, which determines how the block is freed. The tag identifies the heap
 //! that owns the block, or is [`HeapTag::LARGE`].
 //!
 //! We find the tag by masking the address of the byte before the block. We cannot mask the address
@@ -169,8 +169,8 @@ impl PerThread {
         resize().or_else(|| self.retry(resize))
     }
 
-    /// Repeats a request that has failed, first after a flush, and then after the program's
-    /// callback.
+    /// Retries a request that has failed. The first retry follows a flush, and the second one
+    /// follows the program's callback.
     #[cold]
     fn retry<T>(self, request: impl Fn() -> Option<T>) -> Option<T> {
         self.flush();
@@ -190,7 +190,7 @@ impl PerThread {
     }
 }
 
-/// What a new block contains.
+/// The required contents of a new block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Contents {
     Any,
@@ -275,7 +275,7 @@ unsafe fn free_large(start: NonNull<u8>) {
     unsafe { PerThread.free_large(LargeBlock::from_start(start)) };
 }
 
-/// Allocates a block that needs more than the alignment of all blocks.
+/// Allocates a block with a greater alignment than all blocks have.
 #[cold]
 #[inline(never)]
 fn aligned(size: usize, align: usize, contents: Contents) -> Option<NonNull<u8>> {
@@ -315,8 +315,8 @@ fn large(size: usize, align: usize, contents: Contents) -> Option<NonNull<u8>> {
     Some(block.start())
 }
 
-/// Allocates `size` bytes. Not inlined, so that a request that a free list serves needs no stack
-/// frame.
+/// Allocates `size` bytes. It is not inlined, so a request that a free list can serve needs no
+/// stack frame.
 #[inline(never)]
 fn unlisted(size: usize) -> Option<NonNull<u8>> {
     match Class::of(size.max(1)) {
@@ -351,8 +351,8 @@ fn with_room(old: usize, new: usize) -> usize {
     if grows_a_little { new.saturating_add(new / 8).min(MAX_REQUEST) } else { new }
 }
 
-/// Moves a block to a new block of at least `size` bytes. If this returns `None`, the block is
-/// unchanged.
+/// Moves a block to a new block of at least `size` bytes. If this function returns `None`, the
+/// block is unchanged.
 ///
 /// # Safety
 ///

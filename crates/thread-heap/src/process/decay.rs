@@ -26,24 +26,25 @@ pub(super) fn set(decay: Option<Duration>) {
     DECAY.store(decay.map_or(NEVER, milliseconds), Relaxed);
 }
 
-/// True if parts of arenas stay, because they may be parts of huge pages.
+/// True if we purge only whole arenas, because parts of an arena may be parts of huge pages.
 static WHOLE_ARENAS: AtomicBool = AtomicBool::new(false);
 
-/// What tells whether memory is short, if the heaps should be trimmed then.
+/// The source of memory pressure readings, if the heaps should be trimmed while memory is short.
 static PRESSURE: OnceLock<MemoryPressure> = OnceLock::new();
 
-/// Determines whether the heaps use huge pages. See `PerThread::use_huge_pages`.
+/// Sets whether the heaps use huge pages. See `PerThread::use_huge_pages`.
 pub(super) fn use_huge_pages(huge: HugePages) {
     WHOLE_ARENAS.store(huge.is_on(), Relaxed);
     HEAPS.lock_source().use_huge_pages(huge);
 }
 
-/// Lets the heaps that are opened later be trimmed while memory is short.
+/// Makes heaps that are opened later return unused memory while memory is short.
 pub(super) fn trim_when_short(pressure: MemoryPressure) {
     PRESSURE.get_or_init(|| pressure);
 }
 
-/// Returns true if memory is short. Then also gives back what belongs to no running thread.
+/// Returns true if memory is short. If a new reading shows this, also purges abandoned heaps and
+/// freed blocks that wait in inboxes.
 fn is_short(now: Duration) -> bool {
     let Some(pressure) = PRESSURE.get() else { return false };
     // The heap that calls this function has an owner, so the flush does not use it.

@@ -15,7 +15,7 @@ use crate::{
     parts::ThreadGeometry,
 };
 
-/// An [`Owner`] of one of the process's heaps that may move between threads.
+/// An [`Owner`] of one of the process's heaps that can move between threads.
 ///
 /// The threads of a runtime with a global lock can share an `OwnedHeap`. Each thread can then
 /// immediately reuse a block that another thread has freed.
@@ -111,7 +111,7 @@ impl OwnedHeap {
 
     /// Returns as much unused memory to the system as this heap can. See [`Owner::flush`].
     ///
-    /// Returns the number of bytes that were given back. Some of them may never have been in
+    /// Returns the number of bytes returned to the system. It can include pages that were never in
     /// memory.
     pub fn flush(&mut self) -> usize {
         self.owner.flush()
@@ -129,9 +129,10 @@ impl OwnedHeap {
         self.owner.stats()
     }
 
-    /// Consumes the value without accessing the heap, which may be inconsistent in a forked child.
+    /// Consumes the value without accessing the heap. In a forked child, that heap may be
+    /// inconsistent.
     ///
-    /// The blocks of the heap can still be freed, but their memory is not used again.
+    /// The blocks of the heap can still be freed, but their memory is not reused.
     pub fn lose(self) {
         self.owner.heap().outlives_threads.store(false, Relaxed);
         mem::forget(self);
@@ -150,7 +151,7 @@ impl OwnedHeap {
 
 impl Drop for OwnedHeap {
     fn drop(&mut self) {
-        // Dropping the field `owner` afterwards abandons the heap.
+        // The field `owner` is dropped after this function, which abandons the heap.
         self.owner.heap().outlives_threads.store(false, Relaxed);
     }
 }

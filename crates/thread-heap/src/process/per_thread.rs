@@ -46,10 +46,10 @@ use crate::{
 pub struct PerThread;
 
 impl PerThread {
-    /// Hints to the compiler that the calling thread's heap is about to be used.
+    /// Tells the compiler that the calling thread's heap is about to be used.
     ///
-    /// Call this function before a loop. The compiler then loads the offset of the thread-local slot
-    /// only once.
+    /// If this function is called before a loop, the compiler loads the offset of the thread-local
+    /// slot only once.
     #[inline]
     pub fn prepare(self) {
         slot::prepare();
@@ -118,19 +118,19 @@ impl PerThread {
         unsafe { HEAPS.for_each_block(visit) };
     }
 
-    /// Limits the memory of the process's heaps. Memory that is in use already stays in use.
+    /// Limits the memory of the process's heaps. Memory that is already in use is not affected.
     ///
-    /// The limits apply to arenas and large blocks, and are checked whenever memory is mapped.
+    /// The limits apply to arenas and large blocks. They are checked whenever memory is mapped.
     pub fn set_limits(self, limits: Limits) {
         fork::guard();
         HEAPS.lock_source().set_limits(limits);
     }
 
-    /// Calls `callback` before a request is refused because of the hard limit.
+    /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// The callback may allocate and free memory. If it returns true, the request is repeated. If a
-    /// request of the callback itself exceeds the limit, that request is refused directly. If the
-    /// callback panics, the process is aborted.
+    /// The callback may allocate and free memory. If it returns true, the request is tried again.
+    /// If a request of the callback itself exceeds the limit, that request is refused without
+    /// another call. If the callback panics, the process is aborted.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         HEAPS.before_refusal(callback);
     }
@@ -140,7 +140,7 @@ impl PerThread {
     /// Does what [`Owner::flush`] does for the calling thread's heap. Free memory that another
     /// thread has already reclaimed stays with that thread.
     ///
-    /// Returns the number of bytes that were given back. Some of them may never have been in
+    /// Returns the number of bytes returned to the system. It can include pages that were never in
     /// memory.
     pub fn flush(self) -> usize {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
@@ -159,34 +159,38 @@ impl PerThread {
         }
     }
 
-    /// Sets when the process's heaps return free memory to the system on their own.
+    /// Sets when the process's heaps return free memory to the system automatically.
     ///
     /// A heap returns memory that has been free for the time `decay`. If `decay` is zero, it
-    /// returns all free memory at once. With `None`, only [`flush`](Self::flush) returns memory.
-    /// The default is one second. The call affects the calling thread's heap and all heaps that are
-    /// opened later.
+    /// returns free memory at once. If `decay` is `None`, only [`flush`](Self::flush) returns
+    /// memory. The default is one second.
+    ///
+    /// The setting applies to the calling thread's heap and to heaps that are opened later.
     pub fn set_decay(self, decay: Option<Duration>) {
         decay::set(decay);
         self.apply_policy();
     }
 
-    /// Determines whether the process's heaps use huge pages. The default is [`HugePages::Off`].
+    /// Sets whether the process's heaps use huge pages. The default is [`HugePages::Off`].
     ///
-    /// Call this function before the first request. Free parts of an arena then go back only by a
-    /// [`flush`](Self::flush) or while memory is short, because they break huge pages apart. Concerns
-    /// memory that is mapped from then on, up to the size that
-    /// [`reserve_at_most`](Self::reserve_at_most) allows.
+    /// Call this function before the first request. It applies only to memory that is mapped later,
+    /// up to the size that [`reserve_at_most`](Self::reserve_at_most) allows.
+    ///
+    /// With huge pages, the free parts of an arena are returned only by a [`flush`](Self::flush) or
+    /// while memory is short, because returning them breaks up huge pages.
     pub fn use_huge_pages(self, huge: HugePages) {
         fork::guard();
         decay::use_huge_pages(huge);
         self.apply_policy();
     }
 
-    /// Gives unused memory back while `pressure` says that memory is short. Has an effect once.
+    /// Makes the heaps return unused memory while `pressure` reports that memory is short. Only the
+    /// first call has an effect.
     ///
-    /// Each running thread gives its own back when it makes requests, at most twice a second. What
-    /// belongs to no running thread goes back with the next request of any thread. Concerns the
-    /// calling thread's heap and all heaps that are opened later.
+    /// Each running thread returns its own memory when it makes requests, at most twice a second.
+    /// Memory that belongs to no running thread is returned by the next request of any thread.
+    ///
+    /// The setting applies to the calling thread's heap and to heaps that are opened later.
     pub fn trim_when_short(self, pressure: MemoryPressure) {
         decay::trim_when_short(pressure);
         self.apply_policy();
@@ -326,7 +330,7 @@ fn with_new_heap<R>(visit: impl FnOnce(&mut Owner<CurrentParts>) -> R) -> Option
     let mut opened = unsafe { HEAPS.open_as(thread) }?;
     opened.set_purge_policy(decay::policy());
     slot::put(opened);
-    // The slot was set before this call, because the call may allocate from these heaps.
+    // The slot must be set before this call, because the call can allocate from these heaps.
     let is_noticed = exit::will_be_noticed();
     if is_noticed && is_guarded {
         slot::get().thread.store(thread, Relaxed);

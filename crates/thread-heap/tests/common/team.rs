@@ -1,4 +1,4 @@
-//! Threads that share heaps, either of a test's own family or of the process.
+//! Threads that share heaps. The heaps are a family of the test's own, or those of the process.
 
 use std::time::Duration;
 
@@ -134,7 +134,7 @@ impl Member for PerThread {
     unsafe fn free(&mut self, block: BlockPtr) {
         // SAFETY: the block is in use.
         let is_large = unsafe { ThreadMalloc.usable_size(block.start()) } > LARGEST;
-        // Either function frees a block of a class.
+        // For a block of a class, both functions are correct, so we test both.
         if is_large || (block.start().addr().get() / 64).is_multiple_of(2) {
             // SAFETY: the block came from the process's heaps, and is not used again (contract).
             unsafe { ThreadMalloc.free(Some(block.into_start())) };

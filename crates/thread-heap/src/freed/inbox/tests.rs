@@ -1,4 +1,4 @@
-//! Models of an inbox, whose nodes loom can observe.
+//! Models of an inbox. Loom can observe the nodes of the inbox.
 
 use std::ptr::NonNull;
 
@@ -141,7 +141,7 @@ fn segment(contents: u32) -> Segment<Node> {
 fn node(contents: u32) -> NonNull<Node> {
     let node =
         Box::new(Node { next: UnsafeCell::new(ptr::null_mut()), contents: UnsafeCell::new(0) });
-    // The node is written after its creation, like a real block.
+    // Like a real block, the node is written after its creation.
     // SAFETY: we own the node.
     node.contents.with_mut(|place| unsafe { *place = contents });
     NonNull::from(Box::leak(node))

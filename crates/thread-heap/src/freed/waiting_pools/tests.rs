@@ -89,10 +89,10 @@ fn covered<G: Geometry>(waiting: &BlocksOf, blocks: BlockStart) -> BTreeSet<usiz
 }
 
 /// Returns the pages that are covered by waiting blocks and by unused bytes at the ends of pools of
-/// several units. `blocks` are all blocks that were allocated.
+/// several units. `blocks` contains all blocks that were allocated.
 ///
-/// The pools are computed from the addresses of the blocks, because the blocks of a pool are
-/// adjacent.
+/// The function computes the pools from the addresses of the blocks, because the blocks of a pool
+/// are adjacent.
 fn covered_in_medium(waiting: &BlocksOf, blocks: &BlocksOf) -> BTreeSet<usize> {
     let mut bytes = BTreeMap::<usize, usize>::new();
     // A pool begins with a block at the start of a unit, and blocks of its size follow.
@@ -115,7 +115,8 @@ fn covered_in_medium(waiting: &BlocksOf, blocks: &BlocksOf) -> BTreeSet<usize> {
     bytes.into_iter().filter(|(_, bytes)| *bytes == PAGE).map(|(page, _)| page).collect()
 }
 
-/// Returns the classes whose pools a table of `MEDIUM` pages describes. Some of them are spans.
+/// Returns the classes whose pools a table of `MEDIUM` pages can describe. Some of these classes
+/// are spans.
 fn medium_classes() -> impl Iterator<Item = SizeClass<ThreadGeometry>> {
     let fits = |class: &SizeClass<_>| !class.is_small() && class.pool_bytes() <= MEDIUM * PAGE;
     SizeClass::<ThreadGeometry>::all().filter(fits)
@@ -131,7 +132,7 @@ fn rounds<G: Geometry>(seed: u64, share: usize, blocks: BlockStart) {
     });
 }
 
-/// Does the same with blocks above the small threshold, in pools of several units.
+/// Does the same as [`rounds`] with blocks above the small threshold, in pools of several units.
 fn medium_rounds(seed: u64, share: usize, blocks: BlockStart) {
     let mut state = seed;
     let sizes: Vec<_> = (0..4).map(|_| 513 + random(&mut state, UNIT / 2 - 512)).collect();
@@ -161,7 +162,7 @@ fn rounds_with<G: Geometry, const PAGES: usize>(
     let all = in_use.clone();
     let mut table = WaitingPools::<G, PAGES>::new(&Malloc).unwrap();
     let (mut waiting, mut purged) = (BlocksOf::new(), BTreeSet::new());
-    // The blocks of a page mostly wait together. Otherwise no page would be purged.
+    // Blocks on the same page usually wait together, because otherwise no page would be purged.
     let waits =
         |address: usize| address / (2 * PAGE) % 256 < share || address / 16 % 256 < share / 2;
     for round in 0..4 {

@@ -1,8 +1,8 @@
 //! Models of blocks above the small threshold: spans, and blocks in pools of several units.
 //!
-//! Loom does not see the headers of pools, because they are plain memory. The models therefore
-//! compare what other threads read there in every interleaving. In addition, ThreadSanitizer looks
-//! for races on the headers when `cargo xtask stress --under thread` runs.
+//! Loom cannot observe the headers of pools, because they are plain memory. The models therefore
+//! check the values that other threads read from a header in every interleaving. In addition,
+//! `cargo xtask stress --under thread` searches for races on the headers with ThreadSanitizer.
 //!
 //! Other threads read three fields of a header. The owner writes these fields only while no block
 //! of the unit is in use:
@@ -39,8 +39,8 @@ type TallOwner = Owner<PartsOf<Tall>>;
 
 const SMALL: usize = 4 << 10;
 
-/// The size of blocks in pools of six units. The fourth block of such a pool begins in an inner
-/// unit.
+/// The size of the blocks in a pool of six units. The fourth block of such a pool begins in an
+/// inner unit.
 const MEDIUM: usize = 24 * MIB;
 
 pub(super) const SPAN: usize = 40 * MIB;
@@ -66,8 +66,8 @@ unsafe impl Send for SentOwner {}
 
 /// Passes `owner` to a thread that works with it and then returns it.
 ///
-/// The main thread frees blocks meanwhile, because loom misses some interleavings if another thread
-/// stores to an inbox.
+/// The main thread frees blocks at the same time. Loom misses some interleavings if a thread other
+/// than the main thread stores to an inbox.
 fn work_in_a_thread(
     owner: TallOwner,
     work: impl FnOnce(&mut TallOwner) + Send + 'static,
@@ -124,7 +124,7 @@ fn a_span_that_waits_in_an_outbox_is_rejected() {
     });
 }
 
-/// The last block in use of a pool, which begins in an inner unit, is freed by another thread.
+/// Another thread frees the last block in use of a pool. The block begins in an inner unit.
 fn a_block_in_an_inner_unit_is_freed(free: fn(&TallHeaps, BlockPtr)) {
     let (stage, log) = stage::<Tall>();
     let heaps = stage.heaps;

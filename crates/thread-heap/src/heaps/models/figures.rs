@@ -1,10 +1,10 @@
 //! Models of threads that count the memory of all heaps while others work.
 //!
-//! The protocol is the lock of the source. While a thread holds it, the listed arenas stay mapped, and
-//! the numbers that belong to arenas and large mappings agree with what is mapped.
+//! The protocol is the lock of the source. While a thread holds the lock, the listed arenas stay
+//! mapped, and the counts of arenas and large mappings agree with what is mapped.
 //!
-//! Owners change the headers of pools without the lock. `obmalloc::pool::watched` has the models of
-//! those.
+//! Owners change the headers of pools without the lock. The models of these changes are in
+//! `obmalloc::pool::watched`.
 
 use raw_mem::LargeMapping;
 
@@ -12,11 +12,11 @@ use super::{above_small::Tall, *};
 
 /// A source with one arena and any number of large mappings, whose memory is never accessed.
 ///
-/// It says how much is mapped where other sources say how much they retain.
+/// It reports the mapped bytes where other sources report the bytes that they retain.
 struct Telling {
     source: MmapArenas,
-    /// The arena while it is not mapped. Its memory stays readable, so that a wrong count is noticed
-    /// by its result and not by a crash.
+    /// The arena while it is not mapped. Its memory stays readable, so that a model detects a wrong
+    /// count by the result instead of a crash.
     free: Option<NonNull<u8>>,
     large: usize,
     mapped: usize,
@@ -181,7 +181,7 @@ fn a_large_block_that_is_subtracted_without_the_lock_is_rejected() {
     });
 }
 
-/// The bytes of the blocks in use, as another thread counts them while their owner works.
+/// Counts the bytes of the blocks in use while the owner of the blocks works.
 fn count_while_an_owner_works(count: fn(&TellingHeaps) -> usize) {
     let stage = Stage::<TellingParts>::new(Telling::new());
     let heaps = stage.heaps;
