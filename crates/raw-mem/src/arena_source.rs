@@ -16,10 +16,10 @@ use crate::{
 /// The largest size in bytes of the range that a source may [reserve](ArenaSource::reserved).
 pub const RESERVED_BYTES: u64 = 1 << 36;
 
-/// A source of arenas, which are large pieces of memory that are aligned to their size.
+/// A source of arenas, which are large pieces of memory aligned to their size.
 ///
-/// A source may also map memory for blocks that are too large for an arena. Each such large
-/// mapping starts at a multiple of an arena's size and holds one block.
+/// A source may also map memory for blocks that are too large for an arena. Each such large mapping
+/// starts at a multiple of an arena's size and holds one block.
 ///
 /// A source that wraps another source returns it from [`below`](Self::below). The default methods
 /// then forward their calls to the wrapped source.
@@ -37,16 +37,16 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 /// - The memory is zero if a [`LargeMapping`] or [`map_with_contents`](Self::map_with_contents) says
 ///   so.
 ///
-/// If [`reserved`](Self::reserved) returns a range that is not empty, then as long as the source
-/// exists:
+/// If [`reserved`](Self::reserved) returns a range that is not empty, these requirements hold as
+/// long as the source exists:
 ///
 /// - Every later range starts at the same address and is not longer than [`RESERVED_BYTES`].
 /// - Only [`shrink_reserved`](Self::shrink_reserved) makes the range shorter. Nothing in the part
 ///   that is cut off is in use.
-/// - The range contains no memory of anything but this source.
-/// - A mapping of the source lies entirely inside the range or entirely outside of it. When the
-///   range grows, the source has no mapping in the added part yet, except for the one that it is
-///   about to return.
+/// - The range contains no memory that does not belong to this source.
+/// - A mapping of the source lies entirely inside the range or entirely outside it. When the range
+///   grows, the added part contains no mapping of the source except the one that is about to be
+///   returned.
 ///
 /// If a source owns the memory, dropping the source may invalidate memory that is still mapped.
 ///
@@ -139,11 +139,11 @@ pub unsafe trait ArenaSource {
         }
     }
 
-    /// Returns the range of addresses that belongs to this source only.
+    /// Returns the range of addresses that belongs exclusively to this source.
     ///
-    /// The range is empty if the source has not reserved any addresses. It may grow whenever the
-    /// source maps or resizes memory, so a user that stores the range must call this function again
-    /// afterwards.
+    /// The range is empty if the source has not reserved any addresses. The range may grow whenever
+    /// the source maps or resizes memory, so a user that stores the range must call this function
+    /// again afterwards.
     fn reserved(&mut self) -> Range<usize> {
         self.below().map_or(0..0, |below| below.reserved())
     }
@@ -151,16 +151,18 @@ pub unsafe trait ArenaSource {
     /// Keeps the range of reserved addresses from growing beyond `bytes` bytes.
     ///
     /// The addresses stay reserved even after all arenas have been unmapped. Use this function if
-    /// the program needs addresses for other mappings and its address space is limited.
+    /// the address space is limited and the program needs addresses for other mappings.
     fn reserve_at_most(&mut self, bytes: usize) {
         if let Some(below) = self.below() {
             below.reserve_at_most(bytes);
         }
     }
 
-    /// Determines whether the source uses huge pages. Sources that reserve no addresses use none.
+    /// Sets whether the source uses huge pages. A source that reserves no addresses never uses
+    /// them.
     ///
-    /// Concerns what is mapped from then on. If the system refuses, the source uses small pages.
+    /// The setting applies to memory that is mapped later. If the system refuses huge pages, the
+    /// source uses small pages.
     fn use_huge_pages(&mut self, huge: HugePages) {
         if let Some(below) = self.below() {
             below.use_huge_pages(huge);
@@ -169,9 +171,9 @@ pub unsafe trait ArenaSource {
 
     /// Releases reserved addresses that nothing uses, so that other mappings can use them.
     ///
-    /// If the range becomes shorter, calls `publish` with the new range, before any other mapping
-    /// can get the released addresses. A request that has failed for lack of addresses may succeed
-    /// afterwards.
+    /// If the range becomes shorter, the source calls `publish` with the new range before any other
+    /// mapping can get the released addresses. A request that has failed for lack of addresses may
+    /// succeed afterwards.
     fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
         if let Some(below) = self.below() {
             below.shrink_reserved(publish);
@@ -204,50 +206,53 @@ pub unsafe trait ArenaSource {
         }
     }
 
-    /// Returns the size of the free memory that the source keeps for later requests, in bytes.
+    /// Returns the size of the free memory that the source retains for later requests, in bytes.
     fn retained_bytes(&mut self) -> usize {
         self.below().map_or(0, |below| below.retained_bytes())
     }
 
-    /// Unmaps the free memory that the source keeps for later requests.
+    /// Unmaps the free memory that the source retains for later requests.
     ///
-    /// Returns how many bytes of it may have been in memory.
+    /// Returns the number of unmapped bytes that may have been backed by memory.
     fn trim(&mut self) -> usize {
         self.below().map_or(0, |below| below.trim())
     }
 
     /// Unmaps retained memory whose decay time has passed.
     ///
-    /// A user that may make no other call for a while should call this function from time to time.
+    /// A user that might not make any other call for a while should call this function from time to
+    /// time.
     fn decay(&mut self) {
         if let Some(below) = self.below() {
             below.decay();
         }
     }
 
-    /// Asks how many free arenas a user, such as a heap, may keep instead of unmapping them.
+    /// Asks how many free arenas a user, such as a heap, may retain instead of unmapping them.
     ///
-    /// `had` is the number of free arenas that the user has kept so far. `want` is the number
-    /// that the user would like to keep.
+    /// `had` is the number of free arenas that the user has retained so far. `want` is the number
+    /// that the user would like to retain.
     ///
-    /// Returns how many free arenas the user may keep, at most `want`. The user must unmap all
-    /// others.
+    /// Returns the number of free arenas that the user may retain, at most `want`. The user must
+    /// unmap all others.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
     }
 
-    /// Asks how many slots of large mappings a user, such as a heap, may keep instead of unmapping
-    /// them. A slot has the size of an arena.
+    /// Asks how many slots of large mappings a user, such as a heap, may retain instead of
+    /// unmapping them. A slot has the size of an arena.
     ///
-    /// `had` is the number of slots that the user has been allowed to keep so far. `want` is the
-    /// number that the user would like to keep. The user need not keep all of them all the time.
+    /// `had` is the number of slots that the user has been allowed to retain so far. `want` is the
+    /// number that the user would like to retain. The user need not use the whole allowance at all
+    /// times.
     ///
-    /// Returns how many slots the user may keep, at most `want`. The user must unmap all others.
+    /// Returns the number of slots that the user may retain, at most `want`. The user must unmap
+    /// all others.
     fn retain_large(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain_large(had, want))
     }
 
-    /// Tells the source that a user now allocates from `count` free arenas that it had kept.
+    /// Tells the source that a user now allocates from `count` free arenas that it had retained.
     ///
     /// A source that measures demand must count this call like a call to [`map`](Self::map).
     fn reuse_retained(&mut self, count: usize) {
@@ -340,11 +345,11 @@ pub(crate) mod recording {
     /// The range that [`Recording`] claims to have reserved.
     pub(crate) const RANGE: Range<usize> = 3 << 20..7 << 20;
 
-    /// A source without memory. It accepts every purge and lets its users keep every arena.
+    /// A source without memory. It accepts every purge and lets its users retain every arena.
     #[derive(Debug, Default)]
     pub(crate) struct Recording(pub(crate) Vec<Call>);
 
-    // SAFETY: it returns no arena.
+    // SAFETY: the source never returns an arena.
     unsafe impl ArenaSource for Recording {
         fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
             self.0.push(Call::Map(size));
@@ -468,7 +473,7 @@ mod tests {
     fn a_source_that_only_maps_purges_and_retains_nothing() {
         struct Plain;
 
-        // SAFETY: it returns no arena.
+        // SAFETY: the source never returns an arena.
         unsafe impl ArenaSource for Plain {
             fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
                 Err(MapError::Exhausted { size })

@@ -8,8 +8,8 @@ const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
 #[cfg(all(unix, not(any(target_os = "linux", target_os = "android")), not(miri)))]
 const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
 
-/// Returns the time since an arbitrary start. It is accurate to a few milliseconds, and takes no
-/// lock.
+/// Returns the time since an arbitrary start. The result is accurate to a few milliseconds. The
+/// function takes no lock.
 #[cfg(all(unix, not(miri)))]
 pub fn coarse_now() -> Duration {
     let mut time = core::mem::MaybeUninit::<libc::timespec>::uninit();

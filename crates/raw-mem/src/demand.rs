@@ -19,16 +19,16 @@ pub(crate) const DECAY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Demand {
     decay: Duration,
-    /// By how many percent the memory in use and retained may exceed the recent peak.
+    /// The percentage by which memory in use and retained memory may exceed the recent peak.
     above_peak: usize,
     now: Duration,
     /// When memory was last requested.
     requested: Duration,
-    /// How many slots may be retained, unless the peaks allow fewer.
+    /// The number of slots that may be retained, unless the peaks allow fewer.
     limit: usize,
-    /// Slots that were given back and have not been requested again.
+    /// The number of slots that were returned to the system and have not been requested again.
     given_back: usize,
-    /// When slots were last given back.
+    /// The time when slots were last returned to the system.
     gave_back: Duration,
     in_use: usize,
     /// When the current period started. A period is as long as the decay time.
@@ -62,8 +62,8 @@ impl Demand {
     /// Sets the current time, to which all later calls refer.
     #[inline]
     pub(crate) fn advance_to(&mut self, now: Duration) {
-        // The coarse clock seldom advances between two calls. If the decay time is zero, every call
-        // counts.
+        // The coarse clock seldom advances between two calls. If it has not, nothing can have
+        // expired, unless the decay time is zero.
         if now != self.now || self.decay.is_zero() {
             self.now = now;
             self.expire();
@@ -96,8 +96,9 @@ impl Demand {
 
     /// Records a request for `slots` slots, `reused` of which had been retained.
     ///
-    /// Memory that was given back recently could have served a part of this request. The limit
-    /// rises by the number of slots in that part, so that such memory is retained the next time.
+    /// If memory was returned to the system recently, it could have served a part of this request.
+    /// The limit rises by the number of slots in that part, so that this much memory is retained
+    /// the next time.
     pub(crate) fn request(&mut self, slots: usize, reused: usize) {
         self.requested = self.now;
         self.occupy(slots);
@@ -107,7 +108,7 @@ impl Demand {
         self.limit = self.limit.saturating_add(missed);
     }
 
-    /// Records that `slots` slots that were retained or free are in use again, although none was
+    /// Records that `slots` retained or free slots are in use again, although none of them was
     /// requested.
     pub(crate) fn occupy(&mut self, slots: usize) {
         self.in_use = self.in_use.saturating_add(slots);
@@ -118,7 +119,7 @@ impl Demand {
         self.in_use = self.in_use.saturating_sub(slots);
     }
 
-    /// Records that `slots` slots, which are not in use, were given back.
+    /// Records that `slots` slots, which are not in use, were returned to the system.
     pub(crate) fn give_back(&mut self, slots: usize) {
         if slots > 0 {
             self.given_back = self.given_back.saturating_add(slots);
@@ -131,8 +132,7 @@ impl Demand {
         self.limit.min(self.below_most())
     }
 
-    /// Returns by how many slots the number in use is below the largest number that the recent peak
-    /// allows.
+    /// Returns the largest number of slots that the recent peak allows, minus the number in use.
     pub(crate) fn below_most(&self) -> usize {
         let peak = self.peak.max(self.previous_peak);
         (peak + peak * self.above_peak / 100).saturating_sub(self.in_use)
@@ -150,7 +150,7 @@ mod tests {
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
-    /// Requests and gives back `slots` slots twice, beginning at the time of 10 seconds.
+    /// Requests and returns `slots` slots twice, beginning at the time of 10 seconds.
     fn demand(slots: usize) -> Demand {
         let mut demand = Demand::new(MS(1000), 0);
         demand.advance_to(MS(10_000));

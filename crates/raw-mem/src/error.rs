@@ -6,7 +6,7 @@ use core::fmt;
 
 use crate::arena_size::ArenaSize;
 
-/// Why an arena or a large block could not be mapped.
+/// The reason why an arena or a large block could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MapError {
@@ -40,7 +40,7 @@ pub enum MapError {
     },
 }
 
-/// Why pages could not be purged.
+/// The reason why pages could not be purged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PurgeError {

@@ -11,7 +11,7 @@ pub struct LargeMapping {
     pub start: NonNull<u8>,
     /// The usable size in bytes, which is at least the requested size.
     ///
-    /// Every later call for this mapping must pass this number.
+    /// Every later call for this mapping must pass this size.
     pub bytes: usize,
     /// True if the memory is known to be zero.
     ///

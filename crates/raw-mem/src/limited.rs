@@ -28,7 +28,7 @@ pub struct LimitedArenas<S> {
 }
 
 impl<S> LimitedArenas<S> {
-    /// Wraps `source`. Nothing that it has mapped may be in use yet.
+    /// Wraps `source`. No memory that `source` has mapped may be in use yet.
     pub const fn new(source: S, limits: Limits) -> Self {
         Self { source, usage: Usage::new(limits) }
     }
@@ -123,7 +123,7 @@ mod tests {
         let arena = source.map(SIZE).unwrap();
         let large = source.map_large(2 << 20, SIZE).unwrap();
         assert!(source.map_large(3 << 20, SIZE).is_err());
-        // SAFETY: the mapping came from this source. On an error it stays as it is.
+        // SAFETY: the mapping came from this source. If the call fails, the mapping is unchanged.
         let resized = unsafe { source.resize_large(large.start, large.bytes, 9 << 20, SIZE) };
         assert!(resized.is_err());
         assert_eq!(source.usage().bytes(), (1 << 20) + large.bytes);

@@ -53,7 +53,7 @@ unsafe impl MemAlloc for Malloc {
     }
 }
 
-/// Returns what the C library knows about the size of the block at `ptr`.
+/// Returns the usable size of the block at `ptr`, as reported by the C library.
 ///
 /// # Safety
 ///

@@ -9,8 +9,9 @@ const START: usize = size_of::<NonNull<u8>>();
 
 /// A source that allocates each arena from a lower allocator.
 ///
-/// The lower allocator does not align its blocks to the size of an arena. We therefore allocate a
-/// block of slightly more than twice that size for each arena, and leave the rest of it unused.
+/// The lower allocator does not align its blocks to the size of an arena. For each arena, we
+/// therefore allocate a block of slightly more than twice that size, and do not use the rest of the
+/// block.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MallocArenas<A>(A);
 

@@ -28,7 +28,7 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 /// - A failed request must leave every live block unchanged.
 /// - If the type is `Send` or `Sync`, any thread must be able to free a block.
 ///
-/// Code that relies on anything else must demand it in its own safety contract.
+/// Code that relies on any other property must require it in its own safety contract.
 pub unsafe trait MemAlloc {
     /// Allocates an uninitialised block of `size` bytes.
     ///
@@ -58,10 +58,10 @@ pub unsafe trait MemAlloc {
     /// `ptr` must be `None` or a live block of this allocator. The block must not be used again.
     unsafe fn free(&self, ptr: Option<NonNull<u8>>);
 
-    /// Returns how many bytes can be used at `ptr`. This is at least the requested size.
+    /// Returns the number of bytes that can be used at `ptr`, which is at least the requested size.
     ///
     /// The number does not change while the block is live. Returns `None` if the allocator does not
-    /// know it.
+    /// know the number.
     ///
     /// # Safety
     ///
@@ -170,7 +170,7 @@ mod tests {
         NonZero::new(address).map(NonNull::without_provenance)
     }
 
-    // SAFETY: the returned addresses are no memory, and the tests never access them.
+    // SAFETY: the tests never access memory at the returned addresses.
     unsafe impl MemAlloc for Recording {
         fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
             place(size)

@@ -10,9 +10,10 @@
 //!   is unmapped once it has become too large for the arenas in use.
 //! - Reserved arenas are not accessible, so they do not count against limits on data or committed
 //!   memory.
-//! - We remember the address of an unmapped arena, because it is aligned and can be mapped again.
+//! - We store the address of an unmapped arena, because it is aligned and can be mapped again.
 //! - A large mapping is mapped and unmapped on its own.
-//! - The number of mappings of a process may be limited, so the system can refuse to unmap an
+//! - A process may have only a limited number of mappings, so the system can refuse to unmap an
+//!   arena. Such an arena serves a later request.
 //!   arena. Such an arena serves a later request.
 
 use core::ptr::NonNull;
@@ -98,10 +99,10 @@ impl MmapArenas {
         }
     }
 
-    /// Returns memory for an arena in the way that needs the fewest system calls.
+    /// Returns memory for an arena. Uses the method that needs the fewest system calls.
     ///
-    /// The memory is zero, unless it belongs to an arena that the system has refused to unmap
-    /// before.
+    /// The memory is zero, unless it belongs to an arena that the system has previously refused to
+    /// unmap.
     fn take(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
         let bytes = mapped_bytes(size);
         if let Some(arena) = self.take_retained(bytes) {
@@ -141,7 +142,8 @@ impl MmapArenas {
         Ok(arena)
     }
 
-    /// Maps an arena at the most recently remembered address, if that is aligned and still free.
+    /// Maps an arena at the most recently stored address, if that address is aligned and still
+    /// free.
     fn map_where_unmapped(&mut self, bytes: usize) -> Option<NonNull<u8>> {
         let place = self.unmapped.pop().filter(|place| place % bytes == 0)?;
         let arena = pages::map(place, bytes, Access::ReadWrite).ok()?;
@@ -165,7 +167,7 @@ impl MmapArenas {
         Some(first.cast())
     }
 
-    /// Unmaps an arena, or keeps it for a later request if the system refuses.
+    /// Unmaps an arena. If the system refuses, retains the arena for a later request.
     fn give_back(&mut self, arena: NonNull<u8>, bytes: usize) {
         // SAFETY: every caller passes a whole mapped arena that nothing else uses.
         if unsafe { pages::unmap(arena, bytes) }.is_ok() {
@@ -175,7 +177,7 @@ impl MmapArenas {
         self.retain(arena, bytes);
     }
 
-    /// Keeps an arena or a large mapping that the system has refused to unmap.
+    /// Retains an arena or a large mapping that the system has refused to unmap.
     fn retain(&mut self, mapping: NonNull<u8>, bytes: usize) {
         let retained = mapping.cast::<Retained>();
         // SAFETY: unmapping failed, so the pages are still mapped and writable. The start of a page
@@ -296,7 +298,7 @@ impl Drop for MmapArenas {
 }
 
 // SAFETY: an arena is writable and aligned, and overlaps no other arena. It is returned again only
-// after its user passed it to `unmap`. The system maps zeroed pages.
+// after its user has passed it to `unmap`. The system maps zeroed pages.
 unsafe impl ArenaSource for MmapArenas {
     /// Usually makes one system call, and four when it must reserve new addresses.
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
@@ -537,7 +539,7 @@ mod tests {
             other.unmapped.push(arena.addr().get());
             (map(&mut other), arena)
         });
-        // Another test may map memory at the same address in between.
+        // Another test might map memory at the same address in between, so we try up to 100 times.
         let (arena, _) = arena.take(100).find(|(taken, arena)| taken == arena).unwrap();
         fill(arena, 7);
         assert_ne!(map(&mut source), arena);
@@ -584,7 +586,7 @@ mod tests {
         assert!(MmapArenas::new().map(size).is_err());
     }
 
-    /// Counts the arenas that cannot be mapped while the system calls of `plan` fail.
+    /// Returns the number of arenas that cannot be mapped while the system calls of `plan` fail.
     fn live_through(plan: Plan) -> usize {
         let mut source = MmapArenas::new();
         let mut arenas: Vec<(NonNull<u8>, u8)> = Vec::new();
@@ -720,7 +722,7 @@ mod tests {
         fill(mapping.start, 9);
         refuse(Plan::EachNth(1));
         let (start, old) = (mapping.start, mapping.bytes);
-        // SAFETY: the mapping is live, and stays if the call fails.
+        // SAFETY: the mapping is live, and unchanged if the call fails.
         let (grown, shrunk) = unsafe {
             let grown = source.resize_large(start, old, 1 << 30, SIZE);
             (grown, source.resize_large(start, old, 4096, SIZE).unwrap())

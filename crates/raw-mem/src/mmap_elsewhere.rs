@@ -60,7 +60,7 @@ unsafe impl ArenaSource for MmapArenas {
         new: usize,
         _align: ArenaSize,
     ) -> Result<LargeMapping, MapError> {
-        // A mapping that shrinks keeps all of its memory.
+        // A mapping that shrinks does not release any memory.
         if new <= old {
             Ok(LargeMapping { start, bytes: old, is_zeroed: true })
         } else {

@@ -140,7 +140,7 @@ mod tests {
             let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
             pages * 4096
         };
-        // A leak of 1,000 MiB stands out, no matter what other tests have mapped meanwhile.
+        // A leak of 1,000 MiB exceeds whatever other tests map at the same time.
         let before = resident();
         for _ in 0..1000 {
             let block = PageBlocks.malloc(1 << 20).unwrap();
@@ -160,7 +160,7 @@ mod tests {
         let block = PageBlocks.calloc(16, 1);
         for size in [MAX_REQUEST, MAX_REQUEST - HEAD, usize::MAX] {
             assert_eq!(PageBlocks.malloc(size), None);
-            // SAFETY: the block is live, and stays as the request fails.
+            // SAFETY: the block is live, and stays live because the request fails.
             assert_eq!(unsafe { PageBlocks.realloc(block, size) }, None);
         }
         assert_eq!(PageBlocks.calloc(MAX_REQUEST, 2), None);

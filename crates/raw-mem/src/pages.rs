@@ -25,7 +25,7 @@ impl Access {
     }
 }
 
-/// The flags of private anonymous mappings, which reserve no swap space where possible.
+/// The flags of private anonymous mappings. Where possible, these reserve no swap space.
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
 const PRIVATE: c_int = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_NORESERVE;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
@@ -40,13 +40,13 @@ pub(crate) fn map(hint: usize, bytes: usize, access: Access) -> Result<NonNull<u
     if start == libc::MAP_FAILED { Err(last()) } else { NonNull::new(start.cast()).ok_or(last()) }
 }
 
-/// Maps `bytes` bytes of zeroed pages at `address`, and fails if a page there is mapped already.
+/// Maps `bytes` bytes of zeroed pages at `address`. Fails if any of these pages is already mapped.
 #[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
 pub(crate) fn map_at(address: NonNull<u8>, bytes: usize, access: Access) -> Result<(), OsCode> {
     refuse_on_demand()?;
     let flags = PRIVATE | libc::MAP_FIXED_NOREPLACE;
-    // SAFETY: the flag keeps the system from replacing an existing mapping. A system before Linux
-    // 4.17 does not know the flag and uses the address as a hint.
+    // SAFETY: the flag keeps the system from replacing an existing mapping. Linux before 4.17 does
+    // not know the flag, and treats the address as a hint.
     let start = unsafe { libc::mmap(to_c(address), bytes, access.protection(), flags, -1, 0) };
     if start == libc::MAP_FAILED {
         return Err(last());
@@ -114,8 +114,8 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
 ///
 /// The pages stay mapped and read as zero afterwards.
 ///
-/// We do not map new pages over them with `MAP_FIXED`, because Linux before 6.12 could then lose
-/// the range.
+/// We do not map new pages over the range with `MAP_FIXED`, because Linux before 6.12 can lose the
+/// range if that call fails.
 ///
 /// # Safety
 ///
@@ -127,7 +127,7 @@ pub(crate) unsafe fn purge(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
     outcome(unsafe { libc::madvise(to_c(start), bytes, libc::MADV_DONTNEED) })
 }
 
-/// Not every C library names these. The numbers belong to Linux.
+/// Not every C library defines these constants of Linux.
 #[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
 const MADV_POPULATE_WRITE: c_int = 23;
 #[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
@@ -146,7 +146,7 @@ pub(crate) unsafe fn advise_huge(start: NonNull<u8>, bytes: usize) {
     }
 }
 
-/// Makes huge pages of `bytes` bytes from `start`, without changing what they contain.
+/// Makes huge pages from `bytes` bytes at `start`, without changing their contents.
 ///
 /// Does nothing if the system has no huge pages.
 ///
@@ -159,7 +159,7 @@ pub(crate) unsafe fn make_huge(start: NonNull<u8>, bytes: usize) {
         for at in (0..bytes).step_by(crate::HUGE_PAGE) {
             // SAFETY: the huge page lies in the range.
             let huge = to_c(unsafe { start.add(at) });
-            // The system collapses only what has at least one page.
+            // The system collapses a range only if at least one of its pages is in memory.
             // SAFETY: the caller mapped the pages. The call does not change their contents.
             unsafe { libc::madvise(huge, page_size(), MADV_POPULATE_WRITE) };
             // SAFETY: as above.
@@ -194,8 +194,8 @@ pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), 
 /// inaccessible.
 ///
 /// The range stays mapped throughout, so no other mapping can get its addresses. If the call fails,
-/// the range is usually unchanged. Only Linux before 6.12 can lose the range, if the kernel itself
-/// runs out of memory during the call.
+/// the range is usually unchanged. However, Linux before 6.12 can lose the range if the kernel
+/// itself runs out of memory during the call.
 ///
 /// # Safety
 ///
@@ -250,9 +250,9 @@ unsafe fn extend(_start: NonNull<u8>, _old: usize, _new: usize) -> Result<(), Os
     Err(OsCode(libc::ENOMEM))
 }
 
-/// Rounds a number of bytes up to whole pages, at least one.
+/// Rounds a number of bytes up to at least one whole page.
 ///
-/// Returns `None` if the result would be larger than a block may be.
+/// Returns `None` if the result would exceed the largest size of a block.
 pub(crate) fn whole_pages(bytes: usize) -> Option<usize> {
     align_up(bytes.max(1), page_size()).filter(|bytes| *bytes <= isize::MAX as usize)
 }

@@ -1,4 +1,4 @@
-//! Whether the system is short of memory, as the files of its control groups say.
+//! Detects memory shortage by reading the files of the process's control groups.
 
 use core::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -7,10 +7,11 @@ use core::{
 
 use crate::preserving_errno;
 
-/// The files are read at most once in this time.
+/// The minimum time between two readings of the files.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Memory is short if the tasks of the group waited for it for this share of the last ten seconds.
+/// The percentage of the last ten seconds. Memory is short if tasks waited for it at least this
+/// long.
 const STALLED_PERCENT: u64 = 10;
 
 /// The longest path, with its final zero byte.
@@ -19,16 +20,17 @@ const LONGEST: usize = 1024;
 /// The largest number of nested control groups whose limits are read.
 const MOST_GROUPS: usize = 16;
 
-/// Finds out whether memory is short for this process. Reads files of Linux, and allocates nothing.
+/// Detects whether memory is short for this process. Reads files of Linux, and allocates nothing.
 ///
-/// Memory is short if one of these holds:
+/// Memory is short if one of these conditions holds:
 ///
 /// - A control group (version 2) of the process has used seven eighths of its `memory.max` or
 ///   `memory.high`. File pages that the system can drop do not count.
-/// - Tasks of the group waited for memory for a tenth of the last ten seconds (`memory.pressure`). If
-///   the process is in no such group, `/proc/pressure/memory` reports this for the whole system.
+/// - The tasks of the group have waited for memory for a tenth of the last ten seconds, according
+///   to `memory.pressure`. If the process is in no such group, we read `/proc/pressure/memory`,
+///   which covers the whole system.
 ///
-/// On systems without these files, memory is never short.
+/// On systems without these files, memory is never considered short.
 ///
 /// ```
 /// use raw_mem::{MemoryPressure, coarse_now};
@@ -46,21 +48,21 @@ pub struct MemoryPressure {
     top: usize,
     /// The path of the `memory.pressure` file, which reports how long tasks waited for memory.
     stalls: Path,
-    /// The time of the next look at the files, in milliseconds.
+    /// The time of the next reading of the files, in milliseconds.
     next: AtomicU64,
     is_short: AtomicBool,
 }
 
 impl MemoryPressure {
-    /// Looks for the control group of the process. Reads its files later.
+    /// Finds the control group of the process. The group's files are read later.
     pub fn of_process() -> Self {
         let mut buffer = [0; LONGEST];
         let text = read_file(&Path::of(&[b"/proc/self/cgroup"]), &mut buffer).unwrap_or_default();
-        // The line of version 2 has no number and no names.
+        // In the line for version 2, the number is 0 and the list of controllers is empty.
         let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"));
         let group = line.unwrap_or_default();
         let tops: [&[u8]; 2] = [b"/sys/fs/cgroup", b"/sys/fs/cgroup/unified"];
-        // A container may see the names of groups that it cannot see itself.
+        // A container may see the name of a group whose folder it cannot see.
         let places = tops.into_iter().flat_map(|top| [(top, group), (top, b"".as_slice())]);
         let has_group = |(top, group): &(&[u8], &[u8])| {
             read_file(&Path::of(&[top, group, b"/memory.pressure"]), &mut [0; 256]).is_some()
@@ -74,9 +76,11 @@ impl MemoryPressure {
         pressure
     }
 
-    /// Reads the files of the control group `group`, which begins with a slash, and of its parents.
+    /// Creates a value that reads the files of the control group `group` and of its parents. Unless
+    /// `group` is empty, it must begin with a slash.
     ///
-    /// `top` is the folder of the topmost group. For tests, and for other places than the usual one.
+    /// `top` is the folder of the topmost group. Tests use this function, as do systems whose
+    /// groups are mounted at an unusual place.
     pub fn of_group(top: &[u8], group: &[u8]) -> Self {
         let group = group.strip_suffix(b"/").unwrap_or(group);
         Self {
@@ -95,15 +99,15 @@ impl MemoryPressure {
 
     /// Reads the files, unless they were read within the last 100 ms.
     ///
-    /// Returns whether memory is short, or `None` if the files were not read. `now` is the time since
-    /// an arbitrary start. `errno` is unchanged.
+    /// Returns whether memory is short, or `None` if the files were not read. `now` is the time
+    /// since an arbitrary start. `errno` is unchanged.
     pub fn read_if_due(&self, now: Duration) -> Option<bool> {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let due = self.next.load(Relaxed);
         if milliseconds(now) < due {
             return None;
         }
-        // Only one thread reads the files.
+        // Only the thread whose exchange succeeds reads the files.
         let next = milliseconds(now + INTERVAL);
         self.next.compare_exchange(due, next, Relaxed, Relaxed).ok()?;
         let is_short = preserving_errno(|| self.is_near_a_limit() || self.is_stalled());
@@ -148,14 +152,16 @@ impl Group<'_> {
         let Some(used) = self.number(b"/memory.current").filter(|used| *used >= most) else {
             return false;
         };
-        // Pages of files that nobody has used lately are dropped before anything else.
+        // The system drops pages of files that were not used recently before it reclaims other
+        // pages.
         let mut buffer = [0; 4096];
         let stat = read_file(&Path::of(&[self.folder, b"/memory.stat"]), &mut buffer);
         let files = stat.and_then(|stat| number_behind(stat, b"\ninactive_file "));
         used.saturating_sub(files.unwrap_or(0)) >= most
     }
 
-    /// Returns the number in a file of the group. A limit that is not set is the word `max`.
+    /// Returns the number in a file of the group. If a limit is not set, the file contains `max`,
+    /// and the result is `None`.
     fn number(&self, name: &[u8]) -> Option<u64> {
         number_at_start(read_file(&Path::of(&[self.folder, name]), &mut [0; 64])?)
     }
@@ -171,7 +177,8 @@ fn number_at_start(text: &[u8]) -> Option<u64> {
     core::str::from_utf8(&text[..digits]).ok()?.parse().ok()
 }
 
-/// A path that ends with a zero byte. If it is too long, it is empty, and no file has this name.
+/// A path that ends with a zero byte. If a path is too long, we store an empty one, which names no
+/// file.
 struct Path {
     bytes: [u8; LONGEST],
     /// # Invariant
@@ -190,7 +197,7 @@ impl Path {
                 return Self { bytes: [0; LONGEST], len: 0 };
             }
             path.bytes[path.len..end].copy_from_slice(part);
-            // INVARIANT: nothing was written behind `end`, which is less than `LONGEST`.
+            // INVARIANT: nothing was written after `end`, which is less than `LONGEST`.
             path.len = end;
         }
         path
@@ -277,7 +284,7 @@ mod tests {
         let folder = Folder::new("limits");
         assert!(!folder.is_short());
         for file in ["outer/inner/memory.max", "outer/inner/memory.high"] {
-            // Seven eighths of 113,142 are 99,000, as much as is used without files.
+            // The group uses 99,000 bytes apart from files, which are seven eighths of 113,142.
             for (limit, is_short) in [("113200", false), ("113142", true), ("50000", true)] {
                 folder.write(file, limit);
                 assert_eq!(folder.is_short(), is_short, "{file}: {limit}");

@@ -1,6 +1,6 @@
 //! Text for stderr or a file, written without allocating memory.
 //!
-//! Allocators use it to describe an error before they end the process.
+//! Allocators use this module to describe an error before they end the process.
 
 use core::fmt::{self, Write};
 
@@ -8,7 +8,7 @@ use self::system::{STDERR, write};
 
 /// A buffered writer for a file descriptor that never allocates.
 ///
-/// The rest of the buffer is written when the value is dropped.
+/// Dropping the value writes the rest of the buffer.
 ///
 /// ```
 /// use std::fmt::Write;
@@ -44,14 +44,14 @@ impl Output {
         Self { descriptor, buffer: [0; 512], len: 0, is_complete: true }
     }
 
-    /// Writes what is in the buffer. Errors, such as a closed stderr, are kept until
-    /// [`finish`](Self::finish).
+    /// Writes the contents of the buffer. If this fails, for example because stderr is closed,
+    /// [`finish`](Self::finish) will return false.
     pub fn flush(&mut self) {
         self.is_complete &= write(self.descriptor, &self.buffer[..self.len]);
         self.len = 0;
     }
 
-    /// Writes what is in the buffer. Returns true if all text has been written.
+    /// Writes the contents of the buffer. Returns true if all text has been written.
     pub fn finish(mut self) -> bool {
         self.flush();
         self.is_complete
@@ -89,11 +89,12 @@ pub fn abort_with(line: fmt::Arguments<'_>) -> ! {
     std::process::abort()
 }
 
-/// Returns true if the `len` bytes at `start` can be read. Slow, because it asks the system.
+/// Returns true if the `len` bytes at `start` can be read. This is slow, because it asks the
+/// system.
 ///
-/// Use this function in reports of corruption, which must not crash. It also returns true if it
-/// cannot find out whether the memory can be read. That happens on some systems, and if the process
-/// has no free file descriptors.
+/// Use this function in reports of corruption, which must not crash. The function also returns true
+/// if it cannot find out whether the memory is readable. This happens on some systems, and if the
+/// process has no free file descriptors.
 #[must_use]
 pub fn is_readable(start: *const u8, len: usize) -> bool {
     system::is_readable(start, len)
@@ -122,8 +123,8 @@ mod system {
         true
     }
 
-    /// The system refuses to write bytes that cannot be read, so we write a byte of each page to a
-    /// pipe.
+    /// To test a page, we ask the system to write one of its bytes to a pipe. The system refuses if
+    /// the byte cannot be read.
     pub(super) fn is_readable(start: *const u8, len: usize) -> bool {
         let Some(end) = start.addr().checked_add(len) else { return false };
         let mut pipe = [0; 2];
@@ -149,7 +150,7 @@ mod system {
     }
 }
 
-/// The standard library writes to stderr on other systems.
+/// On other systems, the standard library writes to stderr.
 #[cfg(not(all(unix, not(miri))))]
 mod system {
     use std::io::{self, Write};
@@ -175,7 +176,7 @@ mod tests {
         let start = mapping.as_ptr();
         assert!(is_readable(start, 8192) && is_readable(start, 0));
         drop(mapping);
-        // Other threads of the tests may map memory at the same address, but never at these two.
+        // Other threads of the tests might map memory at any address except these two.
         assert!(!is_readable(core::ptr::without_provenance(8), 8));
         assert!(!is_readable(core::ptr::without_provenance(usize::MAX - 3), 8));
     }

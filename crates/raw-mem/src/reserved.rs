@@ -8,26 +8,25 @@
 //!    slot    slot    slot    slot    slot    slot    slot    never used
 //! ```
 //!
-//! The first request reserves the range and divides it into slots of an arena's size. Only this
-//! source has memory in the range, so one comparison tells whether an address belongs to the
+//! The first request reserves the range and divides it into slots that have the size of an arena.
+//! Nothing else has memory in the range, so one comparison shows whether an address belongs to the
 //! source.
 //!
 //! - The range begins with 16 MiB and grows at its end, up to [`RESERVED_BYTES`]. It can grow as
 //!   long as the addresses after it are free and the system allows it.
-//! - The addresses of a slot that was ever used are never released to other mappings. When the slot
-//!   is no longer used, we make it inaccessible in place. Slots that were never used are unmapped
-//!   by a trim.
+//! - Once a slot has been used, its addresses are never released to other mappings. When the slot
+//!   is no longer used, we make it inaccessible in place. A trim unmaps the slots that were never
+//!   used.
 //! - If the system refuses to reserve a range, we do not try again, and all memory comes from the
 //!   wrapped source. The wrapped source also serves each request that the range cannot serve.
 //! - The memory of an unmapped arena is returned to the system at once. An unmapped large mapping
-//!   may be retained, because the page faults of a large block are the most expensive part of its
-//!   life. `Demand` determines how much is retained. Any excess is returned at the next call that
-//!   maps or unmaps.
+//!   may be retained, because page faults dominate the cost of a large block. `Demand` determines
+//!   how much may be retained. Any excess is returned at the next call that maps or unmaps.
 //! - A large mapping grows in place if the slots after it are not used. Otherwise its pages move to
 //!   another run of slots.
 //!
-//! With [huge pages](crate::HugePages), free slots stay writable, and memory goes back in units of a huge
-//! page.
+//! With [huge pages](crate::HugePages), free slots stay writable, and memory is returned to the
+//! system in units of a huge page.
 //!
 //! [`RESERVED_BYTES`]: crate::RESERVED_BYTES
 
@@ -94,7 +93,7 @@ impl<S> ReservedArenas<S> {
         Self { source, was_tried: false, range: None, most, huge: HugePages::Off, clock }
     }
 
-    /// Returns the range, which this call may reserve, if its slots have the size `size`.
+    /// Returns the range if its slots have the size `size`. The first call reserves the range.
     fn range_for(&mut self, size: ArenaSize) -> Option<&mut ReservedRange> {
         if !self.was_tried {
             self.was_tried = true;
@@ -114,7 +113,7 @@ impl<S> ReservedArenas<S> {
         Some(range)
     }
 
-    /// Lowers the number of slots that users are assumed to keep to at most `slots`.
+    /// Lowers the number of slots that the users are assumed to retain to at most `slots`.
     ///
     /// A forked child calls this function, because the users of other threads no longer exist.
     pub fn limit_large_users_to(&mut self, slots: usize) {
@@ -153,7 +152,7 @@ impl<S: ArenaSource> ReservedArenas<S> {
 }
 
 // SAFETY: a run of slots overlaps no other run in use, and is writable. The wrapped source maps all
-// other memory. `reserved` covers the slots that were ever used. These always stay mapped, so
+// other memory. `reserved` covers the slots that were ever used. These slots always stay mapped, so
 // nothing else maps memory there.
 unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {

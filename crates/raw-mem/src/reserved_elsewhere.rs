@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use crate::{ArenaSize, ArenaSource, Contents, MapError};
 
-/// A source that reserves a range of addresses on some targets. On this target, there is no range.
+/// A source that reserves a range of addresses on some targets. This target is not one of them.
 ///
 /// All memory comes from the wrapped source.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ impl<S> ReservedArenas<S> {
         Self { source }
     }
 
-    /// Does nothing, because the wrapped source does not let users keep large mappings.
+    /// Does nothing, because the wrapped source does not let users retain large mappings.
     pub fn limit_large_users_to(&mut self, _slots: usize) {}
 }
 

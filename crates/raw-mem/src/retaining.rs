@@ -1,18 +1,18 @@
-//! A source that keeps some free arenas for later requests.
+//! A source that retains some free arenas for later requests.
 //!
-//! Keeping free arenas saves system calls and page faults in programs that repeatedly empty and
+//! Retaining free arenas saves system calls and page faults in programs that repeatedly empty and
 //! refill arenas.
 //!
-//! - The number of kept arenas is limited. The limit starts at 0, so the first arenas that a
+//! - The number of retained arenas is limited. The limit starts at 0, so the first arenas that a
 //!   program frees are unmapped.
-//! - A request that follows an unmapping within the decay time (one second by default) raises the
+//! - If a request follows an unmapping within the decay time (one second by default), it raises the
 //!   limit by one.
-//! - Arenas in use and kept arenas together never exceed one and a half times the number of arenas
-//!   that were in use recently. "Recently" means within one to two decay times.
-//! - These rules also apply to free arenas that users of the source, such as heaps, keep
+//! - Arenas in use and retained arenas together never exceed one and a half times the number of
+//!   arenas that were in use recently. "Recently" means within the last one to two decay times.
+//! - These rules also apply to free arenas that users of the source, such as heaps, retain
 //!   themselves.
 //! - If no arena is requested for the decay time, the limit drops to 0, and the source unmaps its
-//!   kept arenas at the next call.
+//!   retained arenas at the next call.
 
 use core::{ptr::NonNull, time::Duration};
 
@@ -21,15 +21,18 @@ use crate::{
     demand::{DECAY, Demand},
 };
 
-/// By how many percent arenas in use and kept arenas may exceed the recent peak of arenas in use.
+/// The percentage by which arenas in use and retained arenas may exceed the recent peak of arenas
+/// in use.
 ///
-/// The heap of one thread cannot use the arenas that another heap keeps. If some threads fill their
-/// heaps while others empty theirs, each heap soon needs its arenas again.
+/// The margin is needed because one thread's heap cannot use the arenas that another heap retains.
+/// If some threads fill their heaps while others empty theirs, each heap soon needs its arenas
+/// again.
 const ABOVE_PEAK: usize = 50;
 
-/// A source that wraps another source and keeps some free arenas for later requests.
+/// A source that wraps another source and retains some free arenas for later requests.
 ///
-/// If the wrapped source cannot map an arena, the kept arenas are unmapped before a second attempt.
+/// If the wrapped source cannot map an arena, the retained arenas are unmapped before a second
+/// attempt.
 ///
 /// ```
 /// use raw_mem::{ArenaSize, ArenaSource, MmapArenas, RetainingArenas};
@@ -53,7 +56,7 @@ pub struct RetainingArenas<S: ArenaSource> {
     source: S,
     clock: fn() -> Duration,
     demand: Demand,
-    /// The kept arena that was unmapped last.
+    /// The retained arena that was unmapped last.
     ///
     /// # Invariant
     ///
@@ -65,7 +68,7 @@ pub struct RetainingArenas<S: ArenaSource> {
     by_users: usize,
 }
 
-/// The list entry at the start of a kept arena.
+/// The list entry at the start of a retained arena.
 #[derive(Debug)]
 struct Kept {
     next: Option<NonNull<Self>>,
@@ -74,7 +77,7 @@ struct Kept {
 // The smallest arena has room for a list entry, and is aligned for it.
 const _: () = assert!(size_of::<Kept>() <= 64 && align_of::<Kept>() <= 64);
 
-// SAFETY: the source owns the kept arenas exclusively, and arenas are not tied to a thread.
+// SAFETY: the source owns the retained arenas exclusively, and arenas are not tied to a thread.
 unsafe impl<S: ArenaSource + Send> Send for RetainingArenas<S> {}
 
 impl<S: ArenaSource> RetainingArenas<S> {
@@ -83,7 +86,8 @@ impl<S: ArenaSource> RetainingArenas<S> {
         Self::with_decay(source, DECAY)
     }
 
-    /// Wraps `source` and keeps free arenas only within `decay` of the last request for an arena.
+    /// Wraps `source`. Free arenas are retained only within `decay` of the last request for an
+    /// arena.
     pub const fn with_decay(source: S, decay: Duration) -> Self {
         Self::with_clock(source, decay, clock::coarse_now)
     }
@@ -95,25 +99,25 @@ impl<S: ArenaSource> RetainingArenas<S> {
         Self { source, clock, demand, first: None, count: 0, size: None, by_users: 0 }
     }
 
-    /// Returns how many free arenas this source and its users keep together.
+    /// Returns the total number of free arenas that this source and its users retain.
     pub const fn retained(&self) -> usize {
         self.count + self.by_users
     }
 
-    /// Lowers the number of free arenas that users are assumed to keep to at most `count`.
+    /// Lowers the number of free arenas that the users are assumed to retain to at most `count`.
     ///
     /// A forked child calls this function, because the users of other threads no longer exist.
     pub fn limit_users_to(&mut self, count: usize) {
         self.by_users = self.by_users.min(count);
     }
 
-    /// Returns how many more free arenas may be kept at present.
+    /// Returns how many more free arenas may be retained at present.
     fn room(&self) -> usize {
         self.demand.allowed().saturating_sub(self.retained())
     }
 
-    /// Keeps `arena`. Returns false if the demand forbids it, or if the kept arenas have another
-    /// size.
+    /// Retains `arena`. Returns false if the demand forbids it, or if the retained arenas have
+    /// another size.
     ///
     /// # Safety
     ///
@@ -133,7 +137,7 @@ impl<S: ArenaSource> RetainingArenas<S> {
         true
     }
 
-    /// Removes the arena that was kept last, unless the kept arenas have another size.
+    /// Removes the arena that was retained last, unless the retained arenas have another size.
     fn pop(&mut self, size: ArenaSize) -> Option<NonNull<u8>> {
         let kept = self.first.filter(|_| self.size == Some(size))?;
         // SAFETY: the arena is mapped, unused, and starts with an entry (invariant of `first`).
@@ -142,7 +146,7 @@ impl<S: ArenaSource> RetainingArenas<S> {
         Some(kept.cast())
     }
 
-    /// Unmaps arenas that this source itself keeps, until at most `most` are left.
+    /// Unmaps arenas that this source itself retains, until at most `most` are left.
     ///
     /// Returns the size of the unmapped arenas, in bytes.
     fn unmap_retained(&mut self, most: usize) -> usize {
@@ -167,7 +171,7 @@ impl<S: ArenaSource> RetainingArenas<S> {
 }
 
 impl<S: ArenaSource> RetainingArenas<ReservedArenas<S>> {
-    /// Lowers the number of slots of large mappings that users are assumed to keep to at most
+    /// Lowers the number of slots of large mappings that the users are assumed to retain to at most
     /// `slots`.
     ///
     /// A forked child calls this function, because the users of other threads no longer exist.
@@ -458,7 +462,7 @@ mod tests {
     fn users_retain_as_many_arenas_as_the_limit_leaves() {
         let mut source = source(usize::MAX);
         assert_eq!(source.retain(0, 1), 0);
-        // One arena goes back, and users have 16.
+        // The source retains one of the 17 arenas, and users retain the other 16.
         let mut arenas = cycle(&mut source, 17);
         let last = arenas.split_off(16);
         unmap(&mut source, last);
@@ -564,8 +568,8 @@ mod tests {
         let arenas = cycle(&mut source, 2);
         unmap(&mut source, arenas);
         let small = source.map(SMALL).unwrap();
-        // Two arenas were in use recently, and one of those in use is now small. One more may be
-        // retained.
+        // Two arenas were in use recently, and one of the arenas in use is now small. One more may
+        // be retained.
         assert_eq!(figures(&source), (2, 3));
         // SAFETY: the arena was mapped above.
         unsafe { source.unmap(small, SMALL) };
@@ -618,7 +622,8 @@ mod tests {
                         let arena = arenas.swap_remove(nth % arenas.len());
                         unmap(&mut source, vec![arena]);
                     }
-                    // A heap asks to retain one more arena, and unmaps all that it may not retain.
+                    // A heap asks to retain one more arena, and unmaps the arenas that it must not
+                    // retain.
                     Step::Empty(nth) if !arenas.is_empty() => {
                         let had = empty.len();
                         empty.push(arenas.swap_remove(nth % arenas.len()));

@@ -1,12 +1,13 @@
-//! How much memory the users of a source have mapped, and the limits on it.
+//! The amount of memory that the users of a source have mapped, and the limits on it.
 //!
-//! Limits are checked where memory is mapped, so requests that need no new mapping cost nothing.
+//! The limits are checked only when memory is mapped, so requests that need no new mapping cost
+//! nothing extra.
 
 #![forbid(unsafe_code)]
 
 /// The limits on the memory that is mapped for a heap or a process, in bytes.
 ///
-/// Arenas count as a whole, even if few of their blocks are in use.
+/// An arena counts in full, even if few of its blocks are in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Memory beyond this limit is refused.
@@ -53,7 +54,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Creates a value with these limits, for a source of which nothing is in use.
+    /// Creates a value with these limits, for a source whose memory is not in use yet.
     pub const fn new(limits: Limits) -> Self {
         Self { bytes: 0, highwater: 0, limits, has_warned: false, reached: None }
     }
@@ -73,12 +74,13 @@ impl Usage {
         self.limits
     }
 
-    /// Replaces the limits. Memory in use stays in use, even if it exceeds them.
+    /// Replaces the limits. Memory already in use is not affected, even if it exceeds the new
+    /// limits.
     pub fn set_limits(&mut self, limits: Limits) {
         (self.limits, self.has_warned, self.reached) = (limits, false, None);
     }
 
-    /// Returns true if `more` bytes may be mapped. Otherwise remembers the refusal.
+    /// Returns true if `more` bytes may be mapped. Otherwise stores the refusal.
     pub fn allows(&mut self, more: usize) -> bool {
         let is_allowed = more <= self.limits.hard.saturating_sub(self.bytes);
         let (used, limit) = (self.bytes, self.limits.hard);
@@ -86,7 +88,7 @@ impl Usage {
         is_allowed
     }
 
-    /// Returns the refusal, if the request that was checked last was refused.
+    /// Returns the refusal of the last checked request, if that request was refused.
     pub const fn refusal(&self) -> Option<LimitReached> {
         self.reached
     }

@@ -41,23 +41,23 @@ pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) 
     });
     match moved {
         Ok(()) => Relocation::Moved,
-        // The system (Linux before 5.7) does not know the flags, and has changed nothing.
+        // Linux before 5.7 does not know the flags, and has changed nothing.
         Err(OsCode(libc::EINVAL)) => Relocation::Refused,
-        // The system unmaps the new range first, and then performs more checks, which can fail.
+        // The system first unmaps the new range, and then performs more checks, which can fail.
         Err(_) if map_in_hole(to, bytes) => Relocation::Refused,
         Err(_) => Relocation::TargetLost,
     }
 }
 
-/// Returns true if a single mapping contains the whole range. In rare cases, returns false although
-/// one does.
+/// Returns true if a single mapping contains the whole range. In rare cases, the function returns
+/// false although there is only one mapping.
 ///
 /// We must know this before we call `mremap`. If the pages belong to several mappings, `mremap`
 /// fails only after it has unmapped the new range.
 ///
 /// To find out, we ask the system to extend the range by one page. This always fails, because the
 /// page after the range is not free. The error is `EFAULT` if there are several mappings, and
-/// otherwise `ENOMEM`.
+/// `ENOMEM` otherwise.
 ///
 /// # Safety
 ///
@@ -86,7 +86,7 @@ fn map_in_hole(start: NonNull<u8>, bytes: usize) -> bool {
     if mapped == to_c(start) {
         return true;
     }
-    // A system that does not know the flag (before Linux 4.17) maps the pages elsewhere.
+    // Linux before 4.17 does not know the flag, and maps the pages elsewhere.
     if let Some(elsewhere) = NonNull::new(mapped.cast()) {
         // SAFETY: the pages were mapped above, and nothing uses them.
         let _ = unsafe { super::unmap(elsewhere, bytes) };
@@ -137,8 +137,8 @@ mod tests {
         let (old, new) = (mapped(4), mapped(4));
         fill(old, 4 * PAGE);
         fill(new, PAGE);
-        // A moved page keeps its former offset in the kernel's records, so it does not merge with
-        // its neighbours.
+        // The kernel keeps the former offset of a moved page in its records, so a moved page does
+        // not merge with its neighbours.
         let other = mapped(1);
         fill(other, PAGE);
         // SAFETY: the ranges were mapped above, each followed by another page.

@@ -6,7 +6,7 @@ use core::ops::Range;
 
 const BITS: usize = usize::BITS as usize;
 
-/// Returns how many words `bits` bits need.
+/// Returns the number of words that `bits` bits need.
 pub(super) const fn words_for(bits: usize) -> usize {
     bits.div_ceil(BITS)
 }
@@ -56,7 +56,7 @@ fn end_of_last(words: &[usize], end: usize, flip: usize) -> usize {
     0
 }
 
-/// Returns how many bits in `range` are set.
+/// Returns the number of bits in `range` that are set.
 pub(super) fn count(words: &[usize], range: Range<usize>) -> usize {
     masks(range).map(|(at, mask)| (words[at] & mask).count_ones() as usize).sum()
 }

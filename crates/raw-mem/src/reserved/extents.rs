@@ -6,9 +6,9 @@
 //! ```
 //!
 //! A large mapping rarely fills its last slot. If a longer mapping has used that slot before, the
-//! pages after the new mapping may still be backed by memory that nothing uses. The extents show
-//! how much memory is wasted in this way. We purge it only if the total is too large, so a loop
-//! that maps the same sizes repeatedly makes no system call.
+//! pages after the new mapping may still be backed by memory, which is wasted. The extents show how
+//! much memory is wasted in this way. We purge it only if the total is too large, so a loop that
+//! repeatedly maps the same sizes makes no system calls.
 
 #![forbid(unsafe_code)]
 
@@ -28,11 +28,11 @@ impl<'a> Extents<'a> {
         Self { pages }
     }
 
-    /// Records that a mapping has used the slots of `run`, and the first `pages` pages of the last
-    /// slot.
+    /// Records that a mapping has used the slots of `run`. In the last slot, it has used only the
+    /// first `pages` pages.
     ///
-    /// `slot_pages` is the number of pages in a slot. `is_stale` is true if the last slot was stale
-    /// before, in which case its previous extent still counts.
+    /// `slot_pages` is the number of pages in a slot. `is_stale` must be true if the last slot was
+    /// stale before, because its previous extent then still counts.
     pub(super) fn note(&mut self, run: Range<usize>, slot_pages: u32, pages: u32, is_stale: bool) {
         let Some(run) = self.pages.get_mut(run) else { return };
         let Some((last, others)) = run.split_last_mut() else { return };

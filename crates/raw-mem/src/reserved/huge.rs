@@ -6,10 +6,12 @@
 //!                  in use          in use          given back
 //! ```
 //!
-//! The system uses a huge page only if the memory around it is accessible as a whole. All slots of such a
-//! range are therefore writable, whether or not they are used. A huge page goes back when none of its
-//! slots is used or retained. Until then, a free slot keeps its memory, and is stale. A trim
-//! gives back these slots as well, which breaks huge pages apart.
+//! The system uses a huge page only if all of the memory in it is accessible. All slots of a range
+//! with huge pages are therefore writable, whether or not they are used.
+//!
+//! A huge page is returned to the system when none of its slots is used or retained. Until then, a
+//! free slot keeps its memory, and is stale. A trim also returns the memory of these slots, which
+//! breaks up huge pages.
 
 use core::ops::Range;
 
@@ -21,12 +23,12 @@ use crate::{
 };
 
 impl ReservedRange {
-    /// Returns the access to slots that nothing uses.
+    /// Returns the access that a slot has while nothing uses it.
     pub(super) fn access_when_free(huge: HugePages) -> Access {
         if huge.is_on() { Access::ReadWrite } else { Access::Reserved }
     }
 
-    /// Determines whether the range uses huge pages. If the system refuses, it does not.
+    /// Sets whether the range uses huge pages. If the system refuses, the range does not use them.
     pub(super) fn use_huge_pages(&mut self, huge: HugePages) {
         if huge.is_on() && !self.huge.is_on() {
             let start = self.start_of(0);
@@ -41,8 +43,8 @@ impl ReservedRange {
         self.huge = huge;
     }
 
-    /// Marks a run of used slots as free, and gives back the huge pages that contain no other slot in
-    /// use.
+    /// Marks a run of used slots as free, and returns the huge pages that no longer contain a slot
+    /// in use to the system.
     ///
     /// # Safety
     ///
@@ -65,7 +67,7 @@ impl ReservedRange {
         }
     }
 
-    /// Purges all free slots that may have kept their memory. Returns true if there were any.
+    /// Purges all free slots that may still have memory. Returns true if there were any.
     pub(super) fn purge_left_over(&mut self) -> bool {
         let (mut at, mut had_any) = (0, false);
         while let Some(run) = self.slots.left_over(at) {
@@ -85,7 +87,7 @@ impl ReservedRange {
         }
     }
 
-    /// Makes huge pages of the memory around `run`, as far as the system has any.
+    /// Makes huge pages from the memory around `run`, as far as the system has any.
     pub(super) fn make_huge(&self, run: Range<usize>) {
         let around = self.huge_page_start(run.start)..self.huge_page_end(run.end);
         let bytes = around.len() * self.slot_size().bytes();
@@ -107,7 +109,8 @@ impl ReservedRange {
         ((at + before).next_multiple_of(slots) - before).min(self.slots.len())
     }
 
-    /// Returns how many slots a huge page has, and how many of the first one lie before the range.
+    /// Returns the number of slots in a huge page, and the number of slots of the first huge page
+    /// that lie before the range.
     fn huge_page_slots(&self) -> (usize, usize) {
         let slot = self.slot_size().bytes();
         let before = self.start_of(0).addr().get() % HUGE_PAGE / slot;

@@ -1,8 +1,8 @@
 //! Large mappings, which are runs of adjacent slots.
 //!
-//! All slots of a run are writable. The pages after the requested bytes are not touched, so they
-//! normally use no memory. If an earlier mapping has touched them, we purge them, unless the total
-//! number of such pages is small.
+//! All slots of a run are writable. The pages after the requested bytes form the tail. A tail is
+//! not touched, so it normally uses no memory. If an earlier mapping has touched the tail, we purge
+//! it, unless the total size of all tails is small.
 
 use core::{ops::Range, ptr, ptr::NonNull};
 
@@ -40,10 +40,9 @@ impl ReservedRange {
         Some(LargeMapping { start, bytes, is_zeroed })
     }
 
-    /// Purges the pages that an earlier mapping has touched after the `bytes` bytes of a new
-    /// mapping.
+    /// Purges the tail of a new mapping of `bytes` bytes, if an earlier mapping has touched it.
     ///
-    /// Does nothing as long as the tails of all mappings are small.
+    /// Does nothing as long as the tails of all mappings together are small.
     fn purge_tail(&mut self, run: Range<usize>, bytes: usize) {
         let page = pages::page_size();
         let tail = self.tail_of(&run, bytes);
@@ -64,7 +63,7 @@ impl ReservedRange {
         }
     }
 
-    /// Returns the number of pages after a mapping that may be backed by memory.
+    /// Returns the number of pages after a mapping that may still be backed by memory.
     fn tail_of(&self, run: &Range<usize>, bytes: usize) -> usize {
         let last = run.end - 1;
         match self.slots.has_stale(last..run.end) {
@@ -73,7 +72,7 @@ impl ReservedRange {
         }
     }
 
-    /// Returns how many pages of the last slot of `run` a mapping of `bytes` bytes needs.
+    /// Returns the number of pages that a mapping of `bytes` bytes needs in the last slot of `run`.
     fn pages_in_last(&self, run: &Range<usize>, bytes: usize) -> u32 {
         ((bytes - (run.len() - 1) * self.slot_size().bytes()) / pages::page_size()) as u32
     }
@@ -95,7 +94,7 @@ impl ReservedRange {
         self.slots.retain(run);
     }
 
-    /// Resizes a large mapping. On failure, returns `None` and leaves the mapping unchanged.
+    /// Resizes a large mapping. If this fails, returns `None` and leaves the mapping unchanged.
     ///
     /// # Safety
     ///
@@ -144,7 +143,7 @@ impl ReservedRange {
         }
     }
 
-    /// Adds the slots after a large mapping to it, as many as it needs, if they are not used.
+    /// Extends a large mapping into the slots after it, if none of the slots that it needs is used.
     fn grow_in_place(
         &mut self,
         start: NonNull<u8>,
@@ -183,7 +182,7 @@ impl ReservedRange {
         // SAFETY: both runs are mapped and writable, and no slot is in both. The range always keeps
         // a page mapped after each run (invariant of `base`).
         if !unsafe { move_contents(start, new, old, slot) } {
-            // The target's slots stay used forever, because they may no longer be mapped.
+            // We never use the target's slots again, because they may no longer be mapped.
             return None;
         }
         let left = self.run_of(start, old);
@@ -195,9 +194,9 @@ impl ReservedRange {
     }
 }
 
-/// Moves the contents of one run of slots to another. On failure, the old run is unchanged.
+/// Moves the contents of one run of slots to another. If this fails, the old run is unchanged.
 ///
-/// Moves pages without copying them if the system can do so.
+/// Pages are moved without copying if the system can do so.
 ///
 /// # Safety
 ///

@@ -1,8 +1,8 @@
 //! A reserved range of addresses, divided into slots of equal size.
 //!
 //! The range begins small, because reserved addresses count against a limit on the address space.
-//! It grows at its end when it has no room for a request. It is far away from all other mappings,
-//! so the addresses after it are usually free.
+//! If it has no room for a request, it grows at its end. It is far away from all other mappings, so
+//! the addresses after it are usually free.
 
 use core::{
     ops::{Range, RangeInclusive},
@@ -35,18 +35,18 @@ const SLOT_BYTES: RangeInclusive<usize> = 1 << 16..=1 << 30;
 
 /// The addresses at which a range may start.
 ///
-/// The system uses these addresses for other mappings only on request. Programs, their heaps,
-/// shared libraries and stacks lie above them, and the shadow memory of a sanitizer lies below
-/// them.
+/// The system does not place other mappings here unless it is asked to. Programs, their heaps,
+/// shared libraries and stacks lie above these addresses, and the shadow memory of a sanitizer lies
+/// below them.
 const STARTS: Range<usize> = 0x1100_0000_0000..0x5000_0000_0000;
 
 /// A range of addresses that is reserved for this source.
 pub(super) struct ReservedRange {
     /// # Invariant
     ///
-    /// - The range owns all its slots, which begin at `base`. They are always mapped, and so is the
-    ///   page after them.
-    /// - Slots that are used or retained are writable. With huge pages, all slots are.
+    /// - The range owns all its slots, which begin at `base`. The slots and the page after them are
+    ///   always mapped.
+    /// - Slots that are used or retained are writable. With huge pages, all slots are writable.
     base: NonNull<u8>,
     slot: ArenaSize,
     /// The binary logarithm of the size of a slot.
@@ -63,7 +63,7 @@ pub(super) struct ReservedRange {
     pub(super) tails: usize,
     /// The demand for slots of large mappings.
     pub(super) demand: Demand,
-    /// How many slots users of the source may keep in unused large mappings.
+    /// The number of slots that users of the source may retain in unused large mappings.
     by_users: usize,
     pub(super) huge: HugePages,
 }
@@ -188,7 +188,8 @@ impl ReservedRange {
 
     /// Adds at least `needed` slots at the end of the range. Returns `None` if that is impossible.
     ///
-    /// If the system allows it, the range grows by at least a half, so that it rarely has to grow.
+    /// If the system allows it, the range grows by at least half of its size, so that it rarely has
+    /// to grow.
     pub(super) fn add_slots(&mut self, needed: usize) -> Option<()> {
         if needed == 0 {
             return Some(());
@@ -246,7 +247,7 @@ impl ReservedRange {
         unmapped
     }
 
-    /// Unmaps the free slots at the end. Before that, calls `publish` with the remaining addresses.
+    /// Unmaps the free slots at the end. First calls `publish` with the remaining addresses.
     pub(super) fn give_back_end(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
         if self.slots.forget_free_end() {
             publish(self.addresses());
@@ -254,7 +255,7 @@ impl ReservedRange {
         self.unmap_unused();
     }
 
-    /// Takes back the slot of an arena.
+    /// Unmaps an arena, which frees its slot.
     ///
     /// # Safety
     ///
@@ -316,7 +317,8 @@ impl ReservedRange {
         }
     }
 
-    /// Returns how many slots a user may keep. It could keep `had` slots so far, and wants `want`.
+    /// Returns the number of slots that a user may retain. The user could retain `had` slots so
+    /// far, and wants to retain `want`.
     pub(super) fn retain_by_users(&mut self, had: usize, want: usize) -> usize {
         self.by_users = self.by_users.saturating_sub(had);
         self.demand.occupy(had);
@@ -330,19 +332,19 @@ impl ReservedRange {
         granted
     }
 
-    /// Lowers the number of slots that users are assumed to keep to at most `slots`.
+    /// Lowers the number of slots that the users are assumed to retain to at most `slots`.
     pub(super) fn limit_users_to(&mut self, slots: usize) {
         self.by_users = self.by_users.min(slots);
     }
 
-    /// Returns the size of all slots that keep memory although they are not used, in bytes.
+    /// Returns the total size in bytes of the unused slots that still hold memory.
     pub(super) fn retained_bytes(&self) -> usize {
         (self.slots.retained_count() + self.slots.left_over_count()) * self.slot.bytes()
     }
 
-    /// Releases all retained slots, and unmaps those that were never used.
+    /// Releases all retained slots, and unmaps the slots that were never used.
     ///
-    /// Returns true if there were any.
+    /// Returns true if there were any slots to release or unmap.
     pub(super) fn trim(&mut self) -> bool {
         let had_any = self.slots.retained_count() > 0;
         self.release_retained(0);
@@ -365,7 +367,7 @@ impl ReservedRange {
 }
 
 impl Drop for ReservedRange {
-    /// Unmaps the range if no slot is used. Otherwise, only releases the memory of retained slots.
+    /// Unmaps the range if no slot is used. Otherwise, only releases the memory of unused slots.
     fn drop(&mut self) {
         self.trim();
         if !self.slots.is_unused() {
@@ -410,9 +412,10 @@ fn reserve_slots(
     Ok((pages::map_aligned(bytes, align, Access::Reserved)?, count))
 }
 
-/// Returns a multiple of `align` in `STARTS`, which differs from process to process.
+/// Returns a multiple of `align` in `STARTS` that differs from process to process.
 ///
-/// The address depends on those of `mapping` and the stack, which the system randomises.
+/// The result depends on the address of `mapping` and on a stack address, which the system
+/// randomises.
 fn random_start(mapping: usize, align: usize) -> usize {
     let on_stack = 0_u8;
     let seed = mapping ^ (&raw const on_stack).addr().rotate_left(20);

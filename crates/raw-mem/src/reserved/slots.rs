@@ -6,11 +6,11 @@
 //! | retained | writable | some | 0 | 1 |
 //! | used | writable | some | 1 | 0 |
 //!
-//! A slot becomes stale when it is retained, because its memory then contains old data. It stays
-//! stale while it is used again, until it becomes free.
+//! A slot becomes stale when it is retained, because its memory then contains old data. If the slot
+//! is used again, it stays stale until it becomes free.
 //!
-//! With huge pages, free slots are writable. A free slot may be stale if it shares a huge page with a
-//! slot in use.
+//! With huge pages, free slots are writable. A free slot can be stale if it shares a huge page with
+//! a slot in use.
 
 #![forbid(unsafe_code)]
 
@@ -33,7 +33,7 @@ pub(super) struct Slots<'a> {
     hint: usize,
     /// This slot and all higher slots are free, and have not been used since they were added.
     top: usize,
-    /// How many slots are retained.
+    /// The number of retained slots.
     retained_count: usize,
 }
 
@@ -51,7 +51,7 @@ impl<'a> Slots<'a> {
         self.len
     }
 
-    /// Returns how many slots can still be added.
+    /// Returns the number of slots that can still be added.
     pub(super) fn addable(&self) -> usize {
         self.max - self.len
     }
@@ -67,9 +67,9 @@ impl<'a> Slots<'a> {
         self.len += count;
     }
 
-    /// Treats the free slots after the last used or retained one as if they had never been used.
+    /// Treats the free slots after the last used or retained slot as if they had never been used.
     ///
-    /// Returns true if there were any.
+    /// Returns true if there were any such slots.
     pub(super) fn forget_free_end(&mut self) -> bool {
         let used = bits::last_run(self.used, self.top).end;
         let retained = bits::last_run(self.retained, self.top).end;
@@ -183,7 +183,8 @@ impl<'a> Slots<'a> {
         bits::set(self.stale, run);
     }
 
-    /// Marks a run of free and retained slots as used. Returns how many of them were retained.
+    /// Marks a run of free and retained slots as used. Returns the number of slots that were
+    /// retained.
     pub(super) fn take(&mut self, run: Range<usize>) -> usize {
         debug_assert!(self.can_take(run.clone()), "a slot is used twice");
         let retained = self.forget_retained(run.clone());
@@ -220,13 +221,13 @@ impl<'a> Slots<'a> {
         self.hint = self.hint.min(run.start);
     }
 
-    /// Marks a run of used slots as free, although their memory keeps its contents.
+    /// Marks a run of used slots as free although their memory may contain old data.
     pub(super) fn release_stale(&mut self, run: Range<usize>) {
         self.release(run.clone());
         self.mark_stale(run);
     }
 
-    /// Notes that the memory of the free slots of `run` is zero.
+    /// Records that the memory of the free slots of `run` is zero.
     pub(super) fn clear_stale(&mut self, run: Range<usize>) {
         debug_assert!(self.are_free(run.clone()), "a slot is in use");
         bits::clear(self.stale, run);
@@ -237,7 +238,7 @@ impl<'a> Slots<'a> {
         bits::count(self.used, run.clone()) + bits::count(self.retained, run) == 0
     }
 
-    /// Returns the first run of stale free slots from slot `from` on.
+    /// Returns the first run of stale free slots at or after slot `from`.
     pub(super) fn left_over(&self, from: usize) -> Option<Range<usize>> {
         let mut at = from;
         loop {
@@ -256,7 +257,7 @@ impl<'a> Slots<'a> {
         }
     }
 
-    /// Returns how many free slots are stale.
+    /// Returns the number of free slots that are stale.
     pub(super) fn left_over_count(&self) -> usize {
         let (mut at, mut count) = (0, 0);
         while let Some(run) = self.left_over(at) {
@@ -266,8 +267,8 @@ impl<'a> Slots<'a> {
         count
     }
 
-    /// Marks the highest run of retained slots below `end` as used, or the last `most` slots of
-    /// that run.
+    /// Finds the highest run of retained slots below `end`. Marks the last `most` slots of this run
+    /// as used, or all of them if there are fewer.
     pub(super) fn take_last_retained(&mut self, end: usize, most: usize) -> Option<Range<usize>> {
         let all = bits::last_run(self.retained, end.min(self.top));
         let run = all.start.max(all.end.saturating_sub(most))..all.end;
@@ -305,7 +306,7 @@ mod tests {
         Used,
     }
 
-    /// The states of slots in an array. The rules are the same, but there are no shortcuts.
+    /// A model of the slots' states in an array. The rules are the same, but without optimisations.
     #[derive(Debug)]
     struct Model([State; LEN]);
 

@@ -46,7 +46,7 @@ pub(super) fn unmap_large(source: &mut Source, mapping: LargeMapping) {
     unsafe { source.unmap_large(mapping.start, mapping.bytes, SIZE) }
 }
 
-/// Maps and unmaps `slots` slots, so that this many slots are retained the next time.
+/// Maps and unmaps `slots` slots once, so that the same number of slots is retained the next time.
 pub(super) fn show_demand(source: &mut Source, slots: usize) {
     let mapping = map_large(source, slots * SLOT);
     unmap_large(source, mapping);
@@ -100,9 +100,9 @@ pub(super) fn addresses(source: &Source) -> core::ops::Range<usize> {
     base..base + range.slots.len() * range.slot_size().bytes()
 }
 
-/// Returns the number of writable bytes in the range, and asserts that it has no hole.
+/// Returns the number of writable bytes in the range. Asserts that the range has no hole.
 pub(super) fn writable_bytes(source: &mut Source) -> usize {
-    // The page after the slots is reserved, too.
+    // The page after the slots is reserved as well.
     let (base, end) = (addresses(source).start, addresses(source).end + 4096);
     let (mut at, mut writable) = (base, 0);
     for (start, stop, permissions) in mappings() {

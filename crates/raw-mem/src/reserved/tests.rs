@@ -193,7 +193,7 @@ fn free_slots_at_the_end_are_given_back_after_the_range_is_published_as_shorter(
     let shorter = before.start..before.start + 2 * SIZE.bytes();
     assert_eq!(published, core::slice::from_ref(&shorter));
     assert_eq!(source.reserved(), shorter);
-    // Another mapping can have the addresses now.
+    // Another mapping can use these addresses now.
     let place = before.start + 3 * SIZE.bytes();
     let other = pages::map(place, 4096, pages::Access::ReadWrite).unwrap();
     assert_eq!(other.addr().get(), place);

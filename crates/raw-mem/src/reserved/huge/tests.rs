@@ -25,7 +25,8 @@ fn fill_arenas(source: &mut Source, count: usize) -> Vec<NonNull<u8>> {
     arenas
 }
 
-/// Returns how many bytes of `addresses` are in memory, and how many of these are in huge pages.
+/// Returns the number of bytes of `addresses` that are in memory, and how many of these are in huge
+/// pages.
 fn in_memory(addresses: Range<usize>) -> (usize, usize) {
     let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
     let (mut is_inside, mut resident, mut huge) = (false, 0, 0);
@@ -46,12 +47,12 @@ fn in_memory(addresses: Range<usize>) -> (usize, usize) {
     (resident, huge)
 }
 
-/// Returns the addresses of the range and of the page behind it.
+/// Returns the addresses of the range and of the page after it.
 fn whole(source: &Source) -> Range<usize> {
     addresses(source).start..addresses(source).end + pages::page_size()
 }
 
-/// Returns true if the system uses huge pages for those who ask for them, and for nobody else.
+/// Returns true if the system uses huge pages for memory with that advice, and for no other memory.
 fn system_takes_advice() -> bool {
     let setting = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
     setting.is_ok_and(|setting| setting.contains("[madvise]"))
@@ -138,12 +139,12 @@ fn without_huge_pages_in_the_system_arenas_consist_of_small_ones() {
     refuse(Plan::EachNth(1));
     let mut source = source();
     source.use_huge_pages(HugePages::Explicit);
-    // The system refuses everything, so there is no range.
+    // The system refuses every call, so there is no range.
     assert!(source.map(SIZE).is_err());
     refuse(Plan::Never);
     let mut source = self::source();
     let _first = map(&mut source);
-    // Neither the advice nor any later one is accepted.
+    // The system refuses this advice and all later ones.
     refuse(Plan::Nth(2));
     source.use_huge_pages(HugePages::Explicit);
     refuse(Plan::EachNth(1));
@@ -164,14 +165,15 @@ fn a_range_that_cannot_be_made_writable_goes_on_without_huge_pages() {
     assert_eq!(writable_bytes(&mut source), SLOT);
 }
 
-/// Forks. Returns true if the child wrote to all pages, and nothing killed it.
+/// Forks a child that writes to all pages. Returns true if the child was not killed, and each
+/// process sees only its own writes.
 fn child_can_write_to(arenas: &[NonNull<u8>]) -> bool {
     // SAFETY: the child only writes to memory that is mapped, and ends.
     let child = unsafe { libc::fork() };
     if child == 0 {
         arenas.iter().for_each(|arena| fill(*arena, SLOT, 8));
         let is_intact = arenas.iter().all(|arena| is_filled(*arena, 0..SLOT, 8));
-        // SAFETY: ends the child without running anything else.
+        // SAFETY: the call ends the child without running anything else.
         unsafe { libc::_exit(if is_intact { 0 } else { 1 }) };
     }
     arenas.iter().for_each(|arena| fill(*arena, SLOT, 9));

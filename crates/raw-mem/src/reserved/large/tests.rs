@@ -33,7 +33,7 @@ fn a_request_beyond_the_range_is_an_error_or_served_elsewhere() {
         assert!(is_expected, "{error}");
     }
     let mapping = map_large(&mut source, SLOT);
-    // SAFETY: the mapping came from this source, and stays as the call fails.
+    // SAFETY: the mapping came from this source, and is unchanged because the call fails.
     assert!(unsafe { resize_or_copy(&mut source, mapping.start, SLOT, 1 << 60, SIZE) }.is_err());
     fill(mapping.start, mapping.bytes, 1);
 }
@@ -100,13 +100,14 @@ fn in_use_and_retained_slots_never_exceed_the_recent_peak() {
     let small = map_large(&mut source, 2 * SLOT);
     unmap_large(&mut source, big);
     assert_eq!(retained(&mut source), 10);
-    // Eleven slots do not fit into the ten retained ones, which now exceed what may be retained.
+    // Eleven slots do not fit into the ten retained ones. The retained slots now exceed the allowed
+    // number.
     let bigger = map_large(&mut source, 11 * SLOT);
     assert_eq!(slot_of(&mut source, bigger.start), 12);
     assert_eq!(retained(&mut source), 0);
     unmap_large(&mut source, small);
     unmap_large(&mut source, bigger);
-    // The thirteenth slot was never given back and requested again.
+    // The thirteenth slot was never returned to the system and then requested again.
     assert_eq!(retained(&mut source), 12);
     assert_eq!(writable_bytes(&mut source), 12 * SLOT);
 }
@@ -133,7 +134,7 @@ fn retained_slots_are_given_back_after_the_decay_time() {
     unmap_large(&mut source, big);
     for left in [10, 10, 10, 1] {
         wait(SECOND * 2 / 3);
-        // One slot was in use a moment ago, so one is still retained.
+        // One slot was in use recently, so one slot is still retained.
         let small = map_large(&mut source, SLOT);
         unmap_large(&mut source, small);
         assert_eq!(retained(&mut source), left);
@@ -212,7 +213,7 @@ fn a_mapping_that_the_system_keeps_in_parts_moves_with_its_contents() {
     fill(mapping.start, mapping.bytes, 7);
     for slots in 3..12 {
         let _behind = loop {
-            // The arena takes the slot into which the mapping would grow.
+            // The arena takes the slot that the mapping needs in order to grow.
             let arena = map(&mut source);
             if arena > mapping.start {
                 break arena;
@@ -237,7 +238,8 @@ fn moving_a_large_mapping_does_not_copy_it() {
     refuse(Plan::Never);
     let grown = resize(&mut source, mapping, 600 * SLOT);
     assert!(is_filled(grown.start, 0..mapping.bytes, 7));
-    // The calls: add slots, make the new run writable, test and move the pages, hide the old run.
+    // The five calls add slots, make the new run writable, test whether the old run is one mapping,
+    // move its pages, and withdraw it.
     assert_eq!(calls(), 5);
 }
 
@@ -302,7 +304,7 @@ fn plans() -> impl Strategy<Value = Plan> {
     prop_oneof![Just(Plan::Never), nth, (1..9_usize).prop_map(Plan::EachNth)]
 }
 
-/// Live mappings, and for each the byte that fills it.
+/// Live mappings, each with the byte that fills it.
 type Live = Vec<(LargeMapping, u8)>;
 
 fn assert_zero_if_promised(mapping: LargeMapping, from: usize) {
@@ -332,7 +334,7 @@ fn live_through(plan: Plan, steps: &[Step]) {
             Step::Resize(nth, bytes) if !live.is_empty() => {
                 let nth = nth % live.len();
                 let (old, byte) = live[nth];
-                // SAFETY: the mapping is live. If the call fails, it stays as it is.
+                // SAFETY: the mapping is live. If the call fails, the mapping is unchanged.
                 let new = unsafe { resize_or_copy(&mut source, old.start, old.bytes, bytes, SIZE) };
                 let Ok(new) = new else { continue };
                 assert!(new.bytes >= bytes);

@@ -76,7 +76,7 @@ fn arenas_beyond_the_first_slots_lie_in_the_range() {
     for (nth, arena) in arenas.iter().enumerate() {
         assert_eq!(slot_of(&mut source, *arena), nth);
     }
-    // 256 slots, and then 384, 576, 864 and 1296.
+    // The range has 256 slots at first, and then 384, 576, 864 and 1296.
     assert_eq!(addresses(&source).len(), 1296 * SLOT);
     arenas.into_iter().for_each(|arena| unmap(&mut source, arena));
 }
@@ -174,7 +174,7 @@ fn in_a_limited_address_space_nearly_all_of_the_rest_can_be_used() {
 
 #[test]
 fn if_the_system_refuses_the_reservation_it_is_not_tried_again() {
-    // The bitmaps, or the slots and then the smallest number of slots.
+    // The first plan refuses only the mapping for the bitmaps. The second plan refuses every call.
     for plan in [Plan::Nth(1), Plan::EachNth(1)] {
         let mut source = source();
         refuse(plan);
