@@ -7,9 +7,10 @@
 //!               └─ list of free pools, latest first ─┘
 //! ```
 //!
-//! A carved pool is taken before an uncarved one, so that the heap touches new memory late.
+//! A carved pool is taken before an uncarved one, so the heap does not touch new memory before it
+//! must.
 //!
-//! With [`RetainRule::EachClass`], [`Units`] describe the free units instead of a list. A pool can
+//! With [`RetainRule::EachClass`], [`Units`] records the free units instead of a list. A pool can
 //! then consist of several adjacent units:
 //!
 //! ```text
@@ -69,12 +70,13 @@ pub(crate) struct Arena {
     purged: Pages,
     /// How many purged pages were used again since the last call of [`Arena::take_reused`].
     reused: u32,
-    /// The neighbours in the list of usable arenas. `next` also links the unused records.
+    /// The neighbours in the list of usable arenas. In an unused record, `next` links to the next
+    /// unused one.
     pub(crate) next: Option<ArenaIndex>,
     pub(crate) prev: Option<ArenaIndex>,
 }
 
-/// The heap that the pools of an arena come from, as far as their headers show it.
+/// The heap that a pool comes from, as far as the pool's header shows it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin {
     pub(crate) tag: HeapTag,
@@ -96,14 +98,14 @@ impl Arena {
         prev: None,
     };
 
-    /// Makes this record describe the arena at `base`, in which no pool is carved.
+    /// Makes this record describe the arena at `base`, which must not contain a carved pool.
     ///
     /// # Safety
     ///
     /// - `base` must be aligned to `arena_size`.
     /// - `base` must be valid for reads and writes of `arena_size` bytes.
     /// - Nothing else may use these bytes until [`clear`](Self::clear) is called.
-    /// - They must be zero if `contents` is [`Contents::Zero`].
+    /// - If `contents` is [`Contents::Zero`], these bytes must be zero.
     pub(crate) unsafe fn set<G: Geometry>(
         &mut self,
         base: NonNull<u8>,
@@ -190,8 +192,8 @@ impl Arena {
 
     /// Takes the units of a pool for `class`.
     ///
-    /// For a pool of one unit, prefers a unit that served `class` before, because the processor's
-    /// cache may still contain the blocks of that unit.
+    /// If the pool has one unit, prefers a unit that has served `class` before, because the
+    /// processor's cache may still contain its blocks.
     fn take_run<G: Geometry>(
         &mut self,
         index: ArenaIndex,
@@ -219,7 +221,7 @@ impl Arena {
         Some(pool)
     }
 
-    /// Returns the pool at `unit`, which is carved if it was not carved before.
+    /// Returns the pool at `unit`. Carves the pool if no pool was carved there before.
     fn unit<G: Geometry>(
         &mut self,
         unit: usize,
@@ -235,7 +237,8 @@ impl Arena {
         pool
     }
 
-    /// Returns true if the free unit has no memory: it was never used, or was purged.
+    /// Returns true if the free unit is not backed by memory, because it was never used or was
+    /// purged.
     #[cfg(feature = "serde")]
     pub(crate) fn is_clean<G: Geometry>(&self, unit: usize) -> bool {
         match G::RULES.retain {
@@ -306,7 +309,7 @@ impl Arena {
         Some(unsafe { PoolPtr::carved_at::<G>(base.add(unit * G::SIZES.pool_size)) })
     }
 
-    /// Returns the free units that the record can count without reading the headers.
+    /// Returns the numbers of free units that the record knows without reading the headers.
     pub(crate) fn known_free<G: Geometry>(&self) -> FreeUnits {
         match G::RULES.retain {
             RetainRule::Unobservable => {
@@ -341,9 +344,9 @@ impl Arena {
 }
 
 impl Run {
-    /// Returns the units whose headers link to the first one.
+    /// Returns the inner units, whose headers link to the first unit.
     ///
-    /// A span has none, because its block begins in the first unit.
+    /// A span has no inner units, because its block begins in the first unit.
     fn inner_units_of<G: Geometry>(self, class: SizeClass<G>) -> core::ops::Range<usize> {
         if class.is_span() { 0..0 } else { self.first + 1..self.first + self.units }
     }
@@ -385,7 +388,8 @@ mod tests {
         SIZES.map(|size| (0..count(size)).map(|_| blocks(size)).collect()).to_vec()
     }
 
-    /// Refills a heap. For each size, counts the blocks that are in the same pools, and all.
+    /// Refills a heap. For each size, returns the number of blocks that are in the same pools as
+    /// before, and the number of all blocks.
     fn refill<G: Geometry>() -> Vec<(usize, usize)> {
         let mut heap = Heap::<_, _, G>::with_geometry(MmapArenas::new(), Malloc);
         let before = fill(&mut heap, 3);

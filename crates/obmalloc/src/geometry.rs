@@ -35,9 +35,9 @@ pub struct Sizes {
     pub small_threshold: usize,
     /// The largest request that an arena can serve. CPython serves only small requests from arenas.
     ///
-    /// Between two successive powers of two, there are eight size classes, up to a block size of
-    /// half a unit. A pool of such blocks consists of one or more adjacent units. A larger block
-    /// fills a whole number of units.
+    /// Up to a block size of half a unit, there are eight size classes between two successive
+    /// powers of two. A pool of such blocks consists of one or more adjacent units. Each larger
+    /// block fills a whole number of units.
     pub arena_threshold: usize,
     /// The size and alignment of a unit, which is a pool of small blocks. CPython: `POOL_SIZE`.
     pub pool_size: usize,
@@ -86,7 +86,7 @@ impl Sizes {
 
     /// Returns the number of classes between the small threshold and `last` bytes.
     const fn steps_to(self, last: usize) -> usize {
-        // Between two powers of two, the bits after the highest one count the classes.
+        // Between two powers of two, the bits after the highest set bit number the classes.
         let shift = last.ilog2() - STEP_BITS;
         let doublings = (last.ilog2() - self.small_threshold.ilog2()) as usize;
         (doublings << STEP_BITS) + ((last >> shift) & ((1 << STEP_BITS) - 1))
@@ -157,7 +157,8 @@ pub enum ReallocRule {
     WithinClass,
 }
 
-/// Which empty pools a size class *retains* for its next request. All others return to their arena.
+/// Which empty pools a size class *retains* for its next request. All other empty pools return to
+/// their arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetainRule {
     /// The heap retains at most one pool, and only if it still returns the same addresses as
@@ -165,8 +166,8 @@ pub enum RetainRule {
     Unobservable,
     /// Each class may retain one pool until another class needs it or its arena could be unmapped.
     ///
-    /// A class whose pools have one block may retain several pools. These may keep arenas mapped if
-    /// [the source](raw_mem::ArenaSource::retain) allows it.
+    /// A class whose pools have only one block may retain several pools. These pools may keep
+    /// arenas mapped if [the source](raw_mem::ArenaSource::retain) allows it.
     ///
     /// A class that needs another pool prefers a free pool that it used before.
     ///
@@ -192,7 +193,7 @@ pub enum HeaderRule {
     InArena,
 }
 
-/// The sizes and rules of a heap. Contradictory sizes do not compile:
+/// The sizes and rules of a heap. If the sizes contradict each other, the program does not compile:
 ///
 /// ```compile_fail
 /// # use obmalloc::{Geometry, Heap, Sizes};

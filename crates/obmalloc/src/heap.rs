@@ -52,7 +52,8 @@ use crate::{
 /// A block that a slow path has found.
 pub(crate) struct Found {
     pub(crate) block: BlockPtr,
-    /// The pool, if no block has used this memory since the pool became used.
+    /// The pool that the block was carved from. `None` if the memory has been used since the pool
+    /// became used.
     pub(crate) carved_from: Option<PoolPtr>,
 }
 
@@ -82,13 +83,13 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     pub(crate) used: UsedPools,
     pub(crate) arenas: ArenaTable,
     pub(crate) empty: EmptyPools,
-    /// How many arenas the source allows retained spans to occupy.
+    /// The number of arenas that the source allows retained spans to occupy.
     pub(crate) arenas_of_spans: usize,
     large: Large,
     pub(crate) source: S,
     lower: A,
     tag: HeapTag,
-    /// Where the blocks begin in pools that will be carved.
+    /// The place where blocks begin in pools that are carved from now on.
     blocks: BlockStart,
     refused: usize,
     purging: Purging,
@@ -136,7 +137,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// From now on, carves pools whose blocks begin where CPython's do.
+    /// Carves all future pools so that their blocks begin at the same offset as in CPython.
     ///
     /// See [`BlockStart::AsInCPython`]. This cannot be undone.
     pub fn begin_blocks_as_in_cpython(&mut self) {
@@ -153,10 +154,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Allocates a block of `class` from the free list of the class's first pool, if that list has
-    /// one.
+    /// Allocates a block of `class` from the free list of the class's first pool.
     ///
-    /// If this returns `None`, [`alloc`](Self::alloc) may still find a block.
+    /// If that list is empty, this returns `None`, but [`alloc`](Self::alloc) may still find a
+    /// block.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_listed(&self, class: SizeClass<G>) -> Option<BlockPtr> {
@@ -167,8 +168,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates a block of `class` whose first `bytes` bytes are zero.
     ///
-    /// `bytes` must not exceed the size of the block. Memory that the heap already knows to be zero
-    /// is not written to.
+    /// `bytes` must not exceed the size of the block. If the heap already knows that the memory is
+    /// zero, it does not write to the memory.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_zeroed(&mut self, class: SizeClass<G>, bytes: usize) -> Option<BlockPtr> {
@@ -183,9 +184,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates a block of `class` that begins at a multiple of `align` bytes. O(arenas).
     ///
-    /// `align` must be a power of two of at most half the size of an arena. The call is as cheap as
-    /// [`alloc`](Self::alloc) if the size of the class is a multiple of `align`, and `align` is at
-    /// most the size of a unit.
+    /// `align` must be a power of two of at most half the size of an arena. If the size of the
+    /// class is a multiple of `align`, and `align` is at most the size of a unit, the call is as
+    /// cheap as [`alloc`](Self::alloc).
     ///
     /// Returns `None` if no arena can be mapped, if the class is small, or if the heap has
     /// [`BlockStart::AsInCPython`].
@@ -220,7 +221,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Frees `block`, which must not be used again. Faster than [`free`](Self::free).
+    /// Frees `block`, which must not be used again. This is faster than [`free`](Self::free).
     ///
     /// # Safety
     ///
@@ -280,9 +281,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// Unmaps all arenas without a block in use, including those that the arena source retains. In
     /// our own geometry, also purges all pages without a block in use. This takes O(pools + free
-    /// blocks), and a system call for each range of pages.
+    /// blocks), and one system call for each range of pages.
     ///
-    /// Returns the number of bytes that were given back. Some of them may never have been in
+    /// Returns the number of bytes returned to the system. It can include pages that were never in
     /// memory.
     pub fn trim(&mut self) -> usize {
         let before = self.arenas.counts().current;
@@ -291,7 +292,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         unmapped * G::SIZES.arena_size + self.purge_free_pages() + self.source.trim()
     }
 
-    /// Returns how many arenas the heap retains because the source allows it.
+    /// Returns the number of arenas that the heap retains because the source allows it.
     ///
     /// The number includes the arenas that the retained spans would fill.
     pub fn retained_arenas(&self) -> usize {
@@ -304,7 +305,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         &self.source
     }
 
-    /// Returns how many requests have failed because no arena could be mapped.
+    /// Returns the number of requests that have failed because no arena could be mapped.
     pub fn refused(&self) -> usize {
         self.refused
     }
@@ -398,8 +399,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Finds a full pool of `class` with a free block, and makes it used. O(pools).
     ///
-    /// If there is no memory for a new pool, the few free blocks of full pools serve the next
-    /// requests.
+    /// This function is used if there is no memory for a new pool. The few free blocks of full
+    /// pools then serve the next requests.
     #[cold]
     fn full_pool_with_room(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         if class.frees_until_used() == 1 || align > 1 {
@@ -417,7 +418,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(pool)
     }
 
-    /// Takes a pool from the fullest arena that has one. If that arena was retained, tells the
+    /// Takes a pool from the fullest arena that has one. If that arena was retained, notifies the
     /// source.
     fn take_free_pool(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         let retained = self.arenas.retained();
@@ -446,8 +447,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         true
     }
 
-    /// Handles a free that changed the state of `pool`. If the pool was full, it becomes used
-    /// again. If the pool is now empty, it is retained or freed.
+    /// Handles a free that changed the state of `pool`. If `pool` was full, it becomes used again.
+    /// If it is now empty, it is retained or freed.
     #[cold]
     #[inline(never)]
     fn pool_event(&mut self, pool: PoolPtr) {
@@ -460,7 +461,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.visit();
     }
 
-    /// Handles such a free for a pool of several blocks.
+    /// Does what [`pool_event`](Self::pool_event) does, for a pool of several blocks.
     fn shared_pool_event(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         self.end_retentions_for(class);
         if pool.header().state() == State::Full {
@@ -485,14 +486,15 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             return;
         }
         if !may_retain {
-            // All pools of the arena may be free, except for those that other classes retain.
+            // The arena may now have no pool in use except those that other classes retain.
             self.end_retentions();
         }
         self.used.remove(class, pool);
         self.free_pool(pool);
     }
 
-    /// Ends the retention of every pool that must not stay retained when `class` takes a slow path.
+    /// Ends the retention of every pool that must not remain retained when `class` takes a slow
+    /// path.
     #[inline]
     fn end_retentions_for(&mut self, class: SizeClass<G>) {
         while let Some(pool) = self.empty.end_for(class, &mut self.used, &mut self.arenas) {
@@ -512,7 +514,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Returns `pool` to its arena. The pool must be empty and in no list.
     ///
-    /// An arena is unmapped if neither the geometry nor the source lets the heap retain it.
+    /// If the whole arena is then free, and neither the geometry nor the source lets the heap
+    /// retain it, the arena is unmapped.
     pub(crate) fn free_pool(&mut self, pool: PoolPtr) {
         self.purging.note_loosened(pool.header().class::<G>().map_or(1, SizeClass::units));
         pool.header().become_free::<G>();
@@ -526,8 +529,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
                     source.retain(had, had + 1)
                 }
             };
-            // If the source now allows less than before, the arenas lose their share before the
-            // spans do.
+            // If the source now allows fewer arenas than before, the heap gives up free arenas
+            // before retained spans.
             *of_spans = granted.min(*of_spans);
             may_retain = granted - *of_spans;
             may_retain > retained

@@ -1,4 +1,4 @@
-//! Blocks that are too large for an arena. Each of them has a mapping of its own.
+//! Blocks that are too large for an arena. Each of them has its own mapping.
 //!
 //! ```text
 //!   mapping, aligned like an arena       header + arena_size
@@ -8,8 +8,8 @@
 //!   ├─────────── offset ───────┤ a page, or the alignment of the block
 //! ```
 //!
-//! The tag has the same offset as in an arena. A thread can therefore free a block without knowing
-//! its size: it reads the tag as for any other block, and finds [`HeapTag::LARGE`].
+//! The tag has the same offset as in an arena, so a thread can free a block without knowing its
+//! size. The thread reads the tag as for any other block, and finds [`HeapTag::LARGE`].
 //!
 //! A header is aligned to `arena_size`, and the block begins at most `arena_size` bytes after it.
 //! We therefore find the header by masking the address of the byte before the block.
@@ -43,16 +43,17 @@ struct Header {
     /// and size.
     mapping: NonNull<u8>,
     bytes: usize,
-    /// The number of the mapping's rounded size, or a larger number if heaps must not retain the
-    /// mapping.
+    /// The index of the list for mappings of this size. If heaps must not retain the mapping, the
+    /// index is out of bounds.
     list: usize,
     next: Option<LargeBlock>,
     prev: Option<LargeBlock>,
 }
 
-/// A block with a mapping of its own. Header and block have at least `arena_size` bytes.
+/// A block that has its own mapping. The header and the block together have at least `arena_size`
+/// bytes.
 ///
-/// The value is a plain pointer, so its user must know that the block is in use.
+/// The value is a plain pointer, so its user must ensure that the block is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LargeBlock(
     /// # Invariant
@@ -118,7 +119,7 @@ impl LargeBlock {
     /// `start` must be the start of a block that [`map`](Self::map) has returned.
     #[inline]
     pub const unsafe fn from_start(start: NonNull<u8>) -> Self {
-        // INVARIANT: the caller promises it.
+        // INVARIANT: `map` has returned the block (contract of `from_start`).
         Self(start)
     }
 
@@ -128,7 +129,7 @@ impl LargeBlock {
         self.0
     }
 
-    /// Returns the place of the block's header.
+    /// Returns the address of the block's header.
     fn header<G: Geometry>(self) -> NonNull<Header> {
         let before = self.0.addr().get() - 1;
         let offset = before % Shape::<G>::ARENA.bytes() + 1;
@@ -201,7 +202,8 @@ impl LargeBlock {
     }
 }
 
-/// Returns the number of the rounded size `bytes`, or [`usize::MAX`] if the size is not rounded.
+/// Returns the index of the list for the rounded size `bytes`, or [`usize::MAX`] if the size is not
+/// rounded.
 ///
 /// Also returns [`usize::MAX`] for a block that does not begin [`OFFSET`] bytes after its header.
 fn list_of(bytes: usize, offset: usize) -> usize {
@@ -257,7 +259,7 @@ impl LargeBlocks {
         let header = unsafe { &mut *block.header::<G>().as_ptr() };
         (header.next, header.prev) = (self.first, None);
         if let Some(first) = self.first {
-            // SAFETY: the block is in use (invariant), and is another one.
+            // SAFETY: the block is in use (invariant), and is not the block that is being inserted.
             unsafe { &mut *first.header::<G>().as_ptr() }.prev = Some(block);
         }
         // INVARIANT: the block is in use, and leads to the others.
@@ -276,7 +278,7 @@ impl LargeBlocks {
         // SAFETY: the block is in the list (contract), so it is in use (invariant).
         let Header { next, prev, .. } = unsafe { block.header::<G>().read() };
         if let Some(next) = next {
-            // SAFETY: the block is in use (invariant), and is another one.
+            // SAFETY: the block is in use (invariant), and is not the block that is being removed.
             unsafe { &mut *next.header::<G>().as_ptr() }.prev = prev;
         }
         match prev {

@@ -22,7 +22,7 @@
 //! use obmalloc::{Heap, SizeClass};
 //! use raw_mem::{Bump, FixedRegion};
 //!
-//! // Arenas of 1 MiB are aligned to their size, so 2 MiB always contain one.
+//! // Arenas of 1 MiB are aligned to their size, so a buffer of 2 MiB always contains one.
 //! let mut arenas = vec![MaybeUninit::uninit(); 2 << 20];
 //! let mut records = [MaybeUninit::uninit(); 4096];
 //! let mut heap = Heap::new(FixedRegion::new(&mut arenas), Bump::new(&mut records));
@@ -102,8 +102,9 @@
 //!
 //! - A pool that has run out of blocks stays first in its size class's list until another pool
 //!   takes its place.
-//! - Carving cuts a whole page into blocks, where CPython cuts a single block.
-//! - A size class keeps an emptied pool if its next request for a pool would take that pool anyway.
+//! - Carving cuts a whole page into blocks, whereas CPython cuts one block at a time.
+//! - A size class retains an emptied pool if its next request for a pool would take that pool
+//!   anyway.
 
 #![no_std]
 

@@ -27,9 +27,9 @@
 //!
 //! Freeing a block can change the state of a pool in two ways: a used pool becomes empty, or a full
 //! pool becomes used again. In CPython, a full pool becomes used again after the first free. In our
-//! own geometry, it takes several frees.
+//! own geometry, several frees are necessary.
 //!
-//! The same counter reaches 0 in both cases, so `free` needs only one test.
+//! In both cases, the same counter reaches 0, so `free` needs only one test.
 
 use core::{cell::Cell, cmp, mem::offset_of, ptr::NonNull};
 
@@ -59,7 +59,7 @@ const _: () = assert!(HEADER_SIZE + size_of::<HeapTag>() == POOL_OVERHEAD);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum State {
-    /// The header was never written, so everything else in it is meaningless.
+    /// The header was never written, so none of its other fields is meaningful.
     Uncarved,
     /// No block is in use. The arena counts the pool's units as free.
     Free,
@@ -85,7 +85,7 @@ impl State {
 
 const NO_CLASS: u8 = u8::MAX;
 
-/// The class in the header of a unit that is not the first one of its pool.
+/// The value of `class` in the header of a unit that is not the first one of its pool.
 const INNER_UNIT: u8 = u8::MAX - 1;
 
 const _: () = assert!(MAX_CLASSES <= INNER_UNIT as usize);
@@ -93,7 +93,8 @@ const _: () = assert!(MAX_CLASSES <= INNER_UNIT as usize);
 /// The bit of `next_offset` that is set if the pool has uncarved pages. Offsets never reach it.
 const HAS_UNCARVED_PAGES: u32 = 1 << 31;
 
-/// The header of a pool. Every field that changes is a cell, because all references are shared.
+/// The header of a pool. Every field that changes is a cell, because all references to headers are
+/// shared.
 ///
 /// Only the owner of the heap writes to a header. Other threads may count the blocks in use at any
 /// time, so the fields that they read have types from the module [`watched`].
@@ -101,7 +102,7 @@ const HAS_UNCARVED_PAGES: u32 = 1 << 31;
 #[repr(C)]
 pub(crate) struct PoolHeader {
     free: FreeList,
-    /// How many more frees change the pool's state.
+    /// The number of frees after which the pool's state changes.
     ///
     /// | state | value |
     /// | --- | --- |
@@ -113,9 +114,10 @@ pub(crate) struct PoolHeader {
     state: Byte,
     /// The offset of the first block if the pool has small blocks, in bytes.
     first: u16,
-    /// The neighbours in the class's list. In a free pool, `next` is the arena's next free pool.
+    /// The neighbours in the class's list. In a free pool, `next` links to the arena's next free
+    /// pool.
     ///
-    /// In a unit that is not the first one of its pool, `next` points to the pool.
+    /// In a unit that is not the first one of its pool, `next` points to the pool's header.
     pub(crate) next: Cell<Option<PoolPtr>>,
     pub(crate) prev: Cell<Option<PoolPtr>>,
     arena: ArenaIndex,
@@ -181,7 +183,8 @@ impl PoolHeader {
         self.free.take_only()
     }
 
-    /// Frees `block`. Returns true if the pool became empty or was full, so its state must change.
+    /// Frees `block`. Returns true if the pool's state must change, because the pool became empty
+    /// or was full.
     #[inline]
     #[must_use]
     pub(crate) fn put(&self, block: BlockPtr) -> bool {
@@ -238,7 +241,7 @@ impl PoolHeader {
         self.next_offset.get() & HAS_UNCARVED_PAGES != 0
     }
 
-    /// Records whether the arena's record has uncarved pages of this pool.
+    /// Records whether the arena's record contains uncarved pages of this pool.
     pub(crate) fn note_uncarved_pages(&self, has_any: bool) {
         let flag = if has_any { HAS_UNCARVED_PAGES } else { 0 };
         self.next_offset.set(self.next_offset() as u32 | flag);
@@ -296,10 +299,11 @@ impl PoolHeader {
         in_use == 0
     }
 
-    /// Makes an empty pool free. [`RetainRule::Unobservable`] keeps its free list, as in CPython.
+    /// Makes an empty pool free. [`RetainRule::Unobservable`] preserves its free list, as in
+    /// CPython.
     ///
-    /// [`RetainRule::EachClass`] clears the free list, so that later blocks are adjacent. This
-    /// saves Python 8 % of the time to walk a tree.
+    /// [`RetainRule::EachClass`] clears the free list, so that blocks allocated later are adjacent.
+    /// In Python, this makes walking a tree 8 % faster.
     pub(crate) fn become_free<G: Geometry>(&self) {
         self.state.set(State::Free as u8);
         if G::RULES.retain == RetainRule::EachClass {
@@ -307,7 +311,8 @@ impl PoolHeader {
         }
     }
 
-    /// Makes a free pool used. All memory becomes uncarved unless the pool had `class` before.
+    /// Makes a free pool used. If `class` is not its previous class, all of its memory becomes
+    /// uncarved.
     pub(crate) fn become_used<G: Geometry>(&self, class: SizeClass<G>) {
         debug_assert_eq!(self.state(), State::Free);
         debug_assert_eq!(self.until_event.get(), 0);
@@ -330,7 +335,7 @@ impl PoolHeader {
         self.next.set(None);
     }
 
-    /// Returns how many units this header describes, counted from its own.
+    /// Returns the number of units that this header describes, including its own unit.
     pub(crate) fn units_in_use<G: Geometry>(&self) -> usize {
         let class = self.class::<G>().filter(|_| self.state() != State::Free);
         class.map_or(1, SizeClass::units)
@@ -351,7 +356,7 @@ impl PoolHeader {
 /// Returns the number of blocks in use in a pool whose [count](PoolHeader::until_event) is `count`.
 ///
 /// Another thread may call this function with a state and a count that it has read at different
-/// moments. The result is then wrong, but never below 0.
+/// moments. The result is then wrong, but not negative.
 fn in_use_of<G: Geometry>(
     state: State,
     class: SizeClass<G>,
@@ -394,14 +399,15 @@ fn in_a_register(mut pool: *mut PoolHeader) -> *mut PoolHeader {
     pool
 }
 
-/// Returns `pool` unchanged. The effect of a register has not been measured on this target.
+/// Returns `pool` unchanged. We have not measured on this target whether a register would be
+/// faster.
 #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
 #[inline(always)]
 fn in_a_register(pool: *mut PoolHeader) -> *mut PoolHeader {
     pool
 }
 
-/// What another thread has read of a pool that has blocks.
+/// The figures that another thread has read from the header of a pool with blocks.
 pub(crate) struct Watched<G> {
     pub(crate) class: SizeClass<G>,
     /// The number of blocks in use. It never exceeds the capacity of the pool.
@@ -435,7 +441,7 @@ fn tag_place<G: Geometry>(start: NonNull<u8>) -> *mut HeapTag {
     }
 }
 
-/// The header of a pool without blocks, so that the fast path need not test for a missing pool.
+/// The header of a pool without blocks. With it, the fast path need not test for a missing pool.
 struct NoPool(PoolHeader);
 
 // SAFETY: the free list is empty and gets no block, so nothing ever writes to the header.
@@ -444,7 +450,7 @@ unsafe impl Sync for NoPool {}
 static NO_POOL: NoPool = NoPool(PoolHeader::new(ArenaIndex::NONE, 0));
 
 impl PoolPtr {
-    /// The pool of a class that has no used pool.
+    /// The pool that stands for the first pool of a class without used pools.
     // SAFETY: the address of a static is not null.
     pub(crate) const NONE: Self =
         Self(unsafe { NonNull::new_unchecked((&raw const NO_POOL.0).cast_mut()) });
@@ -501,8 +507,8 @@ impl PoolPtr {
         pool
     }
 
-    /// Reads the state of the pool that begins at `unit` of the arena at `base`. Another thread may
-    /// be using the pool. Returns `None` if no pool begins there.
+    /// Reads the state of the pool that begins at `unit` of the arena at `base`. Returns `None` if
+    /// no pool begins there. The owner may be using the pool at the same time.
     ///
     /// # Safety
     ///
@@ -573,7 +579,7 @@ impl PoolPtr {
         pool.map_or(unit, |pool| pool.0.as_ptr())
     }
 
-    /// Returns the unit that contains `start`. The header must be written before it is read.
+    /// Returns the unit that contains `start`. The unit's header must be written before it is read.
     #[inline]
     fn containing<G: Geometry>(start: NonNull<u8>) -> Self {
         let header = Self::header_at::<G>(start);
@@ -639,10 +645,10 @@ impl PoolPtr {
 
     /// Carves a block, or returns `None` if no memory is left. The free list must be empty.
     ///
-    /// The other blocks that begin on the page where the carved block ends are added to the free
-    /// list.
+    /// The page on which the carved block ends may contain the starts of more blocks. These blocks
+    /// are added to the free list.
     ///
-    /// The arena's record must have no uncarved pages of this pool.
+    /// The arena's record must not contain uncarved pages of this pool.
     pub(crate) fn carve_block<G: Geometry>(self) -> Option<BlockPtr> {
         let header = self.header();
         let class = header.class::<G>()?;
@@ -667,7 +673,7 @@ impl PoolPtr {
     /// Fills the empty free list with uncarved blocks before `next_offset`.
     ///
     /// The blocks are adjacent. The first one begins at `offset`, and the last one at most `span`
-    /// bytes after it. The caller must record that they are carved.
+    /// bytes after it. The caller must record that these blocks are carved.
     pub(crate) fn list_blocks<G: Geometry>(self, offset: usize, span: usize) {
         let header = self.header();
         debug_assert!(header.free.is_empty());
@@ -698,7 +704,7 @@ impl<G: Geometry> SizeClass<G> {
         unsafe { Self::of_header(PoolPtr::header_of_block::<G>(start)) }
     }
 
-    /// Returns the size class of the small block at `start`. Faster than [`at`](Self::at).
+    /// Returns the size class of the small block at `start`. This is faster than [`at`](Self::at).
     ///
     /// # Safety
     ///

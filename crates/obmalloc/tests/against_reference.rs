@@ -1,4 +1,4 @@
-//! Compares the place of every block, and the statistics, with a simple model of CPython's heap.
+//! Compares the position of every block, and the statistics, with a simple model of CPython's heap.
 
 #[macro_use]
 mod common;
@@ -15,7 +15,8 @@ use testkit::{
     workload,
 };
 
-/// Plays `ops` into both heaps and compares them. `plan` says which requests for arenas fail.
+/// Performs `ops` on both heaps and compares them. `plan` determines which requests for arenas
+/// fail.
 fn take_the_same_shape<G: Geometry>(ops: &[Op], plan: Plan, strides: usize) {
     let mut rig = Rig::<G>::new();
     let mut reference = Driver::new(Reference::new(rules::<G>(), Faults::new(plan)));

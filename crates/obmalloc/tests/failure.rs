@@ -1,4 +1,4 @@
-//! No live block may be lost when the source of arenas or the layer below runs out of memory.
+//! When the arena source or the layer below runs out of memory, no live block may be lost.
 
 #[macro_use]
 mod common;
@@ -14,7 +14,7 @@ use testkit::{
     workload::{Order, Phase, Script, Sizes},
 };
 
-/// Returns operations on so many arenas that small geometries need more records.
+/// Returns operations that use so many arenas that the heaps of small geometries need more records.
 fn workload<G: Geometry>() -> Vec<Op> {
     let arenas = if G::SIZES.arena_size < 4096 { 20 } else { 3 };
     let blocks = arenas * G::SIZES.arena_size / G::SIZES.small_threshold;

@@ -1,4 +1,5 @@
-//! Zeroed blocks in arenas whose contents are known to be zero are not written to.
+//! If the contents of an arena are known to be zero, allocating a zeroed block in it writes
+//! nothing.
 #![cfg(target_os = "linux")]
 
 use std::{fs::File, os::unix::fs::FileExt, ptr::NonNull, slice};
@@ -9,7 +10,7 @@ use raw_mem::{ArenaSource, Malloc, MmapArenas, ReservedArenas, RetainingArenas};
 const PAGE: usize = 4096;
 const SIZE: usize = 256 << 10;
 
-/// Returns how many pages that lie in the `len` bytes at `start` are in memory.
+/// Returns the number of whole pages in the `len` bytes at `start` that are in memory.
 fn touched_pages(start: NonNull<u8>, len: usize) -> usize {
     let pagemap = File::open("/proc/self/pagemap").unwrap();
     let address = start.addr().get();

@@ -94,7 +94,7 @@ fn freeing_all_blocks_in_any_order_unmaps_every_arena<G: Geometry>() {
 
 fn a_retained_arena_is_reused<G: Geometry>() {
     let mut rig = Rig::<G>::new();
-    // The class changes each time, so the pool goes back to its arena.
+    // The class changes each time, so the pool returns to its arena.
     for (round, size) in [1, G::SIZES.small_threshold].into_iter().cycle().take(10).enumerate() {
         rig.step(Op::Malloc { slot: 0, size });
         rig.step(Op::Free { slot: 0 });

@@ -1,4 +1,4 @@
-//! Free memory inside arenas in use is returned to the system, and no block is affected.
+//! Free memory inside arenas in use is returned to the system. No block in use is affected.
 
 use std::{cell::Cell, collections::BTreeMap, slice, time::Duration};
 
@@ -27,7 +27,7 @@ struct Rig {
     count: u8,
 }
 
-/// A block that is filled with its own byte.
+/// A block that is filled with a byte of its own.
 struct Live {
     block: BlockPtr,
     size: usize,
@@ -144,7 +144,7 @@ impl Rig {
             }
             Step::Wait { milliseconds } => {
                 NOW.set(NOW.get() + Duration::from_millis(milliseconds));
-                // These blocks let the heap take enough slow paths to look at its clock.
+                // These blocks make the heap take enough slow paths to check its clock.
                 let class = SizeClass::of(9000).unwrap();
                 for _ in 0..10 {
                     let blocks: Vec<_> = (0..8).map(|_| self.heap.alloc(class).unwrap()).collect();
@@ -214,7 +214,7 @@ fn they_are_intact_if_purges_fail() {
     }
 }
 
-/// Pages in memory, as the system counts them.
+/// Tests that count pages in memory, as the system reports them.
 #[cfg(target_os = "linux")]
 mod resident {
     use std::{fs::File, os::unix::fs::FileExt};
@@ -225,7 +225,7 @@ mod resident {
 
     const BLOCKS: usize = 200_000;
 
-    /// Returns how many of the pages of each arena that contains one of `blocks` are in memory.
+    /// Returns the number of pages in memory in the arenas that contain `blocks`.
     fn resident_pages(blocks: &BTreeMap<usize, Live>) -> usize {
         let pagemap = File::open("/proc/self/pagemap").unwrap();
         let arena = Native::SIZES.arena_size;
@@ -252,7 +252,8 @@ mod resident {
         pages.len()
     }
 
-    /// Returns a heap that had 12 MiB of blocks of `size` bytes, and has thinned them.
+    /// Returns a heap with 12 MiB of blocks of `size` bytes, of which only one in `keep_one_in` is
+    /// still live.
     fn with_survivors(keep_one_in: usize, size: usize) -> Rig {
         let mut rig = Rig::delayed();
         (0..BLOCKS * 64 / size).for_each(|_| rig.alloc(size, false));
@@ -260,7 +261,7 @@ mod resident {
         rig
     }
 
-    /// Does the same with less memory than the heap would purge at once.
+    /// Does the same as [`with_survivors`] with too little memory for an immediate purge.
     fn with_few_survivors(keep_one_in: usize) -> Rig {
         let mut rig = Rig::delayed();
         (0..BLOCKS / 4).for_each(|_| rig.alloc(64, false));
@@ -304,7 +305,7 @@ mod resident {
             (0..10).for_each(|_| rig.play(&Step::Wait { milliseconds: 150 }));
             let (after, needed) = (resident_pages(&rig.live), needed_pages(&rig.live));
             println!("1 in {keep_one_in}: {after} pages in memory, {needed} are needed");
-            // The blocks that keep the heap busy need the headers of an arena and eight units.
+            // The blocks that keep the heap busy also need the headers of an arena and eight units.
             assert!(after <= needed + 36, "{after} pages in memory, {needed} are needed");
         }
     }
@@ -364,7 +365,7 @@ mod resident {
             IS_SHORT.set(true);
             rig.play(&Step::Wait { milliseconds: 1 });
             let (after, needed) = (resident_pages(&rig.live), needed_pages(&rig.live));
-            // The blocks that keep the heap busy need the headers of an arena and eight units.
+            // The blocks that keep the heap busy also need the headers of an arena and eight units.
             assert!(after <= needed + 36, "{after} pages in memory, {needed} are needed");
         }
     }

@@ -1,4 +1,4 @@
-//! Compares the place of every block, and the statistics, with those of each libpython.
+//! Compares the position of every block, and the statistics, with those in each libpython.
 
 mod common;
 
@@ -71,7 +71,7 @@ impl<G: Geometry> Pair<G> {
     }
 }
 
-/// Removes the figures of the arena map, which depend on addresses.
+/// Removes the figures of the arena map, which depend on the addresses of arenas.
 fn without_map(text: &str) -> &str {
     text.split("\narena map counts").next().unwrap_or(text).trim_end()
 }

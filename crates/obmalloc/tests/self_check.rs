@@ -21,7 +21,7 @@ fn err(case: &str) {
         match case {
             "double free" => free(&mut heap, first),
             "write after free" => {
-                // The list of free blocks never ends now.
+                // The list of free blocks is now a cycle.
                 first.cast().write(first);
                 let other = SizeClass::of(100).unwrap();
                 let _blocks: Vec<_> = (0..100_000).map(|_| heap.alloc(other)).collect();

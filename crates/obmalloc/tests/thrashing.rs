@@ -1,7 +1,8 @@
 //! A program in a steady state makes few system calls, no matter what it does.
 //!
 //! The test searches for the worst loop. It changes a loop at random, and keeps the change if the
-//! loop then makes more calls. After several failed changes, it starts again with another loop.
+//! loop then makes more system calls. After several unsuccessful changes, it starts again with
+//! another loop.
 #![cfg(target_os = "linux")]
 
 use std::{cell::Cell, ptr::NonNull, rc::Rc, time::Duration};
@@ -14,14 +15,14 @@ use testkit::property::depth;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The time that an allocation and a free take together in these tests.
+/// The time that one allocation and one free are assumed to take in these tests.
 const PAIR: Duration = Duration::from_nanos(100);
 
-/// The memory that a loop may use at once, in bytes.
+/// The largest amount of memory that a loop may use at once, in bytes.
 const MOST_BYTES: usize = 16 << 20;
 
-/// The number of allocations until a loop counts as steady, and also the number that is counted
-/// then.
+/// The number of allocations after which a loop counts as steady. After that, the test counts the
+/// calls of the same number of allocations.
 const PAIRS: usize = 20_000_000;
 
 thread_local! {
@@ -68,15 +69,15 @@ unsafe impl ArenaSource for Counting {
     }
 }
 
-/// One part of a loop: it allocates blocks and frees most of them, and repeats that.
+/// One part of a loop. It repeatedly allocates blocks and frees most of them.
 #[derive(Clone, Debug)]
 struct Part {
     size: usize,
     blocks: usize,
-    /// Each block whose number is a multiple of this one lives until the next round of this part.
+    /// If the number of a block is a multiple of this number, the block lives until the next round.
     keep_one_in: usize,
     backward: bool,
-    /// How long the part repeats, in tenths of a second.
+    /// The duration of the part, in tenths of a second.
     tenths: u32,
 }
 
@@ -117,7 +118,7 @@ struct Player {
 }
 
 impl Player {
-    /// Plays `part` for its time. `kept` are the blocks that it kept the last time.
+    /// Plays `part` for its duration. `kept` are the blocks that the part kept in its last round.
     fn play(&mut self, part: &Part, kept: &mut Vec<BlockPtr>) {
         let class = SizeClass::of(part.size).unwrap();
         let end = NOW.get() + part.tenths * SECOND / 10;
@@ -145,7 +146,7 @@ impl Player {
     }
 }
 
-/// Returns how many calls the loop makes for ten thousand operations when it is steady.
+/// Returns the number of calls per ten thousand operations that the loop makes when it is steady.
 fn calls_of(parts: &[Part]) -> f64 {
     let calls = Rc::new(Cell::new(0));
     let source = Counting { source: MmapArenas::new(), calls: calls.clone() };

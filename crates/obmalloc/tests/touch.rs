@@ -36,7 +36,7 @@ unsafe impl ArenaSource for Patterned {
     }
 }
 
-/// A heap with patterned arenas, and the numbers of the pages that it may touch.
+/// A heap with patterned arenas, and the numbers of the pages that the heap may touch.
 struct Watched<G: Geometry> {
     heap: Heap<Patterned, Malloc, G>,
     log: ArenaLog,
@@ -107,7 +107,7 @@ fn classes_side_by_side_touch_only_their_own_pools<G: Geometry>() {
         watched.alloc(class);
         assert_eq!(watched.touched_in_vain(), [0; 0], "{class:?}");
     }
-    // Pools may be smaller than pages, so each untouched pool is checked.
+    // A pool may be smaller than a page, so we check each untouched pool.
     let begun = small().count();
     let untouched = watched.log.arenas().into_iter().flat_map(|(number, arena)| {
         let pools = G::SIZES.arena_size / G::SIZES.pool_size;
@@ -133,7 +133,7 @@ fn an_emptied_pool_is_reused_before_an_untouched_one<G: Geometry>() {
     assert!(bytes(third, G::SIZES.pool_size).iter().all(|&byte| byte == UNTOUCHED));
 }
 
-/// Only the geometries that return an emptied pool to its arena.
+/// Tests only for the geometries that return an emptied pool to its arena.
 mod emptied {
     use super::an_emptied_pool_is_reused_before_an_untouched_one;
 

@@ -14,7 +14,6 @@
 //! - A large mapping is mapped and unmapped on its own.
 //! - A process may have only a limited number of mappings, so the system can refuse to unmap an
 //!   arena. Such an arena serves a later request.
-//!   arena. Such an arena serves a later request.
 
 use core::ptr::NonNull;
 

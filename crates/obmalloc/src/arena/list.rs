@@ -8,10 +8,10 @@
 //! ```
 //!
 //! An arena is in the list for as long as it is mapped. A thread that has locked the list can
-//! therefore read the headers of every arena in it, each of which stores how many blocks of its
-//! pool are in use.
+//! therefore read the headers of every arena in it. Each header stores how many blocks of its pool
+//! are in use.
 //!
-//! The owners of the heaps keep allocating and freeing meanwhile. Headers are therefore read with
+//! Meanwhile, the owners of the heaps keep allocating and freeing. Headers are therefore read with
 //! atomic loads, and the sum is approximate.
 
 use core::{
@@ -46,7 +46,7 @@ pub struct ArenaList {
     first: Option<NonNull<Node>>,
 }
 
-/// The list's node in an arena, with the data besides the headers that other threads read.
+/// The list's node in an arena. It also stores the bit masks that other threads read.
 #[derive(Debug)]
 struct Node {
     /// A bit for each unit that is free and may be backed by memory. Only the owner changes it.
@@ -64,7 +64,7 @@ impl Node {
     }
 }
 
-/// Publishes which free units of the arena at `base` may be backed by memory, as a bit mask.
+/// Publishes a bit mask of the free units of the arena at `base` that may be backed by memory.
 ///
 /// # Safety
 ///
@@ -78,7 +78,7 @@ pub(crate) unsafe fn publish_dirty<G: Geometry>(base: NonNull<u8>, dirty: u64) {
     }
 }
 
-/// Publishes which pages of the arena at `base` were purged and have not been used since.
+/// Publishes the set of pages of the arena at `base` that were purged and have not been used since.
 ///
 /// # Safety
 ///
@@ -126,7 +126,7 @@ impl ArenaList {
         }
         let dirty = if contents == Contents::Zero { 0 } else { u64::MAX };
         if contents != Contents::Zero {
-            // A header of zeros means that the pool was never carved.
+            // A header that consists of zeros means that the pool was never carved.
             // SAFETY: the headers lie in the arena, which is valid and not used yet (contract).
             unsafe { base.write_bytes(0, Shape::<G>::POOLS * HEADER_SIZE) };
         }

@@ -1,4 +1,4 @@
-//! A map that tells which addresses lie in an arena. CPython: `arena_map_root` (from 3.10).
+//! A map that shows whether an address lies in an arena. CPython: `arena_map_root` (from 3.10).
 //!
 //! If the source of the arenas has reserved a range of addresses, the map stores the start and the
 //! length of the range. One comparison then recognises any address in the range. All other arenas
@@ -18,9 +18,9 @@
 //! receives a block, the synchronisation that passes on the block also makes the entry of its arena
 //! visible. The same holds for the part of the range that contains the block.
 //!
-//! A reader may not see the latest range, but it still gets the right answer. If the block that it
-//! looks up lies in the range, it sees the part of the range that contains the block. It never sees
-//! a range that is too large, for two reasons:
+//! A reader may see an outdated range, but it still gets the right answer. If it looks up a block
+//! in the range, it sees a range that is long enough to contain the block. It never sees a range
+//! that is too large, for two reasons:
 //!
 //! - The start never changes once it is known, and the length only grows.
 //! - Before a reader sees the start, it sees `NO_RANGE` instead. No address of a program is so
@@ -46,7 +46,7 @@ type Slot = AtomicPtr<Entry>;
 struct Orders {
     publish: Ordering,
     find: Ordering,
-    /// Loads the node of another thread that has published the same node first.
+    /// Loads the node that another thread has published at the same place before us.
     lose: Ordering,
 }
 
@@ -54,7 +54,7 @@ impl Orders {
     const SOUND: Self = Self { publish: Release, find: Acquire, lose: Acquire };
 }
 
-/// A map that tells which addresses lie in an arena.
+/// A map that shows whether an address lies in an arena.
 ///
 /// Changing a map is unsafe, because heaps rely on it to decide which allocator must free a block.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ pub struct ArenaMap<G> {
     geometry: PhantomData<G>,
 }
 
-/// A start for the empty range: no address of a program is close to it.
+/// The start of the empty range. No address of a program is close to it.
 ///
 /// A program uses only the lower half of the address space. The lowest addresses of the upper half
 /// belong to the system or do not exist.
@@ -139,13 +139,13 @@ impl<G: Geometry> ArenaMap<G> {
     /// [`contains`](Self::contains) then returns true for every address in the range, so arenas in
     /// the range need no entry. An empty range has no effect.
     ///
-    /// When a range has grown, the caller must record it before any memory in the added part is
-    /// allocated.
+    /// If a range has grown, the caller must record the new range before it allocates any memory in
+    /// the added part.
     ///
     /// # Safety
     ///
-    /// - All ranges that are not empty must have the same start. None may be shorter than an earlier
-    ///   one, unless the source was [shrunk](Self::shrink). Calls must not overlap.
+    /// - All ranges that are not empty must have the same start. No range may be shorter than an
+    ///   earlier one, unless the source was [shrunk](Self::shrink). Calls must not overlap.
     /// - Until the map is released, the range must contain no memory of any other source.
     /// - Code that uses the map to find a block's owner must free the blocks in this range to the
     ///   heaps of this source.
@@ -161,8 +161,8 @@ impl<G: Geometry> ArenaMap<G> {
     /// Records that the reserved range has become shorter. The range keeps its start.
     ///
     /// A thread that still sees the old length gets wrong answers only for addresses in the part
-    /// that was cut off. It cannot have a pointer into that part: another owner can map these
-    /// addresses only after this call, and the system orders the two events.
+    /// that was cut off. Such a thread has no valid pointer into that part, because another owner
+    /// can map these addresses only after this call, and the system orders the two events.
     ///
     /// # Safety
     ///

@@ -75,7 +75,7 @@ impl Pages {
         })
     }
 
-    /// Returns how many pages of the set lie in `pages`.
+    /// Returns the number of pages of the set that lie in `pages`.
     pub(crate) fn count_in(self, pages: Range<usize>) -> usize {
         masks(pages).map(|(word, mask)| (self.0[word] & mask).count_ones() as usize).sum()
     }

@@ -6,8 +6,8 @@
 //!   last_with:           [1]      [4]      [9]      (the last arena with each number)
 //! ```
 //!
-//! New pools come only from the fullest arena, so that all pools of the other arenas can become
-//! free.
+//! New pools come only from the fullest arena that has room, so that all pools of the other arenas
+//! can become free.
 //!
 //! When the number of free units in an arena changes, we move the arena to the front of the arenas
 //! with the same number. This takes O(1).
@@ -22,7 +22,7 @@ use crate::{
     pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
 };
 
-/// How many arenas a search for adjacent units visits.
+/// The number of arenas that a search for adjacent units visits.
 const MAX_SEARCHED: usize = 8;
 
 const WORD: usize = u64::BITS as usize;
@@ -103,8 +103,8 @@ impl ArenaTable {
 
     /// Takes a pool for `class` that begins at a multiple of `align` units.
     ///
-    /// The fullest arena is tried first. A search for adjacent units visits at most
-    /// [`MAX_SEARCHED`] arenas, and then the emptiest one.
+    /// The fullest arena with enough free units is tried first. A search for adjacent units visits
+    /// at most [`MAX_SEARCHED`] arenas, and then the emptiest one.
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
         origin: Origin,
@@ -192,8 +192,8 @@ impl ArenaTable {
     /// Returns true if a pool that returns to the arena would be the next pool to be taken.
     pub(crate) fn would_be_next<G: Geometry>(&self, index: ArenaIndex) -> bool {
         let free = self.slots[index].free_units();
-        // With one more free pool, the fullest arena stays first unless another arena has the same
-        // number.
+        // With one more free pool, the fullest arena still comes first, unless another arena has
+        // the same number of free units.
         let stays_first = self.usable == Some(index) && self.last_with[free] == Some(index);
         (free == 0 || stays_first) && !self.could_be_free::<G>(index, 1)
     }
@@ -285,7 +285,7 @@ impl ArenaTable {
         self.numbers[free / WORD] |= 1 << (free % WORD);
     }
 
-    /// Returns the last usable arena with fewer than `free` free units.
+    /// Returns the last usable arena that has fewer than `free` free units.
     fn last_below(&self, free: usize) -> Option<ArenaIndex> {
         let mut word = free / WORD;
         let mut bits = self.numbers[word] & ((1 << (free % WORD)) - 1);

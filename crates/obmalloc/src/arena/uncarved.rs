@@ -1,4 +1,4 @@
-//! Pages of pools in use that become uncarved again, and pages that are purged.
+//! Pages of used pools that become uncarved again, and pages that are purged.
 //!
 //! ```text
 //!   pool        ├─ page ──────┼─ page ──────┼─ page ──────┼─ page ──────┤
@@ -16,9 +16,9 @@
 //! 3. Each purged page is uncarved or belongs to a free unit, and has not been touched since the
 //!    purge.
 //!
-//! When a page becomes uncarved, it keeps its memory at first. If it is still uncarved some time
-//! later, the pool has evidently not needed it, and the page is purged. The fast paths that
-//! allocate and free blocks do no extra work for this.
+//! A page that becomes uncarved keeps its memory at first. If it is still uncarved some time later,
+//! the pool has evidently not needed the page, so it is purged. The fast paths that allocate and
+//! free blocks do no extra work for this.
 
 #![forbid(unsafe_code)]
 
@@ -134,8 +134,8 @@ impl Arena {
             return;
         }
         let free = self.free_bytes::<G>(pool, &layout);
-        // Pages after the last block never become uncarved. In a clean unit, neither do the pages
-        // after the last carved block, because nothing has touched them.
+        // Pages after the last block never become uncarved. In a clean unit, the pages after the
+        // last carved block do not become uncarved either, because nothing has touched them.
         let blocks_end = layout.first + header.capacity(class) * layout.size;
         let end = if self.units.is_zero(run) { layout.end } else { blocks_end };
         let mut new = Pages::NONE;
@@ -204,7 +204,8 @@ impl Arena {
         (from < to).then(|| (first + from * size, first + (to - 1) * size))
     }
 
-    /// Records that blocks were carved after `before`, the previous `next_offset` of the pool.
+    /// Records that blocks were carved. `before` is the `next_offset` that the pool had before
+    /// that.
     pub(crate) fn note_carved<G: Geometry>(&mut self, pool: PoolPtr, before: usize) {
         let Some(class) = pool.header().class::<G>() else { return };
         let layout = Layout::of(pool, class, self.run_of::<G>(pool));
@@ -220,7 +221,7 @@ impl Arena {
         pool.header().note_uncarved_pages(self.uncarved.first_in(layout.pages.clone()).is_some());
     }
 
-    /// Records that `pages` are used. Counts those that had been purged.
+    /// Records that `pages` are used. Counts the pages among them that had been purged.
     pub(super) fn note_reused<G: Geometry>(&mut self, pages: Range<usize>) {
         let reused = self.purged.count_in(pages.clone());
         if reused > 0 {
@@ -235,11 +236,11 @@ impl Arena {
         core::mem::take(&mut self.reused) as usize
     }
 
-    /// Purges free units and uncarved pages. With `only_idle`, skips units that became free after
-    /// the last call of [`note_idle`](Self::note_idle).
+    /// Purges free units and uncarved pages. If `only_idle` is true, skips units that became free
+    /// after the last call of [`note_idle`](Self::note_idle).
     ///
-    /// Calls `purge` for each range of pages until it returns false. Returns the number of purged
-    /// pages.
+    /// Calls `purge` for each range of pages until `purge` returns false. Returns the number of
+    /// purged pages.
     pub(crate) fn purge<G: Geometry>(
         &mut self,
         only_idle: bool,
@@ -274,7 +275,7 @@ impl Arena {
         purged
     }
 
-    /// Returns the size in bytes of the free units that may have memory.
+    /// Returns the size in bytes of the free units that may be backed by memory.
     pub(crate) fn retained_bytes<G: Geometry>(&self) -> usize {
         self.units.free_and_dirty(false).count() * G::SIZES.pool_size
     }

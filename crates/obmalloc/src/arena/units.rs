@@ -65,16 +65,16 @@ impl Units {
         self.free.count_ones() as usize
     }
 
-    /// Returns the free unit to use next. This is the lowest one that is not known to be zero, if
-    /// there is one, and otherwise the lowest one.
+    /// Returns the free unit to use next: the lowest one that is not known to be zero, or otherwise
+    /// the lowest one of all.
     pub(crate) fn lowest(self) -> Option<usize> {
         bits(self.free & self.dirty).next().or_else(|| bits(self.free).next())
     }
 
-    /// Finds `units` adjacent free units. The number of the first one is a multiple of `align`,
+    /// Finds `units` adjacent free units. The number of the first unit is a multiple of `align`,
     /// which must be a power of two.
     ///
-    /// Prefers units that are not known to be zero, because these may be backed by memory already.
+    /// Prefers units that are not known to be zero, because they may already be backed by memory.
     /// If several runs are equally good, returns the highest one. The first unit of an arena holds
     /// the headers, so it is never part of the result.
     pub(crate) fn find_run(self, units: usize, align: usize) -> Option<Run> {
@@ -98,7 +98,7 @@ impl Units {
         self.carved |= 1 << unit;
     }
 
-    /// Puts back the units of `run`, which have been written to.
+    /// Marks the units of `run` as free and as not known to be zero.
     pub(crate) fn put(&mut self, run: Run) {
         debug_assert_eq!(self.free & run.bits(), 0);
         self.free |= run.bits();
@@ -126,7 +126,7 @@ impl Units {
         self.idle &= !(1 << unit);
     }
 
-    /// Returns true if the part of `run` that its present pool has not used yet is known to be
+    /// Returns true if the memory of `run` that its present pool has not used yet is known to be
     /// zero.
     pub(crate) fn is_zero(self, run: Run) -> bool {
         self.dirty & run.bits() == 0
@@ -171,7 +171,7 @@ fn run_starts(mask: u64, units: usize) -> u64 {
 mod tests {
     use super::*;
 
-    /// Finds a run by looking at each unit.
+    /// Finds the same run as `find_run` by testing each unit.
     fn slow(mask: u64, units: usize, align: usize) -> Option<usize> {
         let is_run = |first: usize| (first..first + units).all(|unit| mask >> unit & 1 != 0);
         (1..=64 - units).rev().find(|first| first % align == 0 && is_run(*first))

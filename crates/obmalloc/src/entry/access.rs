@@ -1,6 +1,7 @@
-//! Guards around a heap. [`Locked`] has a lock, and [`GilHeld`] relies on the caller's lock.
+//! Guards around a heap. [`Locked`] has its own lock, and [`GilHeld`] relies on a lock of the
+//! caller.
 //!
-//! Other crates must never get a `&mut Heap`, because they could replace the heap, which would
+//! Other crates must never get a `&mut Heap`, because they could then replace the heap, which would
 //! unmap blocks in use.
 
 use core::{cell::UnsafeCell, fmt};
@@ -15,8 +16,8 @@ use crate::{
 
 /// Safe operations on a guarded heap, such as [`GilHeld`] or [`Locked`].
 ///
-/// None of them affects a block in use, and no unsafe code relies on an implementation of this
-/// trait.
+/// None of these operations affects a block in use. No unsafe code relies on an implementation of
+/// this trait.
 pub trait Access {
     /// Walks the heap and returns its statistics. O(pools).
     fn stats(&self) -> Stats;
@@ -26,7 +27,7 @@ pub trait Access {
 
     /// Returns as much unused memory to the system as possible. See [`Heap::trim`].
     ///
-    /// Returns the number of bytes.
+    /// Returns the number of bytes returned to the system.
     fn trim(&self) -> usize;
 
     /// Asserts every rule of the [crate's page](crate).
@@ -37,7 +38,7 @@ pub trait Access {
     fn check_invariants(&self);
 }
 
-/// Exclusive access to a guarded heap. It is private to hide `&mut Heap` from other crates.
+/// Exclusive access to a guarded heap. The trait is private, to hide `&mut Heap` from other crates.
 ///
 /// # Safety
 ///

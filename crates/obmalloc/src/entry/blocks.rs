@@ -30,24 +30,24 @@ pub unsafe trait Blocks {
     /// The geometry of these heaps.
     type Geometry: Geometry;
 
-    /// Allocates a block of `class` from the free list of the class's first pool, if that list has
-    /// one.
+    /// Allocates a block of `class` from the free list of the class's first pool.
     ///
-    /// If this returns `None`, [`alloc`](Self::alloc) may still find a block.
+    /// If that list is empty, this returns `None`, but [`alloc`](Self::alloc) may still find a
+    /// block.
     fn alloc_listed(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
     /// Allocates a block of `class`, or returns `None` if no arena can be mapped.
     fn alloc(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
-    /// Returns unused memory to the system, as far as the calling thread can reach it.
+    /// Returns to the system the unused memory that the calling thread can reach.
     ///
-    /// Returns the number of bytes that were given back.
+    /// Returns the number of bytes returned to the system.
     fn trim(&self) -> usize;
 
     /// Lets the calling thread's heap return memory that has been free for a long time.
     ///
-    /// Requests that the layer below serves call this function, because the heap would otherwise
-    /// not notice that time passes.
+    /// This function is called for requests that the layer below serves. Without these calls, the
+    /// heap would not notice that time passes.
     #[inline]
     fn visit(&self) {}
 
@@ -58,7 +58,7 @@ pub unsafe trait Blocks {
     /// `block` must have been allocated by one of this implementer's heaps.
     unsafe fn free(&self, block: BlockPtr);
 
-    /// Frees `block` to the heap that allocated it. Faster than [`free`](Self::free).
+    /// Frees `block` to the heap that allocated it. This is faster than [`free`](Self::free).
     ///
     /// # Safety
     ///
@@ -66,7 +66,7 @@ pub unsafe trait Blocks {
     /// [small](SizeClass::is_small) class.
     #[inline]
     unsafe fn free_small(&self, block: BlockPtr) {
-        // SAFETY: the contract of `free` is weaker.
+        // SAFETY: the requirements of `free` are weaker than those of `free_small`.
         unsafe { self.free(block) };
     }
 

@@ -64,7 +64,7 @@ impl<S, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
 }
 
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
-    /// Records the reserved range of the source below in the map, because the range may have grown.
+    /// Records the reserved range of the source below in the map. The range may have grown.
     fn note_range(&mut self) {
         // SAFETY: the range contains only memory of the source below, keeps its start and never
         // becomes shorter (contract of `ArenaSource`). Calls do not overlap, because they have
@@ -72,7 +72,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
         unsafe { self.map.reserve(self.source.reserved()) };
     }
 
-    /// Adds the start of new memory of the source below to the map, or passes it to `unmap`.
+    /// Adds the start of new memory of the source below to the map. If that fails, passes the start
+    /// to `unmap`.
     ///
     /// # Safety
     ///
@@ -149,7 +150,7 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
     fn trim(&mut self) -> usize {
         let bytes = self.source.trim();
         let map = &self.map;
-        // SAFETY: the source calls this with the beginning of its range, and nothing uses the rest.
+        // SAFETY: the source passes the part of its range that remains, and nothing uses the rest.
         self.source.shrink_reserved(&mut |range| unsafe { map.shrink(range) });
         bytes
     }
@@ -281,7 +282,7 @@ mod tests {
     #[derive(Default)]
     struct Recording(Rc<RefCell<Vec<Call>>>);
 
-    // SAFETY: it returns no arena.
+    // SAFETY: the source never returns an arena.
     unsafe impl ArenaSource for Recording {
         fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
             Err(MapError::Exhausted { size })

@@ -124,7 +124,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         }
     }
 
-    /// Allocates by the slow path of the heap, or from the layer below if that fails.
+    /// Allocates on the slow path of the heap. If that fails, allocates from the layer below.
     #[cold]
     #[inline(never)]
     fn alloc_unlisted(&self, class: SizeClass<B::Geometry>, size: usize) -> Option<NonNull<u8>> {
@@ -132,7 +132,8 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         block.or_else(|| self.lower_malloc(size))
     }
 
-    /// Allocates from the layer below. Never inlined, so that small requests need no stack frame.
+    /// Allocates from the layer below. It is never inlined, so that small requests need no stack
+    /// frame.
     #[inline(never)]
     fn lower_malloc(&self, size: usize) -> Option<NonNull<u8>> {
         self.heap.visit();
@@ -163,7 +164,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
 
     /// Trims the heap, and then repeats a request that the layer below has refused.
     ///
-    /// The heap may retain free arenas. Unmapping them can make room for the request.
+    /// The trim unmaps free arenas that the heap retains, which can make room for the request.
     #[cold]
     #[inline(never)]
     fn once_more(
@@ -181,7 +182,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     /// Moves a block to a new block of `new_size` bytes. If this returns `None`, the old block is
     /// unchanged.
     ///
-    /// Not inlined, so that `realloc` needs no stack frame when a block stays in place.
+    /// It is not inlined, so that `realloc` needs no stack frame if a block stays in place.
     ///
     /// # Safety
     ///
@@ -470,7 +471,7 @@ mod tests {
         let heap = Heap::new(KnownArenas::new(arenas, Malloc), Malloc);
         // SAFETY: one thread, nothing calls back, and malloc uses no memory of the arenas.
         let pymalloc = unsafe { Pymalloc::new(GilHeld::new(heap), Short(&mapped)) };
-        // The source retains arenas only after arenas were unmapped and requested again.
+        // The source retains arenas only after arenas have been unmapped and requested again.
         let retain = || {
             for _ in 0..2 {
                 let blocks: Vec<_> = (0..10_000).map(|_| pymalloc.malloc(512).unwrap()).collect();

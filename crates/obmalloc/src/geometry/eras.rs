@@ -38,8 +38,8 @@ impl Geometry for Pools4K {
     const SIZES: Sizes = Sizes::CPYTHON_4K;
 }
 
-/// The default geometry, which is that of CPython 3.10 to 3.15: pools of 16 KiB, and arenas of 1
-/// MiB.
+/// The default geometry. It is the one of CPython 3.10 to 3.15, with pools of 16 KiB and arenas of
+/// 1 MiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pools16K;
 
@@ -59,7 +59,8 @@ impl Geometry for Arenas2M {
 
 /// The geometry of our own allocators, whose addresses differ from those of CPython.
 ///
-/// The largest request takes 30 of the 64 units of an arena, so an arena has room for two of them.
+/// The largest request takes 30 of the 64 units of an arena, so an arena has room for two such
+/// blocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Native;
 
@@ -70,7 +71,7 @@ impl Geometry for Native {
         Rules { headers: HeaderRule::InArena, retain: RetainRule::EachClass, ..Rules::CPYTHON };
 }
 
-/// A geometry for tests, whose heaps reach every state after a few operations.
+/// A geometry for tests. Its heaps reach every state after a few operations.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tiny;
 

@@ -59,8 +59,8 @@ impl<G: Geometry> Shape<G> {
     /// True if free units and free pages inside pools can be purged.
     ///
     /// A purge must not destroy anything that the heap needs. All headers must therefore be in the
-    /// first unit, which is never purged, and the state of the other units must be stored outside
-    /// of them.
+    /// first unit, which is never purged, and the heap must store the state of the other units
+    /// elsewhere.
     pub(crate) const PURGES: bool = matches!(G::RULES.headers, HeaderRule::InArena)
         && matches!(G::RULES.retain, RetainRule::EachClass)
         && G::SIZES.pool_size >= PAGE

@@ -7,7 +7,7 @@
 //!   spans:   16 Ki  32 Ki  48 Ki  64 Ki  …                    whole units
 //! ```
 //!
-//! The pages after the requested size of a span are not touched, so they use no memory.
+//! The pages of a span beyond the requested size are not touched, so they use no memory.
 
 #![forbid(unsafe_code)]
 
@@ -15,17 +15,17 @@ use core::{fmt, marker::PhantomData};
 
 use crate::geometry::{Geometry, MAX_CLASSES, RetainRule, shape::Shape};
 
-/// A full pool becomes used again when at least one in this many of its blocks is free.
+/// A full pool becomes used again after one part in this many of its blocks has been freed.
 const PART_OF_FULL_POOL: usize = 8;
 
-/// A full pool becomes used again at the latest when this many blocks are free.
+/// A full pool becomes used again after at most this many frees.
 const MOST_FREES: usize = 16;
 
-/// A pool of blocks above the small threshold has about this many blocks, unless it would be too
-/// large.
+/// The approximate number of blocks in a pool of blocks above the small threshold. A pool that
+/// would be too large has fewer.
 const BLOCKS_IN_POOL: usize = 32;
 
-/// A pool with several blocks takes at most one in this many units of an arena.
+/// A pool with several blocks takes up at most one part in this many of an arena.
 const POOLS_IN_ARENA: usize = 8;
 
 /// A size class of the geometry `G`.
@@ -79,7 +79,8 @@ impl<G: Geometry> SizeClass<G> {
         frees
     };
 
-    /// Returns the smallest class that fits `size`. Returns `None` for 0 and above the threshold.
+    /// Returns the smallest class that fits `size`. Returns `None` for 0 and for sizes above the
+    /// threshold.
     ///
     /// ```
     /// use obmalloc::{Native, Pools16K, SizeClass};
@@ -127,7 +128,8 @@ impl<G: Geometry> SizeClass<G> {
         }
         let wanted = (BLOCKS_IN_POOL * size).div_ceil(unit);
         let most = if wanted < most { wanted } else { most };
-        // In the upper half of the range, the number with the smallest tail in proportion is best.
+        // Among the larger half of the allowed numbers, we choose the one with the smallest
+        // relative tail.
         let (mut best, mut units) = (most, most);
         while units > 0 && 2 * units >= most && units * unit >= size {
             if (units * unit % size) * best < (best * unit % size) * units {
@@ -191,11 +193,11 @@ impl<G: Geometry> SizeClass<G> {
         self.units() * G::SIZES.pool_size
     }
 
-    /// Returns the number of blocks in a pool of this class. A [span](Self::is_span) has one.
+    /// Returns the number of blocks in a pool of this class. A [span](Self::is_span) has only one.
     ///
     /// The first pool of an arena has fewer blocks, because it also holds the headers of the other
-    /// pools. In a heap with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython), every
-    /// pool of small blocks may have fewer blocks.
+    /// pools. In a heap with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython), any pool
+    /// of small blocks can have fewer blocks.
     #[inline]
     pub const fn capacity(self) -> usize {
         (self.pool_bytes() - Shape::<G>::BEFORE_POOL) / self.block_size()

@@ -30,7 +30,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.check_usable_arenas();
     }
 
-    /// Checks the rules of the heap in every n-th call, in builds in which heaps check themselves.
+    /// In builds in which heaps check themselves, checks the rules of the heap in every n-th call.
     ///
     /// The heap must be consistent. If it breaks a rule, the process ends.
     #[inline]
@@ -134,7 +134,7 @@ fn check_pool<G: Geometry>(arena: &Arena, pool: PoolPtr, blocks: BlockStart) {
     };
     let (first, capacity) = (header.first_offset::<G>(), header.capacity(class));
     let is_first = pool.start::<G>().addr().get().is_multiple_of(G::SIZES.arena_size);
-    // A pool keeps its block start if it was carved before the heap changed its own.
+    // If a pool was carved before the heap changed its block start, the pool keeps the old one.
     let begins = [BlockStart::Aligned, blocks].map(|start| start.offset::<G>(is_first));
     assert!(begins.contains(&first), "rule 1: blocks begin behind the headers");
     let mut listed = 0;

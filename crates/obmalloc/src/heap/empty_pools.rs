@@ -24,7 +24,7 @@ use crate::{
 pub(crate) struct EmptyPools {
     /// A bit for each class that may have retained pools.
     classes: [u64; WORDS],
-    /// The classes that have retained their pools since the last call of `note_idle`.
+    /// The classes whose retained pools have not changed since the last call of `note_idle`.
     idle: [u64; WORDS],
     /// The number of units in the retained pools.
     units: usize,
@@ -71,7 +71,7 @@ impl EmptyPools {
         }
     }
 
-    /// Forgets a retained span of `class`, which the caller marks as full.
+    /// Stops counting `span` as a retained span of `class`. The caller marks the span as full.
     pub(crate) fn forget<G: Geometry>(
         &mut self,
         class: SizeClass<G>,
@@ -108,7 +108,7 @@ impl EmptyPools {
         self.idle = self.classes;
     }
 
-    /// Ends the retention of a pool whose class has not retained another pool since `note_idle`.
+    /// Ends the retention of a pool, if its class has not retained another pool since `note_idle`.
     ///
     /// The returned pool is empty and in no list. Returns `None` if there is no such pool.
     pub(crate) fn end_idle<G: Geometry>(
@@ -123,7 +123,8 @@ impl EmptyPools {
         })
     }
 
-    /// Ends the retention for `class`, or for any class under [`RetainRule::Unobservable`].
+    /// Ends the retention by `class`. With [`RetainRule::Unobservable`], ends the retention by any
+    /// class.
     ///
     /// If the pool has no block in use, removes it from its class's list and returns it.
     #[inline]
@@ -179,7 +180,7 @@ impl EmptyPools {
         None
     }
 
-    /// Returns the first class from number `from` on that may have retained pools.
+    /// Returns the first class with a number of at least `from` that may have retained pools.
     fn first_from<G: Geometry>(self, from: usize) -> Option<SizeClass<G>> {
         const BITS: usize = u64::BITS as usize;
         let mut word = from / BITS;

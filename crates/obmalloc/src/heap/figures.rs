@@ -1,4 +1,4 @@
-//! How much memory of the arenas is in use, by size class and by kind. Any thread may count it.
+//! The memory of arenas in use, by size class and by kind. Any thread may count it.
 
 #![forbid(unsafe_code)]
 
@@ -74,7 +74,7 @@ pub struct ClassInUse {
     pub in_use: InUse,
 }
 
-/// How the memory of arenas is used. Each byte is active, retained or purged.
+/// A breakdown of the memory of arenas. Each byte is active, retained or purged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArenaFigures {
     classes: [ClassInUse; MAX_CLASSES],
@@ -111,8 +111,8 @@ impl ArenaFigures {
         *active += class.pool_bytes();
     }
 
-    /// Adds an arena. `active` bytes of it are in pools with a block in use, and `purged` bytes are
-    /// not backed by memory.
+    /// Adds an arena. Its pools with a block in use have `active` bytes. `purged` bytes of the
+    /// arena are not backed by memory.
     pub(crate) fn add_arena(&mut self, active: usize, purged: usize) {
         self.arenas += 1;
         self.active += active;

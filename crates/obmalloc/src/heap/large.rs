@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A heap can reuse its own free large blocks without a lock. It retains no more memory than it has
-//! requested from the source, so that it does not hoard the blocks of other heaps. It also retains
-//! no more than the source allows under the rule for all retained memory.
+//! requested from the source, so that it does not hoard the blocks of other heaps. The source also
+//! limits the memory that the heap may retain, by the rule that covers all retained memory.
 
 use core::ptr::NonNull;
 
@@ -88,7 +88,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.large.retained.count()
     }
 
-    /// Returns how many slots of large mappings the source allows the heap to retain.
+    /// Returns the number of slots of large mappings that the source allows the heap to retain.
     pub fn granted_large(&self) -> usize {
         self.large.granted
     }
@@ -105,10 +105,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Allocates a large block from those that the heap retains. The block does not belong to the
-    /// heap.
+    /// Allocates one of the large blocks that the heap retains. The block does not belong to the
+    /// heap. O(1).
     ///
-    /// If this returns `None`, [`map_large`](Self::map_large) may still find memory. O(1).
+    /// If this returns `None`, [`map_large`](Self::map_large) may still find memory.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn reuse_large(&mut self, size: usize, align: usize) -> Option<LargeBlock> {
@@ -152,7 +152,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Returns true if the heap may retain `block`. Asks the source if that takes more slots.
+    /// Returns true if the heap may retain `block`. If the heap needs more slots for it, asks the
+    /// source.
     ///
     /// # Safety
     ///
@@ -248,7 +249,7 @@ mod tests {
         }
     }
 
-    /// Creates a heap that has freed and requested blocks of `sizes` before.
+    /// Creates a heap that has repeatedly requested and freed blocks of `sizes`.
     fn heap(sizes: &[usize]) -> TestHeap<Source> {
         let mut heap = Heap::with_geometry(ReservedArenas::new(MmapArenas::new()), Malloc);
         for _ in 0..3 {
@@ -329,7 +330,7 @@ mod tests {
         let mut heap = heap(&[MIB, MIB, MIB, MIB]);
         let retained = heap.retained_large().0;
         assert_eq!(retained, 4);
-        // The whole recent peak is in use again, so nothing more may be retained.
+        // All of the memory of the recent peak is in use again, so no more memory may be retained.
         let blocks = map(&mut heap, &[6 * MIB]);
         assert!(heap.retained_large().0 < retained, "{:?}", heap.retained_large());
         unmap(&mut heap, blocks);

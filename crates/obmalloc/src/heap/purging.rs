@@ -1,4 +1,4 @@
-//! When a heap returns free memory inside its arenas to the system.
+//! The rules for when a heap returns free memory inside its arenas to the system.
 //!
 //! ```text
 //!   page      in use ──────► free ──────► uncarved, or part of a free unit ──────► purged
@@ -6,18 +6,17 @@
 //!                       is freed                                         nobody has used it since
 //! ```
 //!
-//! The slow paths of the heap call this module, which checks the clock in every 64th call.
+//! The slow paths of the heap call this module. It checks the clock in every 64th call.
 //!
 //! - A *sweep* takes place every two fifths of the decay time. A page is purged if two successive
 //!   sweeps find it free. If the program takes slow paths often enough, memory is therefore
-//!   returned after two fifths of the decay time at the earliest, and after the whole decay time at
-//!   the latest.
-//! - If a quarter of the heap becomes free at once, it is purged at once. Likewise, the arena
-//!   source immediately unmaps the first memory that a program frees.
+//!   returned after at least two fifths of the decay time, and after at most the whole decay time.
+//! - If a quarter of the heap becomes free at once, that memory is purged immediately. Likewise,
+//!   the arena source immediately unmaps the first memory that a program frees.
 //!
 //! If the program soon reuses much of the purged memory, the purge was a mistake. A pause then
-//! begins, in which nothing is purged for the same reason. The pause is twice as long after each
-//! further mistake.
+//! begins, in which nothing is purged for the same reason. After each further mistake, the pause is
+//! twice as long.
 
 #![forbid(unsafe_code)]
 
@@ -26,35 +25,36 @@ use core::time::Duration;
 /// How many slow paths a heap takes between two checks of the clock.
 pub(crate) const VISITS: u32 = 64;
 
-/// Walks over the free blocks take at most one part in this many of the time.
+/// Walks over the free blocks may take at most one part in this many of the time.
 const PART_OF_TIME: u32 = 64;
 
-/// Walks may take one part in this many of the time after part of the heap has become free.
+/// If part of the heap has become free, walks may take one part in this many of the time.
 const PART_OF_TIME_IF_LOOSER: u32 = 4;
 
 /// The longest pause after a mistake, as a multiple of the time between two sweeps.
 const LONGEST_PAUSE: u32 = 32;
 
-/// The shortest time between two trims because memory is short.
+/// The shortest time between two trims that are caused by a memory shortage.
 const LEAST_BETWEEN_TRIMS: Duration = Duration::from_millis(500);
 
-/// Trims because memory is short take at most one part in this number of the time.
+/// Trims caused by a memory shortage may take at most one part in this many of the time.
 const PART_OF_TIME_IF_SHORT: u32 = 16;
 
-/// At least this many units must become free, or nearly free, for a purge at once.
+/// At least this many units must become free or nearly free to cause an immediate purge.
 const MANY_UNITS: usize = 1024;
 
-/// At least one in this many of all units must become free, or nearly free, for a purge at once.
+/// At least one in this many of all units must become free or nearly free to cause an immediate
+/// purge.
 const LARGE_PART: usize = 4;
 
 /// A purge was worthwhile if at most one in this many of its pages was used again.
 const PART_REUSED: usize = 4;
 
-/// When a heap returns free memory inside its arenas to the system on its own.
+/// The rules for when a heap returns free memory inside its arenas to the system automatically.
 ///
-/// The policy covers free parts of arenas that are in use. The [source](raw_mem::ArenaSource)
-/// decides what happens to arenas that are completely free. A heap with a geometry of CPython never
-/// returns parts of an arena.
+/// A policy covers free parts of arenas that are in use. The [source](raw_mem::ArenaSource) decides
+/// what happens to arenas that are completely free. A heap with a geometry of CPython never returns
+/// parts of an arena.
 ///
 /// ```
 /// use core::time::Duration;
@@ -69,7 +69,7 @@ const PART_REUSED: usize = 4;
 ///     // SAFETY: the block came from this heap, and is not used again.
 ///     unsafe { heap.free(block) };
 /// }
-/// // The heap would return the memory on its own if it were used. `trim` returns it at once.
+/// // If the heap were used, it would return the memory automatically. `trim` returns it at once.
 /// assert!(heap.trim() >= 20_000);
 /// # Ok::<(), &str>(())
 /// ```
@@ -83,8 +83,8 @@ pub struct PurgePolicy {
 }
 
 impl PurgePolicy {
-    /// Returns nothing unless [`Heap::trim`](crate::Heap::trim) is called. This is the policy of
-    /// every new heap.
+    /// Returns no memory unless [`Heap::trim`](crate::Heap::trim) is called. Every new heap has
+    /// this policy.
     pub const NEVER: Self = Self {
         decay: Duration::MAX,
         limit: usize::MAX,
@@ -93,26 +93,27 @@ impl PurgePolicy {
         whole_arenas: false,
     };
 
-    /// Returns memory that has been free for at least two fifths of `decay`, and at most for
+    /// Returns memory that has been free for a time between two fifths of `decay` and the whole of
     /// `decay`.
     ///
     /// `clock` returns the time since an arbitrary start. If `decay` is zero, the heap returns
-    /// memory as soon as it notices that it is free.
+    /// memory as soon as it notices that the memory is free.
     pub const fn after(decay: Duration, clock: fn() -> Duration) -> Self {
         Self { decay, clock: Some(clock), ..Self::NEVER }
     }
 
-    /// Returns the time between two sweeps. Twice this time is a little less than the decay time.
+    /// Returns the time between two sweeps. Two such intervals are a little less than the decay
+    /// time.
     pub(crate) fn interval(&self) -> Duration {
         self.decay * 2 / 5
     }
 
-    /// Gives back everything while memory is short, whatever the decay time is.
+    /// Returns all unused memory while memory is short, regardless of the decay time.
     ///
-    /// `is_short` is called at slow paths of the heap, with the time that `clock` has returned. It
-    /// should return quickly, must not use the heap, and must leave `errno` unchanged. As long as it
-    /// returns true, the heap is trimmed again and again, at most twice a second, and for at most a
-    /// sixteenth of the time.
+    /// The slow paths of the heap call `is_short` with the time that `clock` has returned.
+    /// `is_short` should return quickly, must not use the heap, and must leave `errno` unchanged.
+    /// As long as it returns true, the heap is trimmed repeatedly, but at most twice a second, and
+    /// for at most a sixteenth of the time.
     ///
     /// ```
     /// use obmalloc::PurgePolicy;
@@ -127,21 +128,22 @@ impl PurgePolicy {
         Self { clock: Some(clock), is_short: Some(is_short), ..self }
     }
 
-    /// Gives back whole arenas only, unless [`Heap::trim`](crate::Heap::trim) is called or memory is
+    /// Returns only whole arenas, unless [`Heap::trim`](crate::Heap::trim) is called or memory is
     /// short.
     ///
-    /// A part of an arena that is given back breaks a huge page apart.
+    /// Use this policy with huge pages, because returning a part of an arena breaks up a huge page.
     #[must_use]
     pub const fn of_whole_arenas(self) -> Self {
         Self { whole_arenas: true, ..self }
     }
 
-    /// Returns true if memory goes back after a decay time.
+    /// Returns true if memory is returned after a decay time.
     pub(crate) fn decays(&self) -> bool {
         self.decay != Duration::MAX
     }
 
-    /// Also returns free units of 16 KiB earlier if their total size exceeds `bytes`.
+    /// If the total size of free units exceeds `bytes`, also returns free units earlier. A unit has
+    /// 16 KiB.
     #[must_use]
     pub const fn with_limit(self, bytes: usize) -> Self {
         Self { limit: bytes, ..self }
@@ -158,7 +160,7 @@ pub(crate) enum Which {
     InArenasInUse,
 }
 
-/// Why memory is purged.
+/// The reason for a purge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// The memory has been free for a while.
@@ -194,11 +196,11 @@ pub(crate) struct Purging {
     /// The number of units that have become free or nearly free, minus the number of units that
     /// have become used or full. The value never drops below 0, and each walk resets it.
     pub(crate) loosened: usize,
-    /// When the next sweep is due, or zero before the first check of the clock.
+    /// The time of the next sweep, or zero before the first check of the clock.
     pub(crate) due: Duration,
-    /// When the heap may be trimmed again because memory is short.
+    /// The time from which the heap may be trimmed again because memory is short.
     trim_due: Duration,
-    /// When the last walk over the free blocks began, and how long it took.
+    /// The start of the last walk over the free blocks, and its duration.
     pub(crate) walk: (Duration, Duration),
     /// The pause for each of the two reasons.
     pauses: [Pause; 2],
@@ -247,7 +249,8 @@ impl Purging {
         now >= start + took * part
     }
 
-    /// Judges the last purge, given that `reused` of the purged pages are used again.
+    /// Decides whether the last purge was a mistake. `reused` is the number of purged pages that
+    /// are used again.
     pub(crate) fn judge(&mut self, reused: usize, now: Duration) {
         let (purged, reason) = self.purged;
         if purged > 0 && reused * PART_REUSED > purged {
@@ -261,7 +264,7 @@ impl Purging {
         self.policy.is_short.is_some_and(|is_short| is_short(now) && now >= self.trim_due)
     }
 
-    /// Notes that a trim because memory was short took from `start` to `end`.
+    /// Records that a trim because of a memory shortage took from `start` to `end`.
     pub(crate) fn note_trimmed(&mut self, start: Duration, end: Duration) {
         let took = end.saturating_sub(start);
         self.trim_due = end + (took * PART_OF_TIME_IF_SHORT).max(LEAST_BETWEEN_TRIMS);
@@ -277,7 +280,7 @@ impl Purging {
             return;
         }
         if self.purged.0 > 0 {
-            // The previous purge was no mistake.
+            // The previous purge was not a mistake, so the next pause for its reason is shorter.
             self.pauses[self.purged.1 as usize].length /= 2;
         }
         self.purged = (pages, reason);

@@ -146,7 +146,7 @@ fn line(f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>, number: usize) -> 
     writeln!(f, "{:left$}={:>21}", "", Commas::of(number).text())
 }
 
-/// A writer that counts the characters it forwards, so that a caller can pad them.
+/// A writer that counts the characters that it forwards, so that a caller can pad them.
 struct Column<'a, 'b> {
     out: &'a mut fmt::Formatter<'b>,
     width: usize,

@@ -6,7 +6,7 @@
 //! - The rules of the heap are checked on every n-th slow path. A larger heap is checked less
 //!   often, because a check takes longer.
 //!
-//! In other builds, nothing here takes time or memory.
+//! In other builds, these checks take neither time nor memory.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -43,7 +43,8 @@ impl SelfCheck {
         left.set(left.get() - 1);
         let is_due = left.get() == 0;
         if is_due {
-            // A check visits the pools of a class once for each of them.
+            // A check takes quadratic time, because it visits the pools of a class once for each of
+            // them.
             left.set(INTERVAL.max(units * units / 16));
         }
         is_due
@@ -148,7 +149,7 @@ mod tests {
         let mut heap = Heap::new(MmapArenas::new(), Malloc);
         for size in [1, 16, 100, 512].repeat(50) {
             let class = SizeClass::of(size).unwrap();
-            // Blocks that the program never writes look like freed blocks.
+            // Blocks that the program never writes to look like freed blocks.
             let blocks: Vec<_> = (0..300).map(|_| heap.alloc(class).unwrap()).collect();
             for block in blocks {
                 // SAFETY: the block came from this heap.

@@ -1,4 +1,4 @@
-//! A snapshot of a heap as a value, from which pictures and reports are made.
+//! A snapshot of a heap as a value. Tools draw pictures and write reports from it.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -24,7 +24,7 @@ pub struct Snapshot {
     pub arena_size: usize,
     /// The size of a unit, in bytes.
     pub unit_size: usize,
-    /// The arenas, in the order in which the heap keeps their records.
+    /// The arenas, in the order of their records in the heap.
     pub arenas: Vec<ArenaSnapshot>,
     /// The large blocks that belong to the heap.
     pub large: Vec<LargeSnapshot>,
@@ -45,9 +45,9 @@ pub struct ArenaSnapshot {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum RunState {
-    /// A pool in its class's list.
+    /// A pool in the list of its class.
     Used,
-    /// A pool of which nearly every block is in use.
+    /// A pool in which nearly every block is in use.
     Full,
     /// A pool that its class retains. It may have no block in use.
     Retained,
@@ -73,7 +73,7 @@ pub struct RunSnapshot {
     pub block_size: usize,
     /// The number of blocks in use.
     pub in_use: usize,
-    /// A character for each block: `#` in use, `-` free, `.` not carved yet.
+    /// One character for each block: `#` in use, `-` free, `.` not carved yet.
     pub blocks: String,
 }
 

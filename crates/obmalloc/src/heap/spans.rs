@@ -1,13 +1,13 @@
 //! Spans, which are pools of one block.
 //!
-//! A size class can retain any number of empty spans. Programs that repeatedly allocate and free
-//! several large blocks then need not search for adjacent units each time:
+//! A size class can retain any number of empty spans. If a program repeatedly allocates and frees
+//! several large blocks, the heap then need not search for adjacent units each time:
 //!
 //! ```text
 //!   list of the class    span, in use ► span, empty ► span, empty
 //!                        │ the next request marks it as full and takes the second one
 //!                        ▼
-//!   in no list           span, full      when its block is freed, it comes back to the front
+//!   in no list           span, full      when its block is freed, it returns to the front
 //! ```
 //!
 //! Like the retained pools of other classes, retained spans normally keep no arena mapped. They may
@@ -26,7 +26,7 @@ use crate::{
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Takes a retained span of `class`, or a new one. Marks spans in use as full.
     ///
-    /// The next retained span then becomes the first in the list, so the fast path serves the next
+    /// The next retained span then comes first in the list, so the fast path serves the next
     /// request.
     pub(crate) fn find_or_carve_span(&mut self, class: SizeClass<G>) -> Option<Found> {
         loop {
@@ -53,7 +53,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
         if !self.may_retain_span(class, span) {
             if self.arenas_of_spans == 0 {
-                // All units of the arena may be free, except for those of retained spans and pools.
+                // The arena may now have no unit in use except those of retained spans and pools.
                 self.end_retentions();
             }
             return self.free_pool(span);
@@ -62,8 +62,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.used.link_first(class, span);
     }
 
-    /// Returns true if one more span may be retained. Asks the source if this keeps an arena
-    /// mapped.
+    /// Returns true if one more span may be retained. If that would keep an arena mapped, asks the
+    /// source.
     fn may_retain_span(&mut self, class: SizeClass<G>, span: PoolPtr) -> bool {
         let arenas = (self.empty.units() + class.units()).div_ceil(Shape::<G>::POOLS);
         if arenas <= self.arenas_of_spans

@@ -1,5 +1,5 @@
-//! The statistics of a heap. They are computed by a walk over all pools, so the fast paths count
-//! nothing.
+//! The statistics of a heap. A walk over all pools computes them, so the fast paths need not count
+//! anything.
 
 #![forbid(unsafe_code)]
 
@@ -46,7 +46,7 @@ pub struct ArenaStats {
     pub size: usize,
 }
 
-/// How the bytes of all mapped arenas are used. The fields add up to the size of these arenas.
+/// A breakdown of the bytes of all mapped arenas. The fields add up to the size of these arenas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ByteStats {
@@ -69,7 +69,7 @@ impl ByteStats {
     }
 }
 
-/// The blocks of a heap that have mappings of their own, outside of its arenas.
+/// The blocks of a heap that have their own mappings outside its arenas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LargeStats {
@@ -95,7 +95,7 @@ pub(crate) struct MapStats {
 pub struct Stats {
     /// The name of the heap's geometry.
     pub geometry: &'static str,
-    /// The largest small request, in bytes. Some geometries also serve larger ones from arenas.
+    /// The largest small request, in bytes. Some geometries also serve larger requests from arenas.
     pub small_threshold: usize,
     /// The size of a unit, in bytes. A pool of small blocks is one unit.
     pub pool_size: usize,
@@ -105,7 +105,7 @@ pub struct Stats {
     pub bytes: ByteStats,
     /// The number of units without a block in use.
     pub unused_pools: usize,
-    /// How many requests have failed because no arena could be mapped.
+    /// The number of requests that have failed because no arena could be mapped.
     pub refused: usize,
     /// The large blocks that belong to the heap.
     pub large: LargeStats,
@@ -163,7 +163,7 @@ impl Stats {
         };
         let (size, in_use) = (class.block_size(), header.in_use::<G>());
         if in_use == 0 {
-            // The pool is retained although none of its blocks is in use. It counts as unused.
+            // The pool is retained, but none of its blocks is in use, so it counts as unused.
             self.unused_pools += class.units();
             return;
         }
@@ -195,8 +195,8 @@ impl Stats {
 
 /// Adds the statistics of another heap with the same geometry.
 ///
-/// The sum of both `highwater` values is an upper bound, because the peaks may be at different
-/// times.
+/// The sum of the two `highwater` values is an upper bound, because the two peaks may have occurred
+/// at different times.
 impl AddAssign<&Self> for Stats {
     fn add_assign(&mut self, other: &Self) {
         let (arenas, bytes) = (&mut self.arenas, &mut self.bytes);

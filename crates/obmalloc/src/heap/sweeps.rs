@@ -1,4 +1,4 @@
-//! The sweeps of a heap, which return free memory to the system. See the module `purging` for the
+//! The sweeps of a heap, which return free memory to the system. The module `purging` describes the
 //! rules.
 
 #![forbid(unsafe_code)]
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
-    /// Sets when the heap returns free memory to the system on its own.
+    /// Sets when the heap returns free memory to the system automatically.
     pub fn set_purge_policy(&mut self, policy: PurgePolicy) {
         self.purging = Purging::new(policy);
     }
@@ -31,10 +31,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.purge(Which::All)
     }
 
-    /// Returns memory to the system that has been free for a long time, if it is time to do so.
+    /// If a sweep is due, returns memory to the system that has been free for a long time.
     ///
     /// The slow paths of the heap call this function. A program that makes few requests may call it
-    /// as well. It is cheap, because it checks the clock only in every 64th call.
+    /// as well. The function is cheap, because it checks the clock only in every 64th call.
     #[inline(always)]
     pub fn visit(&mut self) {
         if !Shape::<G>::PURGES {
@@ -75,7 +75,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.arenas.counts().current * Shape::<G>::POOLS
     }
 
-    /// Purges what has been free since the last sweep, and records what is free now.
+    /// Purges memory that has been free since the last sweep, and records what is free now.
     fn sweep(&mut self, now: Duration, clock: fn() -> Duration) {
         while let Some(pool) = self.empty.end_idle::<G>(&mut self.used, &mut self.arenas) {
             self.free_pool(pool);
@@ -105,7 +105,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Purges what is free now, unless the last such purge was a mistake.
+    /// Purges all memory that is free now, unless the last such purge was a mistake.
     fn purge_after_drop(&mut self, now: Duration, clock: fn() -> Duration) {
         self.purging.loosened = 0;
         self.judge_purges(now);
@@ -122,7 +122,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.purging.judge(reused, now);
     }
 
-    /// Makes free pages of pools uncarved. They keep their memory.
+    /// Makes free pages of pools uncarved. These pages still keep their memory.
     fn walk(&mut self, now: Duration, clock: fn() -> Duration) {
         self.purging.loosened = 0;
         self.arenas.visit(|arena| arena.uncarve::<G>());

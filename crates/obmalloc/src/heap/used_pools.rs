@@ -1,6 +1,7 @@
 //! The used pools of each size class, in one list per class (CPython's `usedpools`).
 //!
-//! An empty list contains `PoolPtr::NONE`, a pool without blocks, so we need no test for null.
+//! An empty list contains `PoolPtr::NONE`, which is a pool without blocks, so we need no test for
+//! null.
 
 #![forbid(unsafe_code)]
 
@@ -34,7 +35,7 @@ impl UsedPools {
 
     /// Puts `pool` at the front of its class's list.
     ///
-    /// A previous first pool that has run out of blocks becomes full and leaves the list.
+    /// If the previous first pool has run out of blocks, it becomes full and leaves the list.
     pub(crate) fn push_front<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         let first = self.first(class);
         if first != PoolPtr::NONE && first.header().has_run_out::<G>() {
@@ -63,10 +64,9 @@ impl UsedPools {
         pool.header().become_full(class);
     }
 
-    /// Puts `pool` after the first pool of its class's list, so that the first one is still used
-    /// next.
+    /// Puts `pool` after the first pool of its class's list. The first pool is still used next.
     ///
-    /// More blocks of `pool` may then be freed before it is used.
+    /// More blocks of `pool` may therefore be freed before `pool` is used.
     pub(crate) fn push_second<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         let first = self.first(class);
         if first == PoolPtr::NONE || first.header().has_run_out::<G>() {

@@ -11,7 +11,7 @@ use crate::{
     pool::{PoolPtr, State},
 };
 
-/// The largest number of blocks in a pool: one unit has at most 16 KiB, and a block at least 8
+/// The largest number of blocks in a pool. One unit has at most 16 KiB, and a block at least 8
 /// bytes.
 const MAX_BLOCKS: usize = 2048;
 
@@ -23,7 +23,7 @@ pub struct LiveBlock {
     pub start: NonNull<u8>,
     /// The size of the block in bytes, rounded up to its size class.
     pub size: usize,
-    /// The kind of memory that the block is in.
+    /// The kind of memory that contains the block.
     pub kind: Kind,
 }
 
@@ -89,7 +89,8 @@ impl Arena {
         let (size, first) = (class.block_size(), header.first_offset::<G>());
         let start = pool.start::<G>();
         let (mut free, mut uncarved) = (Blocks::NONE, Blocks::NONE);
-        // We read the whole list before the first visit, because `visit` may allocate from it.
+        // We read the whole free list before the first visit, because `visit` might allocate from
+        // the list.
         for block in header.free_blocks() {
             free.insert((block.addr().get() - start.addr().get() - first) / size);
         }

@@ -9,9 +9,11 @@ use super::{LargeBlocks, retained::RetainedLarge};
 pub(crate) struct Large {
     pub(crate) in_use: LargeBlocks,
     pub(crate) retained: RetainedLarge,
-    /// How many slots the source allows the heap to retain. A slot has the size of an arena.
+    /// The number of slots that the source allows the heap to retain. A slot has the size of an
+    /// arena.
     pub(crate) granted: usize,
-    /// How many slots the heap has requested from the source since it last released all of them.
+    /// The number of slots that the heap has requested from the source since it last released all
+    /// of them.
     pub(crate) requested: usize,
     /// True if a retained block was used again since the last sweep.
     pub(crate) was_reused: bool,

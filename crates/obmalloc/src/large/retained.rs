@@ -6,16 +6,16 @@ use super::{
 };
 use crate::geometry::{Geometry, shape::Shape};
 
-/// Free large blocks that stay mapped, in a list for each size of their mappings.
+/// Free large blocks that stay mapped. There is one list for each size of their mappings.
 ///
 /// The blocks are counted in slots, which have the size of an arena.
 #[derive(Debug)]
 pub(crate) struct RetainedLarge {
     /// # Invariant
     ///
-    /// The blocks of each list are linked through their headers. They came from the heap's source
-    /// and are not in use. They begin [`OFFSET`] bytes after their header, and their mappings have
-    /// the size that the list is for.
+    /// The blocks of each list are linked through their headers. The blocks came from the heap's
+    /// source and are not in use. Each block begins [`OFFSET`] bytes after its header, and its
+    /// mapping has the size that belongs to the list.
     lists: [Option<LargeBlock>; SIZES],
     blocks: usize,
     bytes: usize,
@@ -35,7 +35,8 @@ impl RetainedLarge {
         (self.blocks, self.bytes)
     }
 
-    /// Returns how many slots `block` would occupy here, or `None` if its mapping has no list.
+    /// Returns the number of slots that `block` would occupy, or `None` if no list has its
+    /// mapping's size.
     ///
     /// # Safety
     ///
@@ -91,7 +92,7 @@ impl RetainedLarge {
     }
 }
 
-/// Returns how many slots a mapping of `bytes` bytes occupies.
+/// Returns the number of slots that a mapping of `bytes` bytes occupies.
 fn slots_for<G: Geometry>(bytes: usize) -> usize {
     bytes.div_ceil(Shape::<G>::ARENA.bytes())
 }

@@ -28,10 +28,10 @@ pub(super) fn rounded(bytes: usize) -> usize {
     }
 }
 
-/// Returns the number of the smallest rounded size of at least `bytes` bytes.
+/// Returns the index of the smallest rounded size of at least `bytes` bytes.
 ///
-/// The number is less than [`SIZES`]. Returns `None` if there is no such size, or if `bytes` is so
-/// small that it is not rounded.
+/// The index is less than [`SIZES`]. Returns `None` if there is no such size, or if `bytes` is too
+/// small to be rounded.
 #[inline]
 pub(super) fn index(bytes: usize) -> Option<usize> {
     let doubling = || (step_bits(bytes) - step_bits(ABOVE + 1)) as usize;
@@ -43,7 +43,8 @@ fn is_covered(bytes: usize) -> bool {
     bytes > ABOVE && bytes <= MOST
 }
 
-/// Returns how many whole steps fit below `bytes`: at least [`STEPS`], and less than twice as many.
+/// Returns the number of whole steps below `bytes`. It is at least [`STEPS`] and less than twice
+/// that.
 #[inline]
 fn steps(bytes: usize) -> usize {
     (bytes - 1) >> step_bits(bytes)

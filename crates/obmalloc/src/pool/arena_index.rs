@@ -12,7 +12,7 @@ pub(crate) struct ArenaIndex(
 );
 
 impl ArenaIndex {
-    /// An index for pools that are part of no arena.
+    /// The index of a pool that is not part of an arena.
     pub(crate) const NONE: Self = Self(NonZero::<u32>::MAX);
 
     pub(crate) fn new(index: usize) -> Self {

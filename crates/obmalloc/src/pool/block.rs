@@ -2,7 +2,7 @@
 
 use core::{cell::Cell, ptr::NonNull};
 
-/// The byte that freed blocks contain in builds with debug assertions. CPython's dead byte.
+/// The byte that fills freed blocks in builds with debug assertions. CPython's dead byte.
 const DEAD: u8 = 0xDD;
 
 /// The size of the link in a free block, in bytes.
@@ -35,7 +35,7 @@ impl BlockPtr {
         self.0
     }
 
-    /// Sets the first `len` bytes of the block to zero. The block must not be smaller.
+    /// Sets the first `len` bytes of the block to zero. The block must have at least `len` bytes.
     #[inline]
     pub(crate) fn fill_with_zeros(&self, len: usize) {
         // SAFETY: this pointer owns the block, which has `len` bytes (the caller).
@@ -50,13 +50,15 @@ impl BlockPtr {
         }
     }
 
-    /// Makes [`is_poisoned`](Self::is_poisoned) return false for a block of at least two words.
+    /// Overwrites the second word, so that [`is_poisoned`](Self::is_poisoned) returns false. The
+    /// block must have at least two words.
     pub(crate) fn unpoison(&self) {
         // SAFETY: this pointer owns the block, which has two words (the caller).
         unsafe { self.0.add(WORD).write(!DEAD) };
     }
 
-    /// Returns true if the second word looks like that of a freed block of at least two words.
+    /// Returns true if the second word looks like that of a freed block. The block must have at
+    /// least two words.
     pub(crate) fn is_poisoned(&self) -> bool {
         // SAFETY: this pointer owns the block, which has two words (the caller). The program may not
         // have initialised them, but a volatile read returns what is in memory.

@@ -4,9 +4,9 @@
 //! stores are atomic, so a reader on another thread sees either the old or the new number, and
 //! never a mixture of both.
 //!
-//! Every free decrements a [`Count`] and compares the result with 0. The compiler would use three
-//! instructions for this if the count were an ordinary atomic. [`Count`] uses two instructions of
-//! assembly.
+//! Every free decrements a [`Count`] and compares the result with 0. If the count were an ordinary
+//! atomic, the compiler would use three instructions for this. We use two instructions of inline
+//! assembly instead.
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
@@ -80,12 +80,12 @@ pub(crate) unsafe fn decrement<H, const OFFSET: usize>(header: &H) -> bool {
     value == 0
 }
 
-/// A byte that slow paths change.
+/// A byte that only slow paths change.
 ///
-/// A thread that reads a byte with [`watch`](Self::watch) also sees everything that the owner wrote
-/// before it set the byte.
+/// If a thread reads a byte with [`watch`](Self::watch), it also sees everything that the owner
+/// wrote before it set the byte.
 ///
-/// `A` is an atomic of loom in models. Such an atomic cannot be part of a header.
+/// In models, `A` is an atomic of loom. Such an atomic cannot be part of a header.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct Byte<A = AtomicU8>(A);
@@ -112,7 +112,8 @@ impl Byte {
         Self(AtomicU8::new(value))
     }
 
-    /// Returns the byte. Only the owner and threads that hold a block of the pool may rely on it.
+    /// Returns the byte. Only the owner and threads that hold a block of the pool may rely on the
+    /// result.
     #[inline]
     pub(crate) fn get(&self) -> u8 {
         // SAFETY: only the calling thread writes to the byte, or no thread does (see above). A
@@ -149,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// A header of which the state is set last, as `PoolHeader::write_to` does.
+    /// A header whose state is set last, as in `PoolHeader::write_to`.
     struct Header {
         first: UnsafeCell<u16>,
         state: Byte<sync::atomic::AtomicU8>,

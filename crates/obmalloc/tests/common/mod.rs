@@ -1,4 +1,4 @@
-//! A heap whose layers a test can observe and fail, and the list of profiles.
+//! A heap whose layers a test can observe and make fail, and the list of profiles.
 
 #![allow(dead_code, unused_macros, unused_imports)]
 
@@ -104,7 +104,7 @@ impl<G: Geometry> Rig<G> {
     }
 }
 
-/// The smallest pools that have room for all headers in the first pool of an arena.
+/// The geometry with the smallest pools that can hold all headers in the first pool of an arena.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Small;
 

@@ -156,7 +156,7 @@ mod models {
         let reader = {
             let map = sync::Arc::clone(&map);
             sync::thread::spawn(move || {
-                // The reader may find the arena or not, but must read only initialised memory.
+                // The reader may or may not find the arena, but must read only initialised memory.
                 let _ = map.contains_with(orders, 1 << 10);
                 assert!(!map.contains_with(orders, 2 << 10));
             })
@@ -167,7 +167,7 @@ mod models {
         release(sync::Arc::try_unwrap(map).unwrap());
     }
 
-    /// An arena whose entry is in another leaf than the entry of the arena at 1 KiB.
+    /// An arena whose entry is in a different leaf from the entry of the arena at 1 KiB.
     const FAR: &[usize] = &[4 << 10];
 
     #[test]
@@ -206,7 +206,7 @@ mod models {
 
     const BASE: usize = 5 << 20;
 
-    /// Lets a thread ask about a block in a range that grows to `kib` KiB at the same time.
+    /// Lets a thread look up a block in a range that grows to `kib` KiB at the same time.
     ///
     /// `hand_out` grows the range, and then passes the block in its last KiB to the thread.
     fn ask_about_a_block_in_the_range(
@@ -305,7 +305,7 @@ mod models {
         });
     }
 
-    /// Lets a thread read the map while `unmap` retracts an arena and sets a flag.
+    /// Lets a thread read the map while `unmap` retracts an arena and then sets a flag.
     fn a_reader_learns_that_an_arena_is_gone(unmap: fn(&ArenaMap<Narrow>, &AtomicBool)) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
         assert!(publish(&map, 1 << 10));
@@ -343,7 +343,7 @@ mod models {
         });
     }
 
-    /// Lets two threads publish arenas at once, so that both may create the same leaf.
+    /// Lets two threads publish arenas at the same time, so that both may create the same leaf.
     fn two_publish(publish: fn(&ArenaMap<Narrow>, usize)) {
         let map = sync::Arc::new(ArenaMap::<Narrow>::new());
         let other = {
