@@ -74,7 +74,7 @@ impl<A: MemAlloc> DomainTable<A> {
     /// # Safety
     ///
     /// - `allocator` must be able to free and reallocate every live block of the domain.
-    /// - It must also be able to do this for blocks that are returned by calls in progress.
+    /// - `allocator` must also be able to do this for blocks that calls in progress return.
     /// - `allocator` must meet the requirements of [`CAllocator::new`] while the table is in use.
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {
         let slot = &self.slots[domain.index()];

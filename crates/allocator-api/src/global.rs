@@ -48,8 +48,8 @@ impl<A> Global<A> {
 
 /// Returns the number of bytes to request from `A` for an aligned block of this layout.
 ///
-/// The aligned block begins after the start of the block of `A`, by at least a word and at most the
-/// alignment.
+/// The distance from the start of `A`'s block to the aligned block is at least a word and at most
+/// the alignment.
 fn room(layout: Layout) -> usize {
     // A layout has at most isize::MAX bytes after rounding up, so the sum does not overflow.
     layout.size() + layout.align()

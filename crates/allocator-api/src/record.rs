@@ -29,7 +29,7 @@ pub(crate) struct Record {
 impl Record {
     #[inline]
     fn vtable(&self) -> CAllocator {
-        // SAFETY: nobody writes the vtable (its invariant).
+        // SAFETY: nothing writes to the vtable (its invariant).
         self.vtable.with(|vtable| unsafe { *vtable })
     }
 }

@@ -60,10 +60,10 @@ pub(crate) unsafe trait Layouts {
     /// - The class of `block` must be [small](SizeClass::is_small).
     unsafe fn free_small_block(&self, block: BlockPtr);
 
-    /// Allocates a block with a mapping of its own.
+    /// Allocates a block with its own mapping.
     fn alloc_large(&self, size: usize, align: usize) -> Option<NewLarge>;
 
-    /// Frees a block with a mapping of its own.
+    /// Frees a block with its own mapping.
     ///
     /// # Safety
     ///

@@ -176,7 +176,7 @@ impl LocalHeap {
     ///
     /// The result can include pages that were never in memory.
     pub fn trim(&self) -> usize {
-        // SAFETY: nobody else borrows the heap (its invariant).
+        // SAFETY: nothing else borrows the heap (its invariant).
         unsafe { &mut *self.heap.get() }.trim()
     }
 
@@ -185,7 +185,7 @@ impl LocalHeap {
     /// The field `large` counts allocations of more than 480 KiB. The field `bytes` counts all
     /// others.
     pub fn stats(&self) -> Stats {
-        // SAFETY: nobody else borrows the heap (its invariant).
+        // SAFETY: nothing else borrows the heap (its invariant).
         unsafe { &*self.heap.get() }.stats()
     }
 
@@ -205,7 +205,7 @@ impl LocalHeap {
     /// Calls `request`. If it fails, trims all heaps and calls it again, and then does so once more
     /// after the callback.
     fn after_trim<T>(&self, request: impl Fn(&mut PoolHeap) -> Option<T>) -> Option<T> {
-        // SAFETY: nobody else borrows the heap (its invariant).
+        // SAFETY: nothing else borrows the heap (its invariant).
         request(unsafe { &mut *self.heap.get() }).or_else(|| {
             // SAFETY: as above.
             unsafe { &mut *self.heap.get() }.trim();
@@ -224,7 +224,7 @@ impl LocalHeap {
     /// should be repeated.
     #[cold]
     fn ask_before_refusal(&self) -> bool {
-        // SAFETY: nobody else borrows the heap (its invariant).
+        // SAFETY: nothing else borrows the heap (its invariant).
         let reached = unsafe { &*self.heap.get() }.source().usage().refusal();
         let Some(reached) = reached else { return false };
         let Some(mut callback) = self.before_refusal.take() else { return false };
@@ -241,7 +241,7 @@ impl LocalHeap {
 unsafe impl Layouts for LocalHeap {
     #[inline]
     fn alloc_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
-        // SAFETY: nobody else borrows the heap (its invariant).
+        // SAFETY: nothing else borrows the heap (its invariant).
         match unsafe { &*self.heap.get() }.alloc_listed(class) {
             Some(block) => Some(block),
             None => self.alloc_block_slow(class),
@@ -261,7 +261,7 @@ unsafe impl Layouts for LocalHeap {
     }
 
     unsafe fn free_large(&self, block: LargeBlock) {
-        // SAFETY: nobody else borrows the heap (its invariant). It allocated the block (contract).
+        // SAFETY: nothing else borrows the heap (its invariant). It allocated the block (contract).
         unsafe { (*self.heap.get()).free_large(block) };
     }
 
@@ -272,13 +272,13 @@ unsafe impl Layouts for LocalHeap {
 
     #[inline]
     unsafe fn free_block(&self, block: BlockPtr) {
-        // SAFETY: nobody else borrows the heap (its invariant). It allocated the block (contract).
+        // SAFETY: nothing else borrows the heap (its invariant). It allocated the block (contract).
         unsafe { (*self.heap.get()).free(block) };
     }
 
     #[inline]
     unsafe fn free_small_block(&self, block: BlockPtr) {
-        // SAFETY: nobody else borrows the heap (its invariant). It allocated the block, which is
+        // SAFETY: nothing else borrows the heap (its invariant). It allocated the block, which is
         // small (contract).
         unsafe { (*self.heap.get()).free_small(block) };
     }

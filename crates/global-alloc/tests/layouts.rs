@@ -132,7 +132,7 @@ fn a_request_for_too_much_returns_null_and_changes_nothing() {
     }
     for size in [100, 1000] {
         let filled = Filled::new(Layout::from_size_align(size, 8).unwrap(), 7);
-        // SAFETY: the memory is live for the layout. It stays so, because the request fails.
+        // SAFETY: the memory is live for the layout. It stays live because the request fails.
         assert!(black_box(unsafe { realloc(filled.start, filled.layout, most - 7) }).is_null());
     }
 }

@@ -45,7 +45,7 @@ fn a_thread_may_outlive_the_library_whose_allocator_it_used() {
         unloaded.recv().expect("the other thread unloads the library");
     });
     assert_eq!(used.recv(), Ok(2890));
-    // SAFETY: the library was loaded once, and nobody uses it any more.
+    // SAFETY: the library was loaded once, and nothing uses it any more.
     assert_eq!(unsafe { libc::dlclose(library) }, 0);
     // SAFETY: `RTLD_NOLOAD` only looks the library up.
     let still = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD) };

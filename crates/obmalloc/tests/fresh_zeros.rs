@@ -24,7 +24,8 @@ fn touched_pages(start: NonNull<u8>, len: usize) -> usize {
 }
 
 fn bytes<'a>(start: NonNull<u8>) -> &'a mut [u8] {
-    // SAFETY: the block has that many initialised bytes, and the test does not free it meanwhile.
+    // SAFETY: the block has that many initialised bytes, and the test does not free it while the
+    // slice is in use.
     unsafe { slice::from_raw_parts_mut(start.as_ptr(), SIZE) }
 }
 

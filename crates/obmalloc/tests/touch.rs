@@ -81,7 +81,8 @@ fn header_of<G: Geometry>(block: usize) -> usize {
 }
 
 fn bytes<'a>(start: usize, len: usize) -> &'a [u8] {
-    // SAFETY: the source initialised and exposed the arena, and the heap is not called meanwhile.
+    // SAFETY: the source initialised and exposed the arena, and the heap is not called while the
+    // slice is in use.
     unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance(start), len) }
 }
 

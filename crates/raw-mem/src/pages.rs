@@ -250,7 +250,7 @@ unsafe fn extend(_start: NonNull<u8>, _old: usize, _new: usize) -> Result<(), Os
     Err(OsCode(libc::ENOMEM))
 }
 
-/// Rounds a number of bytes up to at least one whole page.
+/// Rounds a number of bytes up to whole pages. The result is at least one page.
 ///
 /// Returns `None` if the result would exceed the largest size of a block.
 pub(crate) fn whole_pages(bytes: usize) -> Option<usize> {

@@ -10,8 +10,8 @@ use crate::preserving_errno;
 /// The minimum time between two readings of the files.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The percentage of the last ten seconds. Memory is short if tasks waited for it at least this
-/// long.
+/// Memory is short if tasks of the group waited for it for at least this percentage of the last ten
+/// seconds.
 const STALLED_PERCENT: u64 = 10;
 
 /// The longest path, with its final zero byte.
@@ -26,9 +26,9 @@ const MOST_GROUPS: usize = 16;
 ///
 /// - A control group (version 2) of the process has used seven eighths of its `memory.max` or
 ///   `memory.high`. File pages that the system can drop do not count.
-/// - The tasks of the group have waited for memory for a tenth of the last ten seconds, according
-///   to `memory.pressure`. If the process is in no such group, we read `/proc/pressure/memory`,
-///   which covers the whole system.
+/// - The tasks of the group have waited for memory for at least a tenth of the last ten seconds,
+///   according to `memory.pressure`. If the process is in no such group, we read
+///   `/proc/pressure/memory`, which covers the whole system.
 ///
 /// On systems without these files, memory is never considered short.
 ///
@@ -79,8 +79,8 @@ impl MemoryPressure {
     /// Creates a value that reads the files of the control group `group` and of its parents. Unless
     /// `group` is empty, it must begin with a slash.
     ///
-    /// `top` is the folder of the topmost group. Tests use this function, as do systems whose
-    /// groups are mounted at an unusual place.
+    /// `top` is the folder of the topmost group. Use this function in tests, or if the groups are
+    /// mounted at an unusual place.
     pub fn of_group(top: &[u8], group: &[u8]) -> Self {
         let group = group.strip_suffix(b"/").unwrap_or(group);
         Self {

@@ -91,7 +91,7 @@ mod tests {
 
     fn item(contents: u32) -> &'static Item {
         let item = Item { next: AtomicPtr::new(ptr::null_mut()), contents: UnsafeCell::new(0) };
-        // SAFETY: nobody else refers to the item before it is added to a list.
+        // SAFETY: nothing else refers to the item before it is added to a list.
         item.contents.with_mut(|place| unsafe { *place = contents });
         Box::leak(Box::new(item))
     }

@@ -36,7 +36,7 @@
 //!
 //! The child can still free blocks of such a heap. A flush then purges the memory of these blocks.
 //!
-//! [`PerThread`] prepares for a fork on its own. The following applies to all other [`Heaps`].
+//! [`PerThread`] prepares for a fork automatically. The following applies to all other [`Heaps`].
 //!
 //! The program must call [`Heaps::lock_source`] before a fork and hold the lock until after the
 //! fork. Otherwise, the arena source could be locked or inconsistent in the child.

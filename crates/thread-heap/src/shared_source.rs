@@ -108,7 +108,7 @@ impl<'a, S: ArenaSource> SourceGuard<'a, S> {
         self.locked.source.reserve_at_most(bytes);
     }
 
-    /// Determines whether the source uses huge pages.
+    /// Sets whether the source uses huge pages.
     pub fn use_huge_pages(&mut self, huge: HugePages) {
         self.locked.source.use_huge_pages(huge);
     }

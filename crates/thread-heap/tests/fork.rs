@@ -134,7 +134,7 @@ fn mappings() -> usize {
     maps.lines().count()
 }
 
-/// Purged pages must not need a mapping each in a forked child, because Linux never merges a new
+/// A purge in a forked child must create only a few mappings, because Linux never merges a new
 /// mapping with an inherited one.
 #[test]
 #[cfg(target_os = "linux")]

@@ -67,7 +67,7 @@ fn new_block(member: &mut impl Member, random: &mut Random) -> Block {
 
 fn check_and_free(member: &mut impl Member, blocks: impl IntoIterator<Item = Block>) {
     for block in blocks {
-        // SAFETY: all blocks of a test come from one team, and nobody else has this one.
+        // SAFETY: all blocks of a test come from one team, and no other code has this one.
         unsafe { member.free(block.check()) };
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 pub enum Claim {
     /// A block of this heap.
     Ours(BlockPtr),
-    /// A pointer outside of all arenas of this heap, such as a block of another allocator.
+    /// A pointer outside all arenas of this heap, such as a block of another allocator.
     Foreign(NonNull<u8>),
 }
 

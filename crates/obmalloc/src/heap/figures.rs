@@ -14,7 +14,7 @@ pub enum Kind {
     Medium,
     /// Spans, which are pools of one block.
     Span,
-    /// Blocks with a mapping of their own.
+    /// Blocks with their own mappings.
     Large,
 }
 

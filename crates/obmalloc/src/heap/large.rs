@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
-    /// Allocates a block with a mapping of its own, at a multiple of `align` bytes.
+    /// Allocates a block with its own mapping, at a multiple of `align` bytes.
     ///
     /// The block belongs to this heap, and is unmapped when the heap is reset or dropped. `align`
     /// must be a power of two. Returns `None` if the source has no memory.

@@ -77,7 +77,7 @@ pub struct RunSnapshot {
     pub blocks: String,
 }
 
-/// A block with a mapping of its own.
+/// A block with its own mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LargeSnapshot {

@@ -167,7 +167,8 @@ impl FreeList {
     /// Iterates over the blocks in the order in which they will be popped.
     pub(crate) fn iter(&self) -> impl Iterator<Item = NonNull<u8>> {
         core::iter::successors(self.head.get(), |start| {
-            // SAFETY: each block has a link (invariant of `head`), and no caller pops meanwhile.
+            // SAFETY: each block has a link (invariant of `head`), and no caller pops during the
+            // iteration.
             unsafe { start.cast::<Link>().read() }
         })
     }

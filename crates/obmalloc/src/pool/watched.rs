@@ -183,7 +183,7 @@ mod tests {
                 assert_eq!(other.first.with(|first| unsafe { *first }), 48);
             }
         });
-        // SAFETY: nobody reads the field before the state is set.
+        // SAFETY: no thread reads the field before the state is set.
         header.first.with_mut(|first| unsafe { *first = 48 });
         set(&header.state, 1);
         watcher.join().unwrap();

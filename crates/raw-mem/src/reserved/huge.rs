@@ -43,8 +43,8 @@ impl ReservedRange {
         self.huge = huge;
     }
 
-    /// Marks a run of used slots as free, and returns the huge pages that no longer contain a slot
-    /// in use to the system.
+    /// Marks a run of used slots as free. Returns to the system the huge pages that no longer
+    /// contain a slot in use.
     ///
     /// # Safety
     ///

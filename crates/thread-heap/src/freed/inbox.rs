@@ -148,7 +148,8 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         None
     }
 
-    /// Adds the size of blocks that the caller has pushed to the number of waiting bytes.
+    /// Adds `bytes` to the number of waiting bytes. The caller must have pushed blocks of this
+    /// total size.
     ///
     /// Returns true if the number has reached or passed a multiple of `step`.
     #[inline]

@@ -97,7 +97,7 @@ impl<P: Parts> Owner<P> {
         heap.inbox.adopt().then(|| unsafe { Self::new(heap) })
     }
 
-    /// Sets when the heap returns free memory to the system on its own. See [`PurgePolicy`].
+    /// Sets when the heap returns free memory to the system automatically. See [`PurgePolicy`].
     pub fn set_purge_policy(&mut self, policy: PurgePolicy) {
         self.enter(|own| own.set_purge_policy(policy));
     }
@@ -187,7 +187,8 @@ impl<P: Parts> Owner<P> {
 
     /// Frees a block of this heap, or of another heap that uses the same arena source.
     ///
-    /// Blocks of another heap are sent there in batches, at the latest by [`flush`](Self::flush).
+    /// Blocks of another heap are sent to that heap in batches. [`flush`](Self::flush) sends the
+    /// blocks that are left.
     ///
     /// # Safety
     ///

@@ -18,7 +18,7 @@ impl<P: Parts> Heaps<P> {
     /// - No other thread may use a heap of this family during the call.
     /// - `visit` must neither allocate from these heaps nor free their blocks.
     pub unsafe fn for_each_block(&'static self, mut visit: impl FnMut(LiveBlock)) {
-        // SAFETY: nobody else uses a heap (contract).
+        // SAFETY: nothing else uses a heap (contract).
         unsafe { self.with_each_owner(Owner::send_outbox) };
         // SAFETY: as above. `visit` does not use a heap either (contract).
         unsafe {

@@ -3,7 +3,7 @@
 //! ```text
 //!   size ─┬─ at most 512 bytes ────► a block of a small pool
 //!         ├─ at most 480 KiB ──────► a block of a medium pool, or a span
-//!         └─ all others ───────────► a block with a mapping of its own
+//!         └─ all others ───────────► a block with its own mapping
 //! ```
 //!
 //! Each block leads to a tag, which determines how the block is freed. The tag identifies the heap
@@ -125,7 +125,7 @@ impl ThreadMalloc {
 }
 
 impl PerThread {
-    /// Allocates a block with a mapping of its own. See [`Heaps::alloc_large`].
+    /// Allocates a block with its own mapping. See [`Heaps::alloc_large`].
     ///
     /// [`Heaps::alloc_large`]: crate::Heaps::alloc_large
     pub fn alloc_large(self, size: usize, align: usize) -> Option<NewLarge> {
@@ -369,7 +369,7 @@ unsafe fn move_to(start: NonNull<u8>, old: usize, size: usize) -> Option<NonNull
     Some(new)
 }
 
-// SAFETY: blocks come from the heaps of the process's threads or have a mapping of their own. They
+// SAFETY: blocks come from the heaps of the process's threads or have their own mappings. They
 // have their size and are aligned to 16 bytes. Any thread may free a block.
 unsafe impl MemAlloc for ThreadMalloc {
     #[inline]

@@ -87,7 +87,7 @@ impl PerThread {
     /// Keeps the reserved range of addresses of the process's heaps from growing beyond `bytes`.
     ///
     /// Call this function before the first request if the address space may be limited and other
-    /// parts of the process need addresses. Arenas outside of the range can still be mapped. Their
+    /// parts of the process need addresses. Arenas outside the range can still be mapped. Their
     /// addresses are returned to the system when the arenas are unmapped.
     pub fn reserve_at_most(self, bytes: usize) {
         HEAPS.lock_source().reserve_at_most(bytes);

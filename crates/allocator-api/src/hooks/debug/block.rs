@@ -131,8 +131,8 @@ impl Block {
     ///
     /// # Safety
     ///
-    /// - If the address is aligned to a word, the header must be readable, and so must the block
-    ///   and the trailer whose size it gives.
+    /// - If the address is aligned to a word, the header must be readable. The block whose size the
+    ///   header gives must also be readable, and so must its trailer.
     pub(super) unsafe fn check(self, letter: u8, style: Style) -> Result<usize, Misuse> {
         if !self.0.addr().get().is_multiple_of(WORD) {
             return Err(Misuse::Unaligned);

@@ -90,7 +90,7 @@ fn count_while_an_arena_is_unmapped(unmap: fn(&'static TellingHeaps, NonNull<u8>
     // The arena is mapped again, perhaps while the other thread counts it.
     let arena = SharedArenas::of(&heaps.shared).map(TALL_ARENA).unwrap();
     counter.join().unwrap();
-    // SAFETY: the arena was mapped above, and nobody uses it.
+    // SAFETY: the arena was mapped above, and nothing uses it.
     unsafe { SharedArenas::of(&heaps.shared).unmap(arena, TALL_ARENA) };
     assert_eq!(heaps.figures().arenas(), 0);
 }
@@ -99,7 +99,7 @@ fn count_while_an_arena_is_unmapped(unmap: fn(&'static TellingHeaps, NonNull<u8>
 fn arenas_that_are_counted_are_mapped() {
     sync::model(|| {
         count_while_an_arena_is_unmapped(|heaps, arena| {
-            // SAFETY: the arena was mapped by these heaps, and nobody uses it.
+            // SAFETY: the arena was mapped by these heaps, and nothing uses it.
             unsafe { SharedArenas::of(&heaps.shared).unmap(arena, TALL_ARENA) };
         });
     });
@@ -110,7 +110,7 @@ fn arenas_that_are_counted_are_mapped() {
 fn an_arena_that_leaves_the_list_after_it_was_unmapped_is_rejected() {
     sync::rejected(|| {
         count_while_an_arena_is_unmapped(|heaps, arena| {
-            // SAFETY: nobody uses the arena. Its memory stays readable.
+            // SAFETY: nothing uses the arena. Its memory stays readable.
             unsafe {
                 heaps.shared.map().retract(arena.addr().get());
                 heaps.shared.lock().source.unmap(arena, TALL_ARENA);
@@ -147,7 +147,7 @@ struct SentLarge(LargeMapping);
 unsafe impl Send for SentLarge {}
 
 fn free_large(heaps: &'static TellingHeaps, LargeMapping { start, bytes, .. }: LargeMapping) {
-    // SAFETY: the mapping came from these heaps, and nobody uses it.
+    // SAFETY: the mapping came from these heaps, and nothing uses it.
     unsafe { SharedArenas::of(&heaps.shared).unmap_large(start, bytes, TALL_ARENA) };
 }
 
@@ -174,7 +174,7 @@ fn large_blocks_that_are_counted_without_the_lock_are_rejected() {
 fn a_large_block_that_is_subtracted_without_the_lock_is_rejected() {
     sync::rejected(|| {
         count_large_blocks(large_in_figures, |heaps, LargeMapping { start, bytes, .. }| {
-            // SAFETY: the mapping came from these heaps, and nobody uses it.
+            // SAFETY: the mapping came from these heaps, and nothing uses it.
             unsafe { heaps.shared.lock().source.unmap_large(start, bytes, TALL_ARENA) };
             heaps.shared.large.add(usize::MAX, bytes.wrapping_neg());
         });
