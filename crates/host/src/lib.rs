@@ -1,16 +1,17 @@
-//! What the shared libraries have in common: settings by name, places for reports, and the moments
-//! at which reports are written.
+//! Code that the two shared libraries have in common. It parses their settings, and determines
+//! where and when they write reports.
 //!
 //! | module | content |
 //! | --- | --- |
-//! | `words` | the parser of every setting. An unknown word is an error that lists the known ones |
+//! | `words` | parsers for settings. An unknown word is an error that lists the known ones |
 //! | `place` | where a report goes |
 //! | `moments` | when a report is written |
 //! | `triggers` | signals, a timer, forks and `_exit`, which cause reports |
-//! | `memory` | when memory goes back to the system |
+//! | `memory` | the settings for huge pages and for switches |
 //! | `output` | lines on stderr |
 //!
-//! Nothing here allocates memory, because the libraries may be the allocator.
+//! This crate never allocates memory, because the library that uses it may be the allocator of the
+//! process.
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 compile_error!("the shared libraries need Linux with glibc");

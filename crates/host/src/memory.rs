@@ -1,4 +1,4 @@
-//! The settings that determine when memory goes back to the system.
+//! Parsers for the setting about huge pages and for settings that are either on or off.
 
 #![forbid(unsafe_code)]
 
@@ -9,11 +9,11 @@ use crate::words::{OFF, ON, UnknownWord, is_one_of};
 const HUGE_PAGES: &str = "off, advise, explicit";
 const SWITCH: &str = "0, false, no, off, 1, true, yes, on";
 
-/// Returns what the value of the variable `setting` says about huge pages.
+/// Interprets `value`, the value of the variable `setting`, as a way to use huge pages.
 ///
 /// # Errors
 ///
-/// Returns an error that lists the known words if the value is another one.
+/// Returns an error that lists the known words if `value` is not one of them.
 pub fn huge_pages<'v>(
     setting: &'static str,
     value: &'v [u8],
@@ -29,11 +29,11 @@ pub fn huge_pages<'v>(
     }
 }
 
-/// Returns true if the value of the variable `setting` switches something on.
+/// Returns true if `value`, the value of the variable `setting`, means that the setting is on.
 ///
 /// # Errors
 ///
-/// Returns an error that lists the known words if the value is another one.
+/// Returns an error that lists the known words if `value` is not one of them.
 pub fn switch<'v>(setting: &'static str, value: &'v [u8]) -> Result<bool, UnknownWord<'v>> {
     match (is_one_of(value, &ON), is_one_of(value, &OFF)) {
         (false, false) => Err(UnknownWord { setting, word: value, known: SWITCH }),

@@ -1,4 +1,4 @@
-//! When a report is written, as the environment variable says.
+//! The moments at which reports are written. An environment variable selects them.
 
 #![forbid(unsafe_code)]
 
@@ -11,13 +11,13 @@ use crate::words::{OFF, UnknownWord, is_one_of};
 /// The moments at which reports are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moments {
-    /// At exit, also by `_exit`.
+    /// At exit, including an exit by `_exit`.
     pub exit: bool,
     /// When a signal ends the process.
     pub termination: bool,
-    /// When the process gets this signal, which is then not delivered to the program.
+    /// When the process receives this signal. The program itself does not receive the signal.
     pub signal: Option<c_int>,
-    /// Again and again after this time.
+    /// Periodically, with this time between two reports.
     pub interval: Option<Duration>,
 }
 
@@ -28,7 +28,7 @@ pub enum Moment {
     Exit,
     /// This signal ends the process.
     Termination(c_int),
-    /// The process got this signal.
+    /// The process received this signal.
     Signal(c_int),
     /// The interval has passed.
     Interval,
@@ -89,7 +89,7 @@ impl Moments {
     }
 }
 
-/// Returns the time that `word` means, unless it is 0 or no time.
+/// Returns the interval that `word` specifies, or `None` if it is 0 or not an interval.
 fn interval(word: &[u8]) -> Option<Duration> {
     let (digits, unit): (_, fn(u64) -> Duration) = match word {
         [digits @ .., b'm', b's'] => (digits, Duration::from_millis),

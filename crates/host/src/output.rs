@@ -11,7 +11,7 @@ pub fn errno() -> c_int {
     unsafe { *libc::__errno_location() }
 }
 
-/// Writes one line to stderr and ignores errors, such as a closed stderr.
+/// Writes `obmalloc: ` and one line to stderr. Ignores errors, such as a closed stderr.
 pub fn say(line: fmt::Arguments<'_>) {
     let _ = writeln!(Output::stderr(), "obmalloc: {line}");
 }

@@ -1,4 +1,6 @@
-//! Where the statistics go, as the environment variable says. Nothing here allocates.
+//! The place to which statistics are written. An environment variable selects it.
+//!
+//! No function in this module allocates memory.
 
 use std::fmt::{self, Write};
 
@@ -9,21 +11,21 @@ use crate::{
     words::{OFF, ON, UnknownWord, is_one_of},
 };
 
-/// The longest path, with its final zero byte.
+/// The largest size of a path in bytes, including the terminating zero byte.
 const LONGEST: usize = 4096;
 
-/// Where the statistics go.
+/// The place to which statistics are written.
 #[expect(
     clippy::large_enum_variant,
     reason = "a value is static or boxed, and nothing is allocated"
 )]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// There are no statistics.
+    /// No statistics are written.
     Nowhere,
     /// The standard error output.
     Stderr,
-    /// A path, in which `%p` stands for the process id.
+    /// The file with this path, in which `%p` stands for the process id.
     File(Path),
 }
 
@@ -41,12 +43,13 @@ const KNOWN: &str =
     "0, false, no, off, 1, true, yes, on, and a path, which has a slash, a dot or %p";
 
 impl Place {
-    /// Interprets the value of the variable `setting`. A relative path begins at the current
-    /// directory.
+    /// Interprets `value`, the value of the variable `setting`.
+    ///
+    /// A relative path starts at the current directory. If a path is too long, the place is stderr.
     ///
     /// # Errors
     ///
-    /// Returns an error that lists the known words if `value` is another one and no path.
+    /// Returns an error that lists the known words if `value` is neither one of them nor a path.
     pub fn of<'v>(setting: &'static str, value: &'v [u8]) -> Result<Self, UnknownWord<'v>> {
         if is_one_of(value, &OFF) {
             return Ok(Self::Nowhere);
@@ -63,9 +66,9 @@ impl Place {
         Ok(if is_complete { Self::File(path) } else { Self::Stderr })
     }
 
-    /// Calls `write` with a writer for the place. `is_json` tells which format is wanted.
+    /// Calls `write` with a writer for this place, and with true if the format must be JSON.
     ///
-    /// Says on stderr if the file cannot be written.
+    /// If the file cannot be written, a message on stderr says so.
     pub fn write(&self, pid: u32, write: impl FnOnce(&mut Output, bool)) {
         match self {
             Self::Nowhere => {}
@@ -82,11 +85,11 @@ impl Place {
 impl Path {
     const EMPTY: Self = Self { bytes: [0; LONGEST], len: 0 };
 
-    /// Returns false if the path is too long.
+    /// Appends a byte to the path. Returns false if the path would be too long.
     fn push(&mut self, byte: u8) -> bool {
         let has_room = self.len + 1 < LONGEST;
         if has_room {
-            // INVARIANT: there is room for the byte and a zero byte.
+            // INVARIANT: the buffer has room for this byte and a terminating zero byte.
             self.bytes[self.len] = byte;
             self.len += 1;
         }
@@ -103,7 +106,7 @@ impl Path {
         self.push(b'/')
     }
 
-    /// Writes the file of this name. See [`Place::write`].
+    /// Writes the file at this path, as [`Place::write`] describes.
     fn write(&self, is_json: bool, write: impl FnOnce(&mut Output, bool)) {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
         // SAFETY: the path is a C string.
@@ -128,13 +131,13 @@ impl Path {
         self.bytes[..self.len].ends_with(b".json")
     }
 
-    /// Returns the path for the process `pid`, or as much of it as fits.
+    /// Returns the path with each `%p` replaced by `pid`, or as much of the path as fits.
     pub fn of_process(&self, pid: u32) -> Self {
         let mut path = Self::EMPTY;
         let mut left = &self.bytes[..self.len];
         while let Some((byte, rest)) = left.split_first() {
             if let Some(rest) = left.strip_prefix(b"%p") {
-                // A path that is too long is cut off, and opening it fails.
+                // We ignore the error, because a path that is too long is truncated.
                 let _ = write!(path, "{pid}");
                 left = rest;
             } else {
@@ -145,7 +148,7 @@ impl Path {
         path
     }
 
-    /// Returns the path for the C library, with its final zero byte.
+    /// Returns the path as a C string.
     pub fn as_c(&self) -> *const libc::c_char {
         self.bytes.as_ptr().cast()
     }

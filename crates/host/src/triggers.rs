@@ -7,10 +7,12 @@
 //!   fork ───────────────────────► in the child: a timer of its own
 //! ```
 //!
-//! No thread is started, because programs notice threads: CPython warns of a fork with threads.
+//! We start no thread for reports, because programs can notice an additional thread. For example,
+//! CPython warns when a process with several threads forks.
 //!
-//! The program does not see the handlers. Our `sigaction` hides them, and puts them in the place of the
-//! default action when the program asks for that. A handler of the program takes the place of ours.
+//! We export a `sigaction` that hides our signal handlers from the program. It reports the default
+//! action in place of one of our handlers. If the program requests the default action, it installs
+//! our handler. A handler that the program sets replaces ours.
 
 use std::{
     ffi::CStr,
@@ -30,15 +32,16 @@ use crate::{
     output::errno,
 };
 
-/// Writes a report. It is called from signal handlers, so it must not allocate memory or wait for a
-/// lock.
+/// A function that writes a report. Signal handlers call it, so it must not allocate memory or wait
+/// for a lock.
 pub type Trigger = fn(Moment);
 
 /// # Invariant
 ///
 /// Null or a [`Trigger`].
 static TRIGGER: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
-/// The process that may write reports. A child of `vfork` has another number.
+/// The id of the process that may write reports. A child of `vfork` shares this variable with its
+/// parent, but has a different id.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 static AT_EXIT: AtomicBool = AtomicBool::new(false);
 /// The signal that asks for a report, or 0.
@@ -47,18 +50,21 @@ static NAMED: AtomicI32 = AtomicI32::new(0);
 static TIMER: AtomicI32 = AtomicI32::new(0);
 /// The time between two signals of the timer, in milliseconds.
 static INTERVAL: AtomicUsize = AtomicUsize::new(0);
-/// A bit for each signal that has our handler unless the program sets one of its own.
+/// A bit for each signal that has our handler, unless the program has set its own handler.
 static WATCHED: AtomicU64 = AtomicU64::new(0);
 static IS_WATCHING: AtomicBool = AtomicBool::new(false);
 static IS_REPORTING: AtomicBool = AtomicBool::new(false);
 
-/// True if the process has called `_exit`. A signal must not end it before its report is written.
+/// True if the process has called `_exit`. A signal must not end the process before the report
+/// about the exit is written.
 static IS_ENDING: AtomicBool = AtomicBool::new(false);
 
-/// The signals that end a process by default and that programs are stopped with.
+/// The signals that users and service managers send to stop a program, and that end it by default.
 const TERMINATING: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
 
-/// Calls `trigger` at `moments` from now on, except at a normal exit. Must be called at most once.
+/// Calls `trigger` at each of `moments` from now on, except at a normal exit.
+///
+/// This function must be called at most once.
 pub fn watch(moments: &Moments, trigger: Trigger) {
     PROCESS.store(std::process::id(), Relaxed);
     AT_EXIT.store(moments.exit, Relaxed);
@@ -82,10 +88,10 @@ pub fn watch(moments: &Moments, trigger: Trigger) {
     IS_WATCHING.store(true, Release);
 }
 
-/// A child gets no timer of its parent, and is a process of its own.
+/// Runs in the child of every fork. A child has a new process id and does not inherit timers.
 extern "C" fn in_child() {
     PROCESS.store(std::process::id(), Relaxed);
-    // The parent's report was not finished by this process.
+    // If the parent was writing a report, it finishes that report itself.
     IS_REPORTING.store(false, Relaxed);
     IS_ENDING.store(false, Relaxed);
     if TIMER.load(Relaxed) != 0 {
@@ -104,7 +110,7 @@ fn report(moment: Moment) {
         return;
     }
     if !IS_REPORTING.swap(true, Acquire) {
-        // SAFETY: a word that is not null is a trigger (invariant).
+        // SAFETY: the pointer is not null, so it is a `Trigger` (invariant of `TRIGGER`).
         let trigger = unsafe { mem::transmute::<*mut (), Trigger>(trigger) };
         trigger(moment);
         IS_REPORTING.store(false, Release);
@@ -130,7 +136,7 @@ fn end_by(signal: c_int) {
     let mut default = zeroed();
     default.sa_sigaction = libc::SIG_DFL;
     real_sigaction(signal, &raw const default, ptr::null_mut());
-    // SAFETY: the signal is blocked while its handler runs, and takes effect afterwards.
+    // SAFETY: `raise` accesses no memory. The signal is blocked until its handler returns.
     unsafe { libc::raise(signal) };
 }
 
@@ -186,7 +192,7 @@ fn start_timer() {
     unsafe { libc::timer_settime(timer, 0, &raw const setting, ptr::null_mut()) };
 }
 
-/// Returns the function `name` of the next library, and remembers it in `place`.
+/// Returns the function `name` of the next library in the search order, and caches it in `place`.
 fn next<T: Copy>(place: &AtomicPtr<c_void>, name: &CStr) -> Option<T> {
     const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };
     let mut function = place.load(Relaxed);
@@ -195,7 +201,7 @@ fn next<T: Copy>(place: &AtomicPtr<c_void>, name: &CStr) -> Option<T> {
         function = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
         place.store(function, Relaxed);
     }
-    // SAFETY: `T` is the type of the function in the headers of the C library (the callers).
+    // SAFETY: every caller passes the type that the C library declares for the function.
     (!function.is_null()).then(|| unsafe { mem::transmute_copy(&function) })
 }
 
@@ -204,15 +210,16 @@ type SigAction = unsafe extern "C" fn(c_int, *const Action, *mut Action) -> c_in
 fn real_sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int {
     static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
     let Some(real) = next::<SigAction>(&REAL, c"sigaction") else { return -1 };
-    // SAFETY: the arguments are null or valid (the callers).
+    // SAFETY: every caller passes arguments that are null or valid.
     unsafe { real(signal, new, old) }
 }
 
-/// The C library's `sigaction`, except that the program does not see our handlers.
+/// Calls the C library's `sigaction`, but hides our handlers from the program.
 ///
 /// # Safety
 ///
-/// - `new` must be null or an action, and `old` must be null or writable.
+/// - `new` must be null or point to an action.
+/// - `old` must be null or valid for writing an action.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn sigaction(
     signal: c_int,
@@ -236,7 +243,7 @@ pub(crate) unsafe extern "C" fn sigaction(
     result
 }
 
-/// Ends the process at once, after a report if one is due at exit.
+/// Ends the process immediately. Writes a report first, if reports are written at exit.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn _exit(status: c_int) -> ! {
     static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());

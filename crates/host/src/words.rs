@@ -1,4 +1,4 @@
-//! The parser of every setting.
+//! Parsers for the values of settings.
 
 #![forbid(unsafe_code)]
 
@@ -10,16 +10,16 @@ use std::{
 
 use raw_mem::Limits;
 
-/// A value that a setting does not have.
+/// The error for a value that a setting does not accept.
 ///
-/// The text names the setting, the value and all known values.
+/// Its message names the setting, the value and all known values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownWord<'v> {
     /// The name of the environment variable.
     pub setting: &'static str,
     /// The value, or the part of it that is unknown.
     pub word: &'v [u8],
-    /// What the setting may be.
+    /// The values that the setting accepts.
     pub known: &'static str,
 }
 
@@ -47,7 +47,7 @@ pub(crate) const OFF: [&str; 5] = ["", "0", "false", "no", "off"];
 /// The words that switch a setting on.
 pub(crate) const ON: [&str; 4] = ["1", "true", "yes", "on"];
 
-/// What the variable `OBMALLOC` says.
+/// The value of the variable `OBMALLOC`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switch {
     /// The library works. This is the meaning of an empty value as well.
@@ -83,7 +83,7 @@ pub enum PythonMalloc {
     MimallocDebug,
 }
 
-/// The names of a setting whose values must match exactly, and the text that lists them.
+/// A setting whose values must match exactly, and the text that lists these values.
 struct Names<T: 'static> {
     setting: &'static str,
     names: &'static [(&'static str, T)],
@@ -131,7 +131,7 @@ impl Switch {
     ///
     /// # Errors
     ///
-    /// Returns an error that lists the known words if `value` is another one.
+    /// Returns an error that lists the known words if `value` is not one of them.
     pub fn of(value: &[u8]) -> Result<Self, UnknownWord<'_>> {
         if value.is_empty() { Ok(Self::On) } else { SWITCHES.find(value) }
     }
@@ -142,20 +142,20 @@ impl PythonMalloc {
     ///
     /// # Errors
     ///
-    /// Returns an error that lists the known names if `value` is another one.
+    /// Returns an error that lists the known names if `value` is not one of them.
     pub fn of(value: &[u8]) -> Result<Self, UnknownWord<'_>> {
         PYTHON_MALLOCS.find(value)
     }
 }
 
-/// When free memory goes back to the system by itself.
+/// The time after which free memory is returned to the system automatically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decay {
-    /// As the library does without a setting.
+    /// The default time of the library.
     Default,
-    /// After this time.
+    /// This time.
     After(Duration),
-    /// Only if the program asks for it.
+    /// No time: free memory is returned only if the program asks for it.
     Never,
 }
 
@@ -179,7 +179,7 @@ impl Decay {
     }
 }
 
-/// Returns the number that `digits` mean if they are nothing but digits.
+/// Returns the number that `digits` represents, or `None` if it contains anything but digits.
 fn plain_number<N: FromStr>(digits: &[u8]) -> Option<N> {
     let is_plain = digits.iter().all(u8::is_ascii_digit);
     str::from_utf8(digits).ok()?.parse().ok().filter(|_| is_plain)
@@ -187,7 +187,7 @@ fn plain_number<N: FromStr>(digits: &[u8]) -> Option<N> {
 
 const SIZES: &str = "off, or a number of bytes such as 1000000, 512K, 64M and 2G";
 
-/// Returns the number of bytes that `value` means, or `None` if the setting is off.
+/// Returns the number of bytes that `value` specifies, or `None` if the setting is off.
 ///
 /// # Errors
 ///
@@ -206,7 +206,7 @@ pub fn bytes<'v>(setting: &'static str, value: &'v [u8]) -> Result<Option<usize>
     size.map(Some).ok_or(UnknownWord { setting, word: value, known: SIZES })
 }
 
-/// Returns the limits that two settings mean. The first one is the hard limit.
+/// Returns the limits that two settings specify. Each setting is given as its name and its value.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! The file of a status page, and its mapping.
+//! Status pages: mapped files in which processes publish their statistics and receive commands.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -25,18 +25,18 @@ use crate::{
 /// The size of the file in bytes.
 pub const SIZE: usize = 32 << 10;
 
-/// `obmstat` and the version of the layout.
+/// The magic number of a status page: the text `obmstat` and the version of the layout.
 const MAGIC: u64 = u64::from_le_bytes(*b"obmstat\x01");
 
-/// The words before the text.
+/// The number of words of a [`Page`] before its text.
 const HEADER: usize = 7;
 
-/// The sequence and the length of the text.
+/// The number of words that precede the text in a [`SharedText`]: the sequence and the length.
 const OF_TEXT: usize = 2;
 
 const WORDS: usize = SIZE / size_of::<u64>() - HEADER - OF_TEXT;
 
-/// A status page. Zeroed memory is a valid page of no process.
+/// A status page. Zeroed memory is a valid page that belongs to no process.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Page {
@@ -54,50 +54,50 @@ pub struct Page {
 const _: () = assert!(size_of::<Page>() == SIZE);
 
 impl Page {
-    /// Returns the id of the process.
+    /// Returns the id of the process that owns this page.
     pub fn pid(&self) -> u32 {
         self.pid.load(Relaxed) as u32
     }
 
-    /// Returns the text, which only the process replaces.
+    /// Returns the text, which only the process that owns this page replaces.
     pub fn text(&self) -> &SharedText<WORDS> {
         &self.text
     }
 
-    /// Returns true if the process said that it ended.
+    /// Returns true if the process has called [`end`](Self::end).
     pub fn has_ended(&self) -> bool {
         self.ended.load(Relaxed) != 0
     }
 
-    /// Says that the process ends.
+    /// Records that the process is ending.
     pub fn end(&self) {
         self.ended.store(1, Relaxed);
     }
 
-    /// Returns true if the process of this page still runs.
+    /// Returns true if the process that owns this page is still running.
     pub fn is_live(&self) -> bool {
         !self.has_ended() && start_time(self.pid()) == Some(self.start.load(Relaxed))
     }
 
-    /// Asks the process for a trim. Returns the number of the command.
+    /// Asks the process for a trim, and returns the number of this command.
     pub fn ask(&self) -> u64 {
         self.command.fetch_add(1, Relaxed).wrapping_add(1)
     }
 
-    /// Returns the number of a command that the process has not carried out yet.
+    /// Returns the number of the latest command, unless the process has already carried it out.
     pub fn asked(&self) -> Option<u64> {
         let command = self.command.load(Relaxed);
         (command != self.answered.load(Relaxed)).then_some(command)
     }
 
-    /// Says that the process has carried out `command`, and freed as many bytes as `answer`.
+    /// Records that the process has carried out `command`, which freed `answer` bytes.
     pub fn reply(&self, command: u64, answer: u64) {
         self.answer.store(answer, Relaxed);
-        // Release: a client that sees this number also sees the answer.
+        // Release: a client that sees this command number also sees the answer.
         self.answered.store(command, Release);
     }
 
-    /// Returns the answer to `command`, if the process has given it.
+    /// Returns the answer to `command`, or `None` if the process has not carried it out yet.
     pub fn answer(&self, command: u64) -> Option<u64> {
         (self.answered.load(Acquire) >= command).then(|| self.answer.load(Relaxed))
     }
@@ -109,16 +109,16 @@ pub struct StatusFile {
     path: PathBuf,
     /// # Invariant
     ///
-    /// The mapping has [`SIZE`] bytes, and begins at a page of the system.
+    /// The mapping has [`SIZE`] bytes and starts at a page boundary.
     map: MmapRaw,
 }
 
 impl StatusFile {
-    /// Creates the page of the process `pid` in the first folder that can be used.
+    /// Creates the page of the process `pid` in the first usable folder of [`folder::candidates`].
     ///
     /// # Errors
     ///
-    /// Fails if no folder can be used, or if there is no space.
+    /// Fails if the page cannot be created in any folder.
     pub fn create(pid: u32) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for folder in folder::candidates() {
@@ -130,14 +130,14 @@ impl StatusFile {
         Err(last)
     }
 
-    /// Creates the page of the process `pid` in `folder`, which belongs to this user alone.
+    /// Creates the page of the process `pid` in `folder`. Only this user may own and write to it.
     ///
     /// # Errors
     ///
-    /// Fails if there is no space, or if the process does not exist.
+    /// Fails if the file cannot be created or mapped, or if the process does not exist.
     pub fn create_in(folder: &Path, pid: u32) -> io::Result<Self> {
         let path = folder.join(format!("{pid}.status"));
-        // A page with this name belonged to an earlier process.
+        // An existing page with this name belongs to an earlier process with the same id.
         let _ = fs::remove_file(&path);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
@@ -159,11 +159,11 @@ impl StatusFile {
         Ok(page)
     }
 
-    /// Opens the page at `path`, which must belong to this user alone.
+    /// Opens the page at `path`. Only this user may have access to it.
     ///
     /// # Errors
     ///
-    /// Fails if the file is not a status page, or if another user can write to it.
+    /// Fails if the file is not a status page, or if another user owns it or has access to it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
@@ -182,11 +182,11 @@ impl StatusFile {
         Ok(page)
     }
 
-    /// Opens the page of the process `pid`, from whichever folder has one.
+    /// Opens the page of the process `pid`, which can be in any folder of [`folder::candidates`].
     ///
     /// # Errors
     ///
-    /// Fails if no folder has a page of this process.
+    /// Fails if no folder contains a valid page of this process.
     pub fn of(pid: u32) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for folder in folder::candidates() {
@@ -198,7 +198,7 @@ impl StatusFile {
         Err(last)
     }
 
-    /// Opens every page of this user.
+    /// Opens every page of this user, and skips the pages that cannot be opened.
     pub fn all() -> Vec<Self> {
         let folders = folder::candidates().into_iter().filter(|folder| folder.is_dir());
         let owned = folders.filter(|folder| folder::own(folder).is_ok());
@@ -209,7 +209,7 @@ impl StatusFile {
     }
 
     fn map(path: PathBuf, file: &File) -> io::Result<Self> {
-        // INVARIANT: the file has as many bytes.
+        // INVARIANT: the file has `SIZE` bytes, and every mapping starts at a page boundary.
         let map = MmapOptions::new().len(SIZE).map_raw(file)?;
         Ok(Self { path, map })
     }
@@ -233,17 +233,18 @@ impl Deref for StatusFile {
     type Target = Page;
 
     fn deref(&self) -> &Page {
-        // SAFETY: `map`'s invariant: the mapping is large enough and aligned. A page consists of
-        // atomics, which any process may change, and for which every value is valid.
+        // SAFETY: the mapping is large enough and aligned (invariant of `map`). A `Page` consists
+        // of atomics, so other processes may change it, and every bit pattern is valid.
         unsafe { &*self.map.as_ptr().cast::<Page>() }
     }
 }
 
-/// Returns when the process `pid` was started, in ticks since the system was. Returns `None` if it
-/// has ended, even if its parent has not waited for it.
+/// Returns the start time of the process `pid`, in clock ticks since the system was booted.
+///
+/// Returns `None` if the process has ended, even if its parent has not waited for it yet.
 pub fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name stands in parentheses, and may contain spaces. The state follows.
+    // The name of the program is in parentheses and can contain spaces. The state follows it.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let has_ended = matches!(fields.next()?, "Z" | "X");
     let start = fields.nth(18)?.parse().ok()?;

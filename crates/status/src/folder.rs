@@ -12,7 +12,7 @@ pub fn user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// Returns the folders in which status pages may be, the best first.
+/// Returns the folders that can contain status pages, in order of preference.
 pub fn candidates() -> Vec<PathBuf> {
     let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let runtime = runtime.filter(|folder| folder.is_absolute() && folder.is_dir());
@@ -20,15 +20,16 @@ pub fn candidates() -> Vec<PathBuf> {
     runtime.map(|folder| folder.join("obmalloc")).into_iter().chain([temporary]).collect()
 }
 
-/// Creates `folder` unless it exists, and checks that no other user can change what is in it.
+/// Creates `folder` unless it exists. Checks that no other user can change its contents.
 ///
 /// # Errors
 ///
-/// Fails if the folder is a symbolic link, belongs to another user, or is open to others.
+/// Fails if the folder cannot be created, is a symbolic link, belongs to another user, or can be
+/// written by other users.
 pub fn own(folder: &Path) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Only a folder above is missing, such as `~/.cache`.
+            // A parent folder is missing, such as `~/.cache`, so we create the parents too.
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),

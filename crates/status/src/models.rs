@@ -1,4 +1,4 @@
-//! Models of a writer and a reader of a text.
+//! Loom models of a shared text with a writer and a reader.
 
 use sync::{
     Arc,
@@ -26,7 +26,8 @@ fn a_reader_gets_a_whole_text_or_none() {
     });
 }
 
-/// The same protocol with relaxed stores of the words, which a reader may see before the sequence.
+/// A broken variant of the protocol. The words are stored with `Relaxed` ordering, so a reader can
+/// see them before it sees the odd sequence number.
 #[test]
 fn relaxed_words_are_rejected() {
     sync::rejected(|| {

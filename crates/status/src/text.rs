@@ -7,10 +7,10 @@ use sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-/// The bytes of a word.
+/// The size of a word in bytes.
 const WORD: usize = size_of::<u64>();
 
-/// How often a reader tries to get a consistent text.
+/// The number of times that a reader tries to get a consistent text before it gives up.
 const MOST_TRIES: usize = 1000;
 
 /// A text of at most `WORDS` words, guarded by a sequence number (a seqlock).
@@ -37,22 +37,24 @@ impl<const WORDS: usize> Default for SharedText<WORDS> {
 }
 
 impl<const WORDS: usize> SharedText<WORDS> {
-    /// Replaces the text, or returns false and empties it if `text` is too long.
+    /// Replaces the text and returns true. If `text` is too long, removes the old text and returns
+    /// false.
     ///
-    /// Only one thread may call this at a time. If two do, readers may get a mixture.
+    /// Only one thread may call this function at a time. If two threads call it at the same time,
+    /// readers can get a mixture of both texts.
     pub fn publish(&self, text: &[u8]) -> bool {
         let fits = text.len() <= WORDS * WORD;
         let text = if fits { text } else { &[] };
         let sequence = self.sequence.load(Relaxed);
         self.sequence.store(sequence.wrapping_add(1) | 1, Relaxed);
-        // Release: a reader that sees one of these stores also sees the odd sequence.
+        // Release: a reader that sees one of these stores also sees the odd sequence number.
         self.length.store(text.len() as u64, Release);
         for (word, bytes) in self.words.iter().zip(text.chunks(WORD)) {
             let mut whole = [0; WORD];
             whole[..bytes.len()].copy_from_slice(bytes);
             word.store(u64::from_le_bytes(whole), Release);
         }
-        // Release: a reader that sees this sequence also sees the text.
+        // Release: a reader that sees this sequence number also sees the text.
         self.sequence.store((sequence.wrapping_add(1) | 1).wrapping_add(1), Release);
         fits
     }
@@ -62,14 +64,14 @@ impl<const WORDS: usize> SharedText<WORDS> {
         (0..MOST_TRIES).find_map(|_| self.try_read())
     }
 
-    /// Returns the text unless the writer replaces it meanwhile.
+    /// Returns the text, unless the writer replaces it during this call or it is damaged.
     pub(crate) fn try_read(&self) -> Option<Vec<u8>> {
         let before = self.sequence.load(Acquire);
         if before % 2 == 1 {
             std::hint::spin_loop();
             return None;
         }
-        // Acquire: the sequence is read again after these loads.
+        // Acquire: the second load of the sequence number must follow these loads.
         let length = usize::try_from(self.length.load(Acquire)).ok()?;
         let count = length.div_ceil(WORD);
         let words = self.words.get(..count)?;
