@@ -1,4 +1,5 @@
-//! Sets the soname `libobmalloc.so`, which programs that link to the library record.
+//! Sets the soname of the library to `libobmalloc.so`. Programs that link to the library record
+//! this name.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -14,9 +14,9 @@
 #include <stddef.h>
 
 /**
- * How much memory the library has mapped and in use, in bytes unless stated otherwise.
+ * How much memory the library has mapped, and how much of it is in use. Sizes are in bytes.
  *
- * The fields about arenas include the calling thread's heap and the heaps of ended threads.
+ * The fields about arenas cover only the calling thread's heap and the heaps of ended threads.
  */
 typedef struct obmalloc_figures_t {
   /**
@@ -24,7 +24,7 @@ typedef struct obmalloc_figures_t {
    */
   size_t arena_bytes;
   /**
-   * The size of the blocks in use in these arenas.
+   * The total size of the blocks in use inside arenas.
    */
   size_t in_use_bytes;
   /**
@@ -40,7 +40,7 @@ typedef struct obmalloc_figures_t {
    */
   size_t large_blocks;
   /**
-   * The size of these blocks.
+   * The total size of the large blocks.
    */
   size_t large_bytes;
 } obmalloc_figures_t;
@@ -55,7 +55,7 @@ extern "C" {
 const char *obmalloc_version(void);
 
 /**
- * Counts the memory of the library. The time is proportional to the number of pools.
+ * Counts the memory of the library. This takes time proportional to the number of pools.
  */
 struct obmalloc_figures_t obmalloc_figures(void);
 

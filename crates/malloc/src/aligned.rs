@@ -58,7 +58,7 @@ pub unsafe extern "C" fn posix_memalign(out: *mut *mut c_void, align: usize, siz
     }
     match preserving_errno(|| heap::alloc(size, align)) {
         Some(block) => {
-            // SAFETY: the caller lets us write a pointer there (contract).
+            // SAFETY: `out` is valid for writing a pointer (contract of `posix_memalign`).
             unsafe { out.write(block.as_ptr().cast()) };
             0
         }

@@ -1,7 +1,7 @@
 //! `malloc` and the functions of `<stdlib.h>` that belong to it.
 //!
-//! Exported functions call no exported function, because the dynamic loader could bind such a call
-//! to the function of another library.
+//! An exported function never calls another exported function, because the dynamic loader could
+//! bind the call to a different library.
 
 use std::{
     ffi::c_void,
@@ -49,7 +49,7 @@ pub(crate) unsafe fn resized(ptr: *mut c_void, size: usize) -> *mut c_void {
         return or_null(heap::alloc(size, MIN_ALIGN));
     };
     if size == 0 {
-        // SAFETY: the block is live, and the caller gives it up with this size (contract).
+        // SAFETY: the block is live, and a `realloc` to size 0 gives it up (contract).
         unsafe { heap::free(block) };
         return ptr::null_mut();
     }
@@ -84,8 +84,8 @@ pub unsafe extern "C" fn free(ptr: *mut c_void) {
 
 /// Resizes the memory at `ptr`, and moves it if necessary.
 ///
-/// If `ptr` is null, allocates memory. Otherwise, if `size` is 0, frees the memory and returns null.
-/// Returns null with `ENOMEM` if there is no memory, and leaves the old memory unchanged.
+/// If `ptr` is null, allocates memory. Otherwise, if `size` is 0, frees the memory and returns
+/// null. If there is no memory, returns null with `ENOMEM` and leaves the old memory unchanged.
 ///
 /// # Safety
 ///

@@ -1,8 +1,8 @@
 //! C++: every form of `operator new` and `operator delete` in the standard.
 //!
-//! The exported names are those of the Itanium C++ ABI. `nw` allocates an object and `na` an array.
-//! `dl` and `da` free them. `m` stands for a size, `St11align_val_t` for an alignment, and
-//! `RKSt9nothrow_t` for `nothrow`.
+//! The exported names are those of the Itanium C++ ABI. In these names, `nw` and `na` stand for the
+//! `operator new` of objects and arrays, and `dl` and `da` for the `operator delete`. Among the
+//! arguments, `m` is a size, `St11align_val_t` is an alignment, and `RKSt9nothrow_t` is `nothrow`.
 
 mod runtime;
 #[cfg_attr(not(target_arch = "x86_64"), path = "cpp/throwing_elsewhere.rs")]
@@ -22,7 +22,7 @@ use crate::{
 /// Handles a failed request. If a new-handler is installed, lets the C++ runtime repeat the
 /// request. Otherwise returns null.
 ///
-/// The runtime calls our throwing `operator new`, and catches any exception of the handler.
+/// The C++ runtime calls our throwing `operator new`, and catches any exception of the new-handler.
 #[cold]
 #[inline(never)]
 fn new_or_null(form: Form, size: usize, align: usize) -> *mut c_void {
@@ -38,10 +38,10 @@ fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
     if align.is_power_of_two() { heap::alloc(size, align) } else { None }
 }
 
-/// Defines forms of `operator new` that return null.
+/// Defines forms of `operator new` that return null on failure.
 macro_rules! nothrow {
     ($($symbol:literal $name:ident $form:expr;)*) => { $(
-        #[doc = concat!("`", $symbol, "`: `operator new` that returns null.")]
+        #[doc = concat!("`", $symbol, "`: `operator new` that returns null on failure.")]
         #[unsafe(export_name = $symbol)]
         pub extern "C" fn $name(size: usize, _: *const c_void) -> *mut c_void {
             match heap::alloc(size, MIN_ALIGN) {
@@ -57,10 +57,10 @@ nothrow! {
     "_ZnamRKSt9nothrow_t" new_array_nothrow Form::Array;
 }
 
-/// Defines forms of `operator new` with an alignment that return null.
+/// Defines forms of `operator new` with an alignment that return null on failure.
 macro_rules! nothrow_aligned {
     ($($symbol:literal $name:ident $form:expr;)*) => { $(
-        #[doc = concat!("`", $symbol, "`: aligned `operator new` that returns null.")]
+        #[doc = concat!("`", $symbol, "`: aligned `operator new` that returns null on failure.")]
         #[unsafe(export_name = $symbol)]
         pub extern "C" fn $name(
             size: usize,

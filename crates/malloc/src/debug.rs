@@ -7,9 +7,9 @@
 //!              is it debug? ─► debug hook ─► one heap behind a lock ─► mappings
 //! ```
 //!
-//! A thread's heap is opened by a slow path, which asks this module first. Its memory is unknown to
-//! the heaps of the threads, so freeing it takes the path of foreign memory. If the mode is off,
-//! it therefore costs nothing where blocks are allocated and freed.
+//! This mode adds no code to the fast paths. The slow path that would open a thread's heap asks
+//! this module first, so in debug mode no thread has a heap. The heaps of threads do not know the
+//! blocks of this module, so `free` takes its slow path for foreign memory.
 
 mod one_heap;
 
@@ -35,7 +35,7 @@ static MODE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 static HOOK: Debug<OneHeap> = Debug::new(OneHeap::new(), Domain::Raw);
 
-/// Returns true if the environment variable `OBMALLOC` had the value `debug` at the start.
+/// Returns true if the environment variable `OBMALLOC` had the value `debug` at program start.
 ///
 /// The first call, which comes from the first allocation, reads the environment.
 #[cold]
@@ -43,8 +43,8 @@ pub(crate) fn is_on() -> bool {
     match MODE.load(Relaxed) {
         UNKNOWN => {
             let is_on = is_requested();
-            // The environment does not change until the program runs, so every first call finds
-            // the same.
+            // The environment does not change before the program runs, so concurrent first calls
+            // all store the same mode.
             MODE.store(if is_on { ON } else { OFF }, Relaxed);
             if is_on {
                 keep_consistent_over_fork();
@@ -55,7 +55,8 @@ pub(crate) fn is_on() -> bool {
     }
 }
 
-/// Lets every fork wait until no other thread is inside of the heap.
+/// Registers fork handlers that lock the heap during a fork, so that the child's heap is
+/// consistent.
 fn keep_consistent_over_fork() {
     extern "C" fn before() {
         HOOK.below().lock();
@@ -67,7 +68,9 @@ fn keep_consistent_over_fork() {
     unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
 }
 
-/// Looks for the variable without the C library, which may not have been initialised yet.
+/// Returns true if the variable `OBMALLOC` requests debug mode.
+///
+/// Reads the environment without `getenv`, because the C library may not be initialised yet.
 fn is_requested() -> bool {
     unsafe extern "C" {
         static environ: *const *const c_char;
@@ -86,7 +89,7 @@ fn is_requested() -> bool {
         }
         // SAFETY: every other entry is a C string.
         if let Some(value) = unsafe { CStr::from_ptr(text) }.to_bytes().strip_prefix(VARIABLE) {
-            // Whoever reads the other settings also says that this one has an unknown value.
+            // `report::set_up_heap` reports an unknown value.
             return Switch::of(value) == Ok(Switch::Debug);
         }
         // SAFETY: the entry was not the last one.
@@ -111,7 +114,7 @@ pub(crate) fn alloc_zeroed(size: usize, align: usize) -> Option<NonNull<u8>> {
 
 /// # Safety
 ///
-/// - The program must use `ptr` as a live block.
+/// - `ptr` must be a pointer that the program uses as a live block.
 pub(crate) unsafe fn free(ptr: NonNull<u8>) {
     // SAFETY: the hook checks that this is a block (contract).
     unsafe { HOOK.free(Some(ptr)) };
@@ -119,7 +122,8 @@ pub(crate) unsafe fn free(ptr: NonNull<u8>) {
 
 /// # Safety
 ///
-/// - The program must use `ptr` as a live block, and use only the result afterwards.
+/// - `ptr` must be a pointer that the program uses as a live block.
+/// - If the result is not `None`, the program must not use `ptr` again.
 pub(crate) unsafe fn resize(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
     // SAFETY: the hook checks that this is a block (contract).
     unsafe { HOOK.realloc(Some(ptr), size) }
@@ -127,7 +131,7 @@ pub(crate) unsafe fn resize(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>
 
 /// # Safety
 ///
-/// - The program must use `ptr` as a live block.
+/// - `ptr` must be a pointer that the program uses as a live block.
 pub(crate) unsafe fn size(ptr: NonNull<u8>) -> usize {
     // SAFETY: the hook checks that this is a block (contract).
     unsafe { HOOK.size(ptr) }

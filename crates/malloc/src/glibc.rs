@@ -1,4 +1,4 @@
-//! Functions that only glibc has: figures, settings, and older names.
+//! Functions that only glibc has: statistics, settings, and older names of other functions.
 
 use std::{ffi::c_void, fmt::Write};
 
@@ -11,10 +11,10 @@ use crate::{
     report,
 };
 
-/// Returns unused memory to the system. Returns 1 if there was any, and otherwise 0.
+/// Returns unused memory to the system. The result is 1 if there was any, and 0 otherwise.
 ///
-/// Unmaps arenas without a block in use, and purges pages without a block in use. `pad`, the number
-/// of bytes to retain, has no effect.
+/// Unmaps arenas and purges pages that contain no block in use. The argument `pad`, which is the
+/// number of bytes to retain, has no effect.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc_trim(pad: size_t) -> c_int {
     let _ = pad;
@@ -47,7 +47,7 @@ fn info() -> libc::mallinfo2 {
     }
 }
 
-/// Returns the figures of [`mallinfo2()`] as 32-bit numbers. Larger numbers are truncated.
+/// Returns the figures of [`mallinfo2()`] as 32-bit numbers. Larger numbers become `INT_MAX`.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallinfo() -> libc::mallinfo {
     let all = info();
@@ -79,7 +79,9 @@ pub extern "C" fn mallopt(parameter: c_int, value: c_int) -> c_int {
     0
 }
 
-/// Writes the figures of [`mallinfo2()`] to `stream` as XML. Returns 0, or -1 if that fails.
+/// Writes the figures of [`mallinfo2()`] to `stream` as XML.
+///
+/// Returns 0, `EINVAL` if `options` is not 0, or -1 if the text cannot be written.
 ///
 /// # Safety
 ///
@@ -139,8 +141,8 @@ macro_rules! older {
     )* };
 }
 
-// Programs that were linked long ago call `cfree`, and a few programs call the names with
-// underscores. Such programs also pass the memory to `free`, so it must come from this library.
+// Old binaries call `cfree`, and a few programs call the names with underscores. These programs
+// also pass the memory to `free`, so we must define all of these functions.
 older! {
     // SAFETY: the contract is the same.
     cfree(ptr: *mut c_void) = unsafe { release(ptr) };

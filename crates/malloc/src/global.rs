@@ -1,8 +1,8 @@
 //! The allocator of the Rust code in this library.
 //!
-//! By default, that code would call `malloc` by name, and the dynamic loader could bind the call to
-//! another library. The code allocates only if it panics. The heap may then be inconsistent, so
-//! each block gets a mapping of its own.
+//! By default, Rust code calls `malloc` by name, and the dynamic loader could bind that call to
+//! another library. The Rust code of this library allocates only when it panics. The heap may be
+//! inconsistent during a panic, so each of these blocks gets its own mapping.
 
 use std::{
     alloc::{GlobalAlloc, Layout},
@@ -14,8 +14,8 @@ struct Mappings;
 #[global_allocator]
 static GLOBAL: Mappings = Mappings;
 
-// SAFETY: each block is a mapping of its own, which has at least the size of its layout. No page is
-// smaller than the alignments that are served. No function unwinds.
+// SAFETY: each block is a separate mapping of at least the size of its layout. Mappings are aligned
+// to pages, and we refuse alignments above the smallest page size. No function unwinds.
 unsafe impl GlobalAlloc for Mappings {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() > 4096 {

@@ -36,7 +36,8 @@ pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
 
 /// Allocates a block of any class from a free list. If the list is empty, calls [`alloc_unlisted`].
 ///
-/// Not inlined, so that [`alloc`] stays small. Neither function needs a stack frame.
+/// This function is not inlined, so that [`alloc`] stays small. Neither function needs a stack
+/// frame.
 #[inline(never)]
 fn alloc_above_small(size: usize, align: usize) -> Option<NonNull<u8>> {
     let class = if align <= MIN_ALIGN { SizeClass::of(size.max(1)) } else { None };
@@ -46,8 +47,10 @@ fn alloc_above_small(size: usize, align: usize) -> Option<NonNull<u8>> {
     }
 }
 
-/// Allocates a block of any size. Not inlined, so that a request that a free list serves needs no
-/// stack frame.
+/// Allocates a block of any size.
+///
+/// This function is not inlined. Its callers therefore need no stack frame when a free list serves
+/// the request.
 #[inline(never)]
 fn alloc_unlisted(size: usize, align: usize) -> Option<NonNull<u8>> {
     if debug::is_on() {
@@ -124,7 +127,7 @@ pub(crate) unsafe fn resize(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>
         // SAFETY: the contract is the same.
         return unsafe { resize_elsewhere(ptr, size) };
     }
-    // SAFETY: the block is live. If the result is another block, the old one is not used again.
+    // SAFETY: the block is live, and is not used again if the result is another block (contract).
     unsafe { ThreadMalloc.realloc(Some(ptr), size) }.or_else(refuse)
 }
 
@@ -175,9 +178,8 @@ unsafe fn resize_elsewhere(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>>
 
 /// Opens the heap of the calling thread, which also registers the fork handlers of the heap.
 ///
-/// A fork runs the handlers of all libraries in reverse order of registration. We register ours
-/// early. At a fork, the handlers of other libraries therefore run before the heap is locked, and
-/// may still allocate.
+/// Before a fork, handlers run in reverse order of registration. Our handler locks the heap, and we
+/// register it early. The handlers of other libraries therefore run first, and may still allocate.
 pub(crate) fn open() {
     preserving_errno(|| {
         if let Some(block) = alloc(1, MIN_ALIGN) {
@@ -192,7 +194,7 @@ pub(crate) fn set_decay(decay: Option<Duration>) {
     PerThread.set_decay(decay);
 }
 
-/// Uses huge pages from now on.
+/// Makes the heap use huge pages from now on, in the way that `huge` specifies.
 pub(crate) fn use_huge_pages(huge: HugePages) {
     PerThread.use_huge_pages(huge);
 }
@@ -202,7 +204,7 @@ pub(crate) fn trim_when_short() {
     PerThread.trim_when_short(MemoryPressure::of_process());
 }
 
-/// Returns unused memory to the system. Returns the number of bytes that were given back.
+/// Returns unused memory to the system, and returns the size of that memory in bytes.
 pub(crate) fn trim() -> usize {
     preserving_errno(|| PerThread.flush())
 }
@@ -218,7 +220,7 @@ pub(crate) fn figures_of_process() -> thread_heap::Figures {
     PerThread.figures()
 }
 
-/// Like [`figures_of_process`], but returns `None` if another thread is mapping memory.
+/// Like [`figures_of_process`], but returns `None` if a thread is mapping memory.
 pub(crate) fn try_figures_of_process() -> Option<thread_heap::Figures> {
     PerThread.try_figures()
 }
@@ -228,7 +230,7 @@ pub(crate) fn set_limits(limits: Limits) {
     PerThread.set_limits(limits);
 }
 
-/// Sets `errno` to `ENOMEM` for a refused request.
+/// Sets `errno` to `ENOMEM` and returns `None`, because a request is refused.
 #[cold]
 #[inline(never)]
 pub(crate) fn refuse<T>() -> Option<T> {

@@ -4,15 +4,15 @@ use std::ffi::{c_char, c_void};
 
 use crate::{c::release, heap};
 
-/// How much memory the library has mapped and in use, in bytes unless stated otherwise.
+/// How much memory the library has mapped, and how much of it is in use. Sizes are in bytes.
 ///
-/// The fields about arenas include the calling thread's heap and the heaps of ended threads.
+/// The fields about arenas cover only the calling thread's heap and the heaps of ended threads.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
     /// The size of all arenas.
     pub arena_bytes: usize,
-    /// The size of the blocks in use in these arenas.
+    /// The total size of the blocks in use inside arenas.
     pub in_use_bytes: usize,
     /// The number of heaps that are counted.
     pub counted_heaps: usize,
@@ -20,7 +20,7 @@ pub struct Figures {
     pub other_heaps: usize,
     /// The number of large blocks of the process, which are outside of arenas.
     pub large_blocks: usize,
-    /// The size of these blocks.
+    /// The total size of the large blocks.
     pub large_bytes: usize,
 }
 
@@ -30,7 +30,7 @@ pub extern "C" fn obmalloc_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// Counts the memory of the library. The time is proportional to the number of pools.
+/// Counts the memory of the library. This takes time proportional to the number of pools.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_figures() -> Figures {
     let heap::Figures { pools, large_blocks, large_bytes } = heap::figures();

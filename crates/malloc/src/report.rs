@@ -16,8 +16,9 @@ use thread_heap::Detail;
 
 use crate::heap::{self, Figures};
 
-/// The names of the variables. They differ from those of the library for CPython, because both
-/// libraries may be in the same process and would otherwise write to the same file.
+/// The names of environment variables, as a C string and as a Rust string. The library for CPython
+/// has variables of other names, because one process can load both libraries. With common names,
+/// both would write to the same file.
 const PLACE: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS", "OBMALLOC_MALLOC_STATS");
 const MOMENTS: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS_ON", "OBMALLOC_MALLOC_STATS_ON");
 const LIMIT: (&CStr, &str) = (c"OBMALLOC_MALLOC_LIMIT", "OBMALLOC_MALLOC_LIMIT");
@@ -39,7 +40,7 @@ pub(crate) fn set_up_heap() {
     if is_privileged() {
         return;
     }
-    // The first allocation has read this variable already, before anything could be printed.
+    // The first allocation has already read `OBMALLOC`, but could not report an unknown value.
     known(Switch::of(value(c"OBMALLOC")));
     match known(Decay::of(value(c"OBMALLOC_DECAY"))) {
         Some(Decay::After(time)) => heap::set_decay(Some(time)),
@@ -57,14 +58,16 @@ pub(crate) fn set_up_heap() {
 
 /// Returns true if the program has more privileges than its user.
 ///
-/// Such a program must not write files on behalf of that user, so it ignores the settings.
+/// Such a program must not write files on behalf of its user, so the library ignores all settings.
 fn is_privileged() -> bool {
     // SAFETY: `getauxval` reads a constant of the process.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
-/// Reads and stores the other settings, because the program may change its environment and directory
-/// later.
+/// Reads and stores the settings for limits and statistics.
+///
+/// They are read at the start, because the program may later change its environment and its current
+/// directory.
 ///
 /// A setting with an unknown value is reported on stderr and ignored.
 pub(crate) fn read_environment() {
@@ -92,7 +95,7 @@ fn known<T>(value: Result<T, UnknownWord<'_>>) -> Option<T> {
 
 /// Returns the value of a variable, which is empty if the variable is not set.
 fn value(name: &CStr) -> &'static [u8] {
-    // SAFETY: this runs before `main`, so no other thread changes the environment.
+    // SAFETY: the function runs before `main`, so no other thread changes the environment.
     let value: *const c_char = unsafe { libc::getenv(name.as_ptr()) };
     if value.is_null() {
         return b"";
@@ -101,7 +104,7 @@ fn value(name: &CStr) -> &'static [u8] {
     unsafe { CStr::from_ptr(value) }.to_bytes()
 }
 
-/// At a normal exit, writes the statistics to the place that the environment specifies, if any.
+/// Writes the statistics of a normal exit, if the environment specifies a place for them.
 pub(crate) fn write() {
     if let Some(Settings { place, moments }) = SETTINGS.get()
         && moments.exit
@@ -114,7 +117,7 @@ pub(crate) fn write() {
     }
 }
 
-/// Writes the statistics of all threads without stopping them. Called by a signal handler.
+/// Writes the statistics of all threads without stopping them. Signal handlers call this function.
 fn write_at(moment: Moment) {
     if let Some(Settings { place, .. }) = SETTINGS.get() {
         place.write(process::id(), |out, is_json| {

@@ -1,7 +1,7 @@
 //! The functions of the C++ runtime that a failed `operator new` needs.
 //!
-//! This library does not depend on a C++ runtime, so we look these functions up when a request
-//! fails.
+//! This library does not depend on a C++ runtime, so we look up the functions of the runtime when a
+//! request fails.
 
 use std::{
     ffi::{CStr, c_void},
@@ -10,8 +10,8 @@ use std::{
 
 /// A function that may throw: a new-handler, or the function that throws `std::bad_alloc`.
 ///
-/// An exception must not pass through a Rust frame. In a build with `panic = "abort"`, that would
-/// end the process.
+/// An exception must not pass through a Rust frame, because it would end the process in a build
+/// with `panic = "abort"`.
 pub(super) type Throwing = unsafe extern "C-unwind" fn();
 
 /// A form of `operator new` that returns null.
@@ -48,7 +48,8 @@ pub(super) struct Runtime {
 
 const THROW: &CStr = c"_ZSt17__throw_bad_allocv";
 
-/// The libraries that may define the symbols but may not be visible to all other libraries.
+/// Libraries that can define the symbols of the C++ runtime. If such a library was loaded with
+/// `RTLD_LOCAL`, a look-up with the default handle does not find its symbols.
 const LIBRARIES: [&CStr; 3] = [c"libstdc++.so.6", c"libc++abi.so.1", c"libc++.so.1"];
 
 impl Runtime {
@@ -96,7 +97,7 @@ impl Runtime {
         unsafe { mem::transmute(thrower) }
     }
 
-    /// Calls the runtime's own `operator new` of this form, which never throws.
+    /// Calls the runtime's own `operator new` of the given form, which never throws.
     ///
     /// Returns null if the runtime has no such operator.
     pub(super) fn new_nothrow(&self, form: Form, size: usize, align: usize) -> *mut c_void {
@@ -111,15 +112,15 @@ impl Runtime {
         }
         if form.is_aligned() {
             type Aligned = unsafe extern "C" fn(usize, usize, *const c_void) -> *mut c_void;
-            // SAFETY: the symbol is that operator.
+            // SAFETY: the symbol is an aligned `operator new`, which has this type.
             let operator: Aligned = unsafe { mem::transmute(operator) };
-            // SAFETY: the operator only distinguishes the empty `std::nothrow_t` by its type.
+            // SAFETY: `std::nothrow_t` is an empty type, so the operator does not read it.
             return unsafe { operator(size, align, nothrow) };
         }
         type Plain = unsafe extern "C" fn(usize, *const c_void) -> *mut c_void;
-        // SAFETY: the symbol is that operator.
+        // SAFETY: the symbol is an `operator new` without an alignment, which has this type.
         let operator: Plain = unsafe { mem::transmute(operator) };
-        // SAFETY: the operator only distinguishes the empty `std::nothrow_t` by its type.
+        // SAFETY: `std::nothrow_t` is an empty type, so the operator does not read it.
         unsafe { operator(size, nothrow) }
     }
 }

@@ -1,7 +1,8 @@
 //! The forms of `operator new` that throw, on x86-64.
 //!
-//! An exception must not pass through a Rust frame, because that would end the process in a build
-//! with `panic = "abort"`. The functions through which it passes are therefore written in assembly:
+//! An exception must not pass through a Rust frame, because it would end the process in a build
+//! with `panic = "abort"`. Every function that an exception can pass through is therefore written
+//! in assembly:
 //!
 //! ```text
 //!   new ──► alloc (Rust)                 returns the block, or null
@@ -37,9 +38,9 @@ extern "C" fn alloc_aligned(size: usize, align: usize) -> Option<NonNull<u8>> {
     if align.is_power_of_two() { heap::alloc(size, align) } else { None }
 }
 
-/// Repeats a request that has failed. If it fails again, returns the function to call.
+/// Repeats a failed request. If the request fails again, returns the function to call.
 ///
-/// If there is no C++ runtime, ends the process with a message.
+/// If there is neither a new-handler nor a C++ runtime, ends the process with a message.
 #[cold]
 extern "C" fn next(size: usize, align: usize) -> Step {
     if let Some(block) = alloc_aligned(size, align) {
@@ -57,9 +58,9 @@ extern "C" fn next(size: usize, align: usize) -> Step {
     Step { block: ptr::null_mut(), call: Some(call) }
 }
 
-/// Calls the new-handler until the request succeeds.
+/// Repeats a failed request until it succeeds, and calls the new-handler after each failure.
 ///
-/// Throws `std::bad_alloc` if the program has set no new-handler.
+/// Throws `std::bad_alloc` if no new-handler is installed.
 #[unsafe(naked)]
 extern "C-unwind" fn new_or_throw(size: usize, align: usize) -> *mut c_void {
     naked_asm!(

@@ -18,7 +18,7 @@ fn new_or_abort(size: usize, align: usize) -> *mut c_void {
             return block.as_ptr().cast();
         }
         let Some(handler) = runtime.new_handler() else { break };
-        // SAFETY: the program installed the handler to be called when memory is lacking.
+        // SAFETY: the program installed the handler for calls after a failed request.
         unsafe { handler() };
     }
     host::abort(format_args!(

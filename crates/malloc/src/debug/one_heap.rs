@@ -10,13 +10,13 @@ type Inner = Heap<ReservedArenas<MmapArenas>, PageBlocks, Native>;
 /// The alignment of every block, in bytes.
 const ALIGN: usize = 16;
 
-/// A heap that any thread may use, one at a time.
+/// A heap that all threads share. Its mutex admits one thread at a time.
 pub(super) struct OneHeap {
-    /// The C library's mutex, because the standard library's cannot be unlocked by a forked child.
+    /// A mutex of the C library, because fork handlers must lock and unlock it without a guard.
     mutex: UnsafeCell<libc::pthread_mutex_t>,
     /// # Invariant
     ///
-    /// Only the thread that holds the mutex refers to the heap.
+    /// Only the thread that holds the mutex has a reference to the heap.
     heap: UnsafeCell<Inner>,
 }
 
@@ -45,7 +45,7 @@ impl OneHeap {
 
     fn enter<R>(&self, visit: impl FnOnce(&mut Inner) -> R) -> R {
         self.lock();
-        // SAFETY: this thread holds the mutex, and the heap's sources call nothing back.
+        // SAFETY: this thread holds the mutex (invariant), and the heap never calls back.
         let result = visit(unsafe { &mut *self.heap.get() });
         self.unlock();
         result
@@ -57,7 +57,8 @@ impl OneHeap {
     ///
     /// - `start` must be a live block of this heap.
     unsafe fn class_of(start: NonNull<u8>) -> Option<SizeClass<Native>> {
-        // SAFETY: the byte before the block lies in the block's arena or mapping, behind the tag.
+        // SAFETY: a tag precedes every block of an arena or mapping, so the byte before the block
+        // lies in the same arena or mapping.
         let tag = unsafe { Inner::tag_of(start.sub(1)) };
         // SAFETY: the block is live, and is not large.
         if tag == HeapTag::LARGE { None } else { unsafe { SizeClass::at(start) } }
@@ -78,8 +79,8 @@ impl OneHeap {
     }
 }
 
-// SAFETY: blocks have the size of their class or mapping, and lie apart. The mutex lets any thread
-// free them.
+// SAFETY: each block has the size of its class or mapping, which is at least the requested size.
+// Blocks do not overlap. Because of the mutex, any thread may free them.
 unsafe impl MemAlloc for OneHeap {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         if size > MAX_REQUEST {
@@ -107,7 +108,7 @@ unsafe impl MemAlloc for OneHeap {
         Some(start)
     }
 
-    /// Always moves the block, so that a pointer to the old one is noticed.
+    /// Always moves the block, so that the use of a pointer to the old block can be detected.
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         let new = self.malloc(size)?;
         if let Some(old) = ptr {

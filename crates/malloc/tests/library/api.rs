@@ -11,7 +11,7 @@ use crate::support::library;
 
 pub(crate) type Ptr = *mut c_void;
 
-/// Defines the structure of function pointers, whose fields have the names of the symbols.
+/// Defines a structure of function pointers. Each field has the name of its symbol.
 macro_rules! api {
     ($($name:ident: fn($($argument:ty),*) $(-> $result:ty)?;)*) => {
         pub(crate) struct Api {
@@ -58,13 +58,13 @@ api! {
     __libc_pvalloc: fn(usize) -> Ptr;
 }
 
-/// Returns the functions of the library. This test program keeps its own malloc.
+/// Loads the library and returns its functions. This test program still uses its own malloc.
 pub(crate) fn api() -> &'static Api {
     static API: LazyLock<Api> = LazyLock::new(|| {
         // SAFETY: the constructor of the library only reads the environment.
         let library = unsafe { Library::open(Some(library()), RTLD_NOW | RTLD_LOCAL) }.unwrap();
         let api = Api::load(&library);
-        // Threads of other tests may end after the last test, so the library stays loaded.
+        // Some threads can outlive the last test, so the library must stay loaded.
         std::mem::forget(library);
         api
     });
@@ -88,9 +88,9 @@ pub(crate) fn refused(request: impl FnOnce() -> Ptr) -> c_int {
     errno()
 }
 
-/// A block, filled with bytes that depend on their position and on a seed.
+/// A block that is filled with bytes that depend on their position and on a seed.
 ///
-/// In a large block, only a part of the bytes is written and compared.
+/// In a large block, only some of the bytes are written and compared.
 pub(crate) struct Filled {
     pub(crate) ptr: Ptr,
     seed: usize,
@@ -107,7 +107,7 @@ impl Filled {
         Self { ptr, seed }
     }
 
-    /// Asserts that the first `len` bytes are unchanged. `ptr` is where they are now.
+    /// Asserts that the first `len` bytes are unchanged. `ptr` is their current address.
     pub(crate) fn assert_at(&self, ptr: Ptr, len: usize) {
         assert!(!ptr.is_null());
         // SAFETY: the tests pass live memory whose first bytes were filled.
@@ -117,10 +117,10 @@ impl Filled {
     }
 }
 
-/// All positions below this one are written.
+/// Every position below this one is written.
 const DENSE: usize = 16 << 10;
 
-/// The positions of a block of `len` bytes that are written.
+/// Returns the positions that are written in a block of `len` bytes.
 fn places(len: usize) -> impl Iterator<Item = usize> {
     let last = len.saturating_sub(64);
     let dense = last.min(DENSE);

@@ -1,10 +1,10 @@
-//! `malloc`, `calloc`, `free` and the functions for figures.
+//! `malloc`, `calloc`, `free`, and the functions that return statistics.
 
 use std::{collections::BTreeSet, thread};
 
 use crate::api::{Filled, Ptr, api, errno, refused, set_errno};
 
-/// Sizes around every limit at which requests begin to be served in a different way.
+/// Sizes just below and above each limit at which requests are served in a different way.
 pub(crate) fn sizes() -> Vec<usize> {
     let borders = [16, 512, 1 << 10, 8 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 496 << 10];
     let large = [512 << 10, 1 << 20, 4 << 20];
@@ -32,7 +32,7 @@ fn memory_of_every_size_is_aligned_and_as_large_as_requested() {
 #[test]
 fn all_of_the_usable_size_can_be_used() {
     for size in sizes() {
-        // The second block shows whether the first one is as long as it claims.
+        // If the first block is shorter than it claims, filling it damages the second block.
         // SAFETY: the function has no precondition.
         let blocks = [(); 2].map(|()| unsafe { (api().malloc)(size) });
         let usable = blocks.map(|block| {
@@ -68,7 +68,7 @@ fn requests_of_no_bytes_get_unique_pointers() {
     let addresses: BTreeSet<_> = blocks.iter().map(|block| block.addr()).collect();
     assert!(addresses.len() == 600 && !addresses.contains(&0));
     for block in blocks {
-        // If a block had no room, its address could also be the start of other memory.
+        // A block of 0 usable bytes could have the same address as another block.
         // SAFETY: the block is live.
         assert!(unsafe { (api.malloc_usable_size)(block) } > 0);
         free(block);

@@ -41,7 +41,8 @@ fn no_exported_function_calls_another_one_by_its_name() {
     let relocations = run(Command::new("readelf").args(["-rW"]).arg(library())).stdout;
     let own = |line: &&str| {
         let symbol = line.split_whitespace().nth(4).unwrap_or_default();
-        // The unwinder and the standard library exchange memory with the C library.
+        // The unwinder and the standard library pass memory to the C library and get memory from
+        // it.
         let theirs = ["malloc", "calloc", "realloc", "free", "posix_memalign"];
         !theirs.contains(&symbol) && SYMBOLS.split_whitespace().any(|own| own == symbol)
     };

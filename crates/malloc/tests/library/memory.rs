@@ -1,4 +1,4 @@
-//! The settings that determine how memory comes from the system and goes back.
+//! The settings that determine how memory is requested from the system and returned to it.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::support::{compile, preloaded, run};
 
-/// Returns true if the system uses huge pages for those who ask for them, and for nobody else.
+/// Returns true if the system uses huge pages only for mappings that request them by `madvise`.
 fn system_takes_advice() -> bool {
     let setting = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
     setting.is_ok_and(|setting| setting.contains("[madvise]"))

@@ -27,7 +27,7 @@ fn reports(folder: &Path) -> Vec<Value> {
     fs::read_dir(folder).unwrap().map(|entry| read(entry.unwrap().path())).collect()
 }
 
-/// Waits until the folder contains a file, but at most for a minute.
+/// Waits until the folder contains a file, for at most one minute.
 fn wait_for_a_file(folder: &Path) {
     let start = Instant::now();
     while fs::read_dir(folder).unwrap().count() == 0 {
@@ -36,7 +36,7 @@ fn wait_for_a_file(folder: &Path) {
     }
 }
 
-/// Sends the signal once the program has written that it is ready.
+/// Sends the signal after the program has printed that it is ready.
 fn kill(child: &Child, signal: &str) {
     let status = Command::new("kill").arg(signal).arg(child.id().to_string()).status();
     assert!(status.unwrap().success());

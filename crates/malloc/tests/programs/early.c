@@ -1,4 +1,4 @@
-// A library that is preloaded beside ours. Its constructor may run before ours.
+// A library that is preloaded together with ours. Its constructor may run before ours.
 
 #include <stdlib.h>
 #include <string.h>

@@ -11,7 +11,7 @@
 #define SLOTS 512
 #define ROUNDS 30000
 
-// A block begins with its size, and the rest of it has one value.
+// The first word of a block is its size. The second word is the value of all other bytes.
 static _Atomic(uint32_t *) slots[SLOTS];
 
 static void check(uint32_t *block) {

@@ -1,5 +1,5 @@
-/* Prints how many KiB of a program with many small blocks are in huge pages. Then parent and child write
-   to all blocks after a fork. */
+/* Allocates many small blocks, and prints how many KiB of the process are in huge pages. Then the
+   process forks, and the parent and the child write to all blocks. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* A parent and a child, both of which end by _exit. */
+/* A parent and a child. Both of them end by calling _exit. */
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>

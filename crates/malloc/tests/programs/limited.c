@@ -1,4 +1,4 @@
-/* Allocates small and large blocks until they are refused, and goes on. */
+/* Allocates small and large blocks until requests are refused, and then continues. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-// Runs out of memory again and again, with blocks of every size.
+// Runs out of memory repeatedly, with blocks of every size.
 
 #include <errno.h>
 #include <stdio.h>
@@ -12,7 +12,7 @@ static void fail(const char *what, size_t size) {
     _exit(1);
 }
 
-// Each block begins with the address of the one before.
+// Each block begins with the address of the previous block.
 static void *take_all(size_t size, size_t align) {
     void **last = NULL;
     for (;;) {

@@ -1,4 +1,4 @@
-// Calls what obmalloc.h declares.
+// Calls the functions that obmalloc.h declares.
 
 #include <malloc.h>
 #include <stdio.h>

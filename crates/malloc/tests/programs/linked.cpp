@@ -1,4 +1,4 @@
-// Includes obmalloc.h beside the headers of C++.
+// Includes obmalloc.h together with C++ headers.
 
 #include <cstdio>
 #include <cstdlib>

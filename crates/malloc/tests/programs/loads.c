@@ -1,4 +1,4 @@
-// Loads a library in C++, which no other library sees, and calls it.
+// Loads a C++ library with RTLD_LOCAL, and calls one of its functions.
 
 #include <dlfcn.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-// Leaves its folder, clears its environment, and forks.
+// Changes its current directory, clears its environment, and forks.
 
 #include <stdlib.h>
 #include <sys/wait.h>

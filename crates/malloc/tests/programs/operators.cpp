@@ -87,7 +87,7 @@ static void frees_the_reserve() {
     reserve = nullptr;
 }
 
-// Requests more than the limit allows, until a handler has freed memory.
+// Requests more memory than the limit allows, until a new-handler has freed enough memory.
 static void a_handler_helps() {
     const std::size_t half = 600ul << 20;
     struct rlimit before, limit = {1ul << 30, RLIM_INFINITY};

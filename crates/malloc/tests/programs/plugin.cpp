@@ -1,4 +1,4 @@
-// A library in C++ that a program in C loads for itself alone, together with the C++ runtime.
+// A C++ library that a C program loads with RTLD_LOCAL, together with the C++ runtime.
 
 #include <cstddef>
 #include <new>
@@ -6,7 +6,7 @@
 static volatile std::size_t impossible = std::size_t(1) << 62;
 static void *volatile sink;
 
-// Returns how many of the requests that cannot be served ended as the standard says.
+// Makes requests that cannot be served. Returns how many of them failed as the standard requires.
 extern "C" int attempt() {
     int right = 0;
     try {
