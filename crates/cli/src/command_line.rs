@@ -36,12 +36,12 @@ enum Action {
     Man(manual::ManArgs),
 }
 
-/// Returns a description of the command line, from which completions and manual pages are made.
+/// Returns a description of the command line, for completions and manual pages.
 pub fn command() -> clap::Command {
     CommandLine::command()
 }
 
-/// Reads the command line of this process, and does what it says.
+/// Parses the command line of this process, and runs the command that it names.
 ///
 /// Ends the process with code 2 if the command line is wrong.
 ///

@@ -18,12 +18,13 @@ use crate::{
     target::{Invocation, Target},
 };
 
-/// Runs a program on several allocators by turns, and compares its time and memory.
+/// Runs a program on several allocators in turn, and compares its time and memory.
 ///
-/// The program gets no input, and what it prints is not shown. If it fails, the comparison fails.
+/// The program gets no input, and its output is not shown. If the program fails, the comparison
+/// fails.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// How often the program runs on each allocator.
+    /// The number of runs on each allocator.
     #[arg(long, value_name = "N", default_value_t = 5)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -45,17 +46,18 @@ pub struct Args {
 /// The output of one run of a program on our heap, and the requests that the heap counted.
 #[derive(Debug)]
 pub struct Counted {
-    /// What it printed to stdout.
+    /// The output of the program to stdout.
     pub stdout: Vec<u8>,
-    /// The requests that our heap served, in the program and the processes that it started.
+    /// The share of requests that our heap served in the program and in the processes that it
+    /// started.
     pub share: Share,
 }
 
-/// Runs `invocation` on our heap with counters.
+/// Runs `invocation` on our heap and counts its requests.
 ///
 /// # Errors
 ///
-/// Fails if the program fails, or if our heap is not in force in its first process.
+/// Fails if the program fails, or if its first process does not use our heap.
 pub fn count(invocation: &Invocation, libraries: &Libraries) -> Result<Counted> {
     let reports = Reports::new()?;
     let mut command = Side::Obmalloc.command(invocation, libraries)?;
@@ -100,7 +102,7 @@ struct Runs {
 ///
 /// # Errors
 ///
-/// Fails if the program fails, or if our heap is not in force in it.
+/// Fails if the program fails, or if a run that should use our heap does not use it.
 pub fn run(args: &Args) -> Result<()> {
     let invocation = args.target.invocation(&env::args_os().collect::<Vec<_>>())?;
     if let Some(remark) = program::check(&invocation.path)? {
@@ -128,7 +130,8 @@ fn measure_sides(args: &Args, invocation: &Invocation, libraries: &Libraries) ->
     let bar = progress_bar(args.on.len() * usize::from(args.rounds));
     let mut costs: Vec<Vec<Cost>> = vec![Vec::new(); args.on.len()];
     for round in 0..usize::from(args.rounds) {
-        // Another side begins each round, so that a slow phase of the machine affects all alike.
+        // Each round begins with a different allocator, so that a slow phase of the machine affects
+        // all allocators equally.
         for place in 0..args.on.len() {
             let side = (place + round) % args.on.len();
             bar.set_message(args.on[side].to_string());

@@ -1,4 +1,4 @@
-//! Says which allocator serves each of CPython's domains, and why ours does not.
+//! Shows which allocator serves each of CPython's domains, and the reason if it is not ours.
 
 #![forbid(unsafe_code)]
 
@@ -18,13 +18,13 @@ use crate::{
 pub use self::findings::{Finding, Findings};
 pub use self::python::examine;
 
-/// Says whether the heap is in force, and if not, why.
+/// Shows whether Python processes use our heap, and if not, why.
 ///
-/// Examines a Python and a child of it, every Python that a command starts, or a running process. The
-/// exit code is 1 if the heap is not in force in one of them.
+/// Examines a Python and a child of it, every Python that a command starts, or a running process.
+/// The exit code is 1 if one of these processes does not use our heap.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// A Python to examine. May be repeated [default: the one that `obmalloc run` takes]
+    /// A Python to examine. May be repeated [default: the one that `obmalloc run` uses]
     #[arg(long, value_name = "PYTHON", conflicts_with_all = ["pid", "command"])]
     python: Vec<OsString>,
     /// Prints JSON.
@@ -33,12 +33,12 @@ pub struct Args {
     /// A running process.
     #[arg(value_name = "PID", conflicts_with = "command")]
     pid: Option<u32>,
-    /// A command to run. Every Python that it starts is listed, unless that ends at once.
+    /// A command to run. Lists every Python that the command starts and that does not end at once.
     #[arg(last = true, value_names = ["COMMAND", "ARGS"])]
     command: Vec<OsString>,
 }
 
-/// Examines what `args` name, and prints a table or JSON.
+/// Examines the processes that `args` name, and prints a table or JSON.
 ///
 /// # Errors
 ///
@@ -82,7 +82,7 @@ fn pythons(named: &[OsString], libraries: &Libraries, json: bool) -> Result<Find
 ///
 /// # Errors
 ///
-/// Fails if there is no such process, or if this user may not look at it.
+/// Fails if there is no such process, or if this user may not examine it.
 fn running(pid: u32) -> Result<Finding> {
     let process = Process::read(pid).ok_or_else(|| {
         Failure::new(format!("cannot look at process {pid}"))

@@ -1,4 +1,4 @@
-//! The variables to set where `obmalloc run` cannot be used, and where the libraries are.
+//! Prints the setting that replaces `obmalloc run` where it cannot be used, and library paths.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ use crate::{
     preload,
 };
 
-/// Prints what to set where `obmalloc run` cannot be used.
+/// Prints the setting of LD_PRELOAD for environments where `obmalloc run` cannot be used.
 #[derive(Clone, Debug, clap::Args)]
 pub struct EnvArgs {
     /// For a shell: eval "$(obmalloc env)". This is the default.
@@ -39,7 +39,7 @@ pub struct PathArgs {
 ///
 /// # Errors
 ///
-/// Fails if a library is missing, or if its path cannot stand in the variable.
+/// Fails if a library is missing, or if its path cannot be listed in the variable.
 pub fn env(args: &EnvArgs) -> Result<()> {
     let libraries = Libraries::find()?;
     let mut list = vec![libraries.cpython()];
@@ -73,7 +73,10 @@ pub fn env(args: &EnvArgs) -> Result<()> {
     Ok(())
 }
 
-/// Returns the value for a file that is kept. A link in a folder of this session would not last.
+/// Returns the value of `LD_PRELOAD` for a permanent file.
+///
+/// The value never contains the path of a symbolic link in our private folder, because such a
+/// folder may exist only during this session.
 fn lasting(libraries: &[&Path]) -> Result<String> {
     for library in libraries {
         if !preload::is_listable(library) {

@@ -1,4 +1,4 @@
-//! What kind of program a file is, and whether the loader can put our library into it.
+//! Determines the kind of a program, and whether the loader can preload our library into it.
 
 #![forbid(unsafe_code)]
 
@@ -34,9 +34,9 @@ pub(crate) enum Kind {
     Static,
     /// A program for another machine or another word size.
     OtherMachine,
-    /// A script, with its interpreter and that one's argument.
+    /// A script, with its interpreter and the argument of the interpreter.
     Script(PathBuf, Option<OsString>),
-    /// A text without `#!`, which shells run, or a format that we do not know.
+    /// A text without `#!`, which a shell can run, or an unknown format.
     Unknown,
 }
 
@@ -45,7 +45,7 @@ impl Kind {
     ///
     /// # Errors
     ///
-    /// Fails if the file cannot be read. A program that may only be executed is such a file.
+    /// Fails if the file cannot be read, for example because this user may only execute it.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let mut start = [0; 256];
@@ -97,7 +97,8 @@ fn is_musl(loader: &Path) -> bool {
     loader.file_name().is_some_and(|name| name.as_bytes().starts_with(b"ld-musl"))
 }
 
-/// Says why the system removes `LD_PRELOAD` when this user starts the program, if it does.
+/// Returns the privilege because of which the system removes `LD_PRELOAD` when this user starts the
+/// program. Returns `None` if the system does not remove the variable.
 pub(crate) fn privilege(path: &Path) -> Option<&'static str> {
     const SET_USER: u32 = 0o4000;
     const SET_GROUP: u32 = 0o2000;

@@ -4,18 +4,18 @@
 
 use std::{fmt, io};
 
-/// The exit code if the answer to a question is no, such as that of `obmalloc doctor`.
+/// The exit code of a command that answers a question with no, such as `obmalloc doctor`.
 pub const NO: u8 = 1;
 /// The exit code if the command line is wrong.
 pub const USAGE: u8 = 2;
-/// The exit code if `obmalloc` itself fails, as with `env` and `timeout`.
+/// The exit code if `obmalloc` itself fails. The commands `env` and `timeout` use the same code.
 pub const FAILED: u8 = 125;
-/// The exit code if the program exists and cannot be run.
+/// The exit code if the program exists but cannot be run.
 pub const CANNOT_RUN: u8 = 126;
 /// The exit code if the program does not exist.
 pub const NOT_FOUND: u8 = 127;
 
-/// An error of `obmalloc`, in up to three lines.
+/// An error of `obmalloc`. Its text has up to three lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     what: String,
@@ -24,7 +24,7 @@ pub struct Failure {
     code: u8,
 }
 
-/// The result of what can fail.
+/// The result of an operation that can fail.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
@@ -71,9 +71,9 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Adds what was attempted to an error of the system.
+/// Adds a description of the attempted operation to an error of the system.
 pub trait Attempt<T> {
-    /// Returns a [`Failure`] with the text of `what` and the system's reason.
+    /// Converts an error to a [`Failure`] with the text of `what` and the system's reason.
     ///
     /// # Errors
     ///

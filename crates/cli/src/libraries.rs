@@ -1,4 +1,4 @@
-//! Where the shared libraries are, relative to this program.
+//! Finds the shared libraries, relative to this program.
 //!
 //! | how obmalloc was installed | the program | the libraries |
 //! | --- | --- | --- |
@@ -7,7 +7,7 @@
 //! | with a prefix | `bin/` | `lib/` or `lib/obmalloc/` |
 //! | built by cargo | `target/release/` | the same folder |
 //!
-//! `OBMALLOC_LIBDIR` names the folder and replaces the search.
+//! If `OBMALLOC_LIBDIR` is set, it names the folder of the libraries, and we do not search.
 
 #![forbid(unsafe_code)]
 
@@ -28,7 +28,7 @@ const CPYTHON: &str = "libobmalloc_cpython.so";
 /// The names of the malloc library: as installed, and as built by cargo.
 const MALLOC: [&str; 2] = ["libobmalloc.so", "libobmalloc_malloc.so"];
 
-/// The folders in which Debian's Pythons and the others keep packages.
+/// The names of the folder for packages: in most Pythons, and in Debian's Pythons.
 const PACKAGES: [&str; 2] = ["site-packages", "dist-packages"];
 
 /// The shared libraries of obmalloc.
@@ -48,7 +48,7 @@ impl Libraries {
     ///
     /// # Errors
     ///
-    /// Fails if there is no library that can be read in any of the folders.
+    /// Fails if no folder contains a library that this user can read.
     pub fn find() -> Result<Self> {
         let folders = match env::var_os(VARIABLE).filter(|folder| !folder.is_empty()) {
             Some(folder) => {
@@ -63,7 +63,8 @@ impl Libraries {
     }
 
     fn find_in(folders: &[PathBuf]) -> Result<Self> {
-        // A library in a closed folder may exist, and then opening it says what is wrong.
+        // If we have no permission to search a folder, the library may exist. We then try to open
+        // it, because the error shows the reason.
         let may_exist = |folder: &&PathBuf| match folder.join(CPYTHON).try_exists() {
             Ok(exists) => exists,
             Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
@@ -86,7 +87,7 @@ impl Libraries {
     ///
     /// # Errors
     ///
-    /// Fails if it is not installed, or cannot be read.
+    /// Fails if this library is not installed or cannot be read.
     pub fn malloc(&self) -> Result<&Path> {
         let malloc = self.malloc.as_deref().ok_or_else(|| {
             Failure::new("cannot find the malloc library").because(format!(
@@ -100,7 +101,7 @@ impl Libraries {
     }
 }
 
-/// Fails if the loader could not read `library`. It would start the program without the heap.
+/// Fails if `library` cannot be read. The loader would then start the program without the heap.
 fn require_readable(library: &Path) -> Result<()> {
     fs::File::open(library).map(drop).map_err(|error| {
         Failure::new(format!("cannot read {}", library.display()))
@@ -116,7 +117,7 @@ fn not_found(folders: &[PathBuf]) -> Failure {
         .remedy(format!("pip install obmalloc, or name its folder in {VARIABLE}"))
 }
 
-/// Returns the folders in which the libraries of a program in the folder `bin` may be.
+/// Returns the folders that can contain the libraries of a program in the folder `bin`.
 fn folders(bin: &Path) -> Vec<PathBuf> {
     let mut folders = vec![bin.to_owned()];
     if let Some(prefix) = bin.parent() {
@@ -128,7 +129,8 @@ fn folders(bin: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Returns the `obmalloc/lib` of each Python's packages below `lib`, the newest Python first.
+/// Returns the folder `obmalloc/lib` in the packages of each Python below `lib`, newest Python
+/// first.
 fn packages(lib: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(lib).into_iter().flatten().flatten();
     let mut pythons: Vec<_> =

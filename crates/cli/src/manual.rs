@@ -14,7 +14,7 @@ use clap_mangen::Man;
 
 use crate::failure::{Attempt, Result};
 
-/// Prints a script by which a shell completes the command line of obmalloc.
+/// Prints a script that makes a shell complete the command line of obmalloc.
 ///
 /// For bash: obmalloc completions bash > ~/.local/share/bash-completion/completions/obmalloc
 #[derive(Clone, Debug, clap::Args)]
@@ -41,7 +41,7 @@ pub fn completions(args: &CompletionsArgs, mut command: Command) -> Result<()> {
     io::stdout().write_all(&script).attempt(|| "cannot print the completions")
 }
 
-/// Prints the manual page of `command`, or writes the pages of it and its commands.
+/// Prints the manual page of `command`, or writes a page for it and for each of its subcommands.
 ///
 /// # Errors
 ///
@@ -55,7 +55,7 @@ pub fn man(args: &ManArgs, command: Command) -> Result<()> {
     write_pages(folder, command).attempt(|| format!("cannot write to {}", folder.display()))
 }
 
-/// Writes a manual page of `command` and of each of its commands to `folder`.
+/// Writes a manual page for `command` and for each of its subcommands to `folder`.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ pub fn write_pages(folder: &Path, command: Command) -> io::Result<()> {
     clap_mangen::generate_to(command, folder)
 }
 
-/// Writes the completions of `command` to where shells look for them below `share`.
+/// Writes the completions of `command` to the folders below `share` in which shells look for them.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
 //! Runs a program once, and measures its time and memory.
 //!
-//! The peak of memory includes that of this process at the fork, which is less than any Python
-//! needs.
+//! The measured peak of memory is never below the memory of this process at the fork. Every Python
+//! needs more than that, so this minimum does not affect the result.
 
 #![forbid(unsafe_code)]
 
@@ -18,10 +18,10 @@ use crate::{
     system::wait,
 };
 
-/// The bytes in the kernel's unit for the peak of memory.
+/// The size in bytes of the unit in which the kernel reports the peak of memory.
 const UNIT_OF_PEAK: f64 = if cfg!(target_os = "macos") { 1.0 } else { 1024.0 };
 
-/// What one run of a program costs.
+/// The cost of one run of a program.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     /// The wall time in seconds.
@@ -32,22 +32,23 @@ pub struct Cost {
     pub peak: f64,
 }
 
-/// One run of a program that succeeded.
+/// A successful run of a program.
 #[derive(Debug)]
 pub struct Run {
-    /// The process id that it had.
+    /// The process id of the program.
     pub pid: u32,
-    /// What it cost.
+    /// The time and memory that the program needed.
     pub cost: Cost,
-    /// What it printed to stdout.
+    /// The output of the program to stdout.
     pub stdout: Vec<u8>,
 }
 
-/// Runs `command` to its end.
+/// Runs `command` until it ends.
 ///
 /// # Errors
 ///
-/// Fails if `command` cannot be started or fails. The error contains its output.
+/// Fails if `command` cannot be started or does not succeed. The error contains the output of the
+/// command.
 pub fn run(command: &mut Command) -> Result<Run> {
     let file = || tempfile::tempfile().attempt(|| "cannot create a file for the output");
     let (mut stdout, mut stderr) = (file()?, file()?);

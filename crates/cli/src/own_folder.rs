@@ -1,4 +1,5 @@
-//! A private folder, in which symbolic links to the libraries have paths that the loader can list.
+//! A private folder for symbolic links to the folders of libraries. The paths of the links contain
+//! no character that has a special meaning in `LD_PRELOAD`.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +16,7 @@ use status::folder::{own, user};
 
 use crate::failure::{Failure, Result};
 
-/// Returns the folders that may be ours, the best first.
+/// Returns the folders that can serve as our private folder, in order of preference.
 fn candidates() -> Vec<PathBuf> {
     let below = |variable: &str, rest: &str| {
         let folder = env::var_os(variable).map(PathBuf::from);
@@ -32,11 +33,13 @@ fn candidates() -> Vec<PathBuf> {
     .collect()
 }
 
-/// Returns a link to the folder `target`. `is_usable` tells whether the path of a link serves.
+/// Returns the path of a symbolic link to the folder `target`.
+///
+/// The link is created in a private folder for whose path `is_usable` returns true.
 ///
 /// # Errors
 ///
-/// Fails if no folder can be made that is usable and that only this user can change.
+/// Fails if there is no usable folder that only this user can change.
 pub(crate) fn link_to(target: &Path, is_usable: impl Fn(&Path) -> bool) -> Result<PathBuf> {
     link_below(candidates(), target, is_usable)
 }
@@ -68,7 +71,8 @@ fn link(folder: &Path, target: &Path) -> io::Result<PathBuf> {
     if fs::read_link(&link).is_ok_and(|found| found == target) {
         return Ok(link);
     }
-    // Another process may make the same link now, so a finished link is moved into place.
+    // Another process may create the same link at the same time, so we create the link under a
+    // temporary name and rename it.
     let new = folder.join(format!("new-{}", process::id()));
     let _ = fs::remove_file(&new);
     symlink(target, &new)?;

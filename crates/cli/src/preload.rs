@@ -20,7 +20,7 @@ use crate::{
 /// The variable that the loader reads.
 pub const VARIABLE: &str = "LD_PRELOAD";
 
-/// Returns true if the loader reads `path` in `LD_PRELOAD` as it is.
+/// Returns true if `path` contains no character that the loader interprets in `LD_PRELOAD`.
 pub fn is_listable(path: &Path) -> bool {
     !path.as_os_str().as_bytes().iter().any(|byte| b" :$".contains(byte))
 }
@@ -29,7 +29,7 @@ pub fn is_listable(path: &Path) -> bool {
 ///
 /// # Errors
 ///
-/// Fails if its path has a special character and no link can be made.
+/// Fails if the path of `library` contains a special character and no link can be created.
 pub fn listable(library: &Path) -> Result<PathBuf> {
     if is_listable(library) {
         return Ok(library.to_owned());
@@ -40,7 +40,7 @@ pub fn listable(library: &Path) -> Result<PathBuf> {
     Ok(own_folder::link_to(folder, is_listable)?.join(name))
 }
 
-/// Returns a value that lists `libraries` first, and then what `inherited` lists.
+/// Returns a value of `LD_PRELOAD` that lists `libraries`, and then the libraries in `inherited`.
 ///
 /// # Errors
 ///

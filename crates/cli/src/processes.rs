@@ -12,20 +12,20 @@ use std::{
 
 use serde::Serialize;
 
-/// How the file name of the library for CPython begins.
+/// The start of the file name of the library for CPython.
 const LIBRARY: &[u8] = b"libobmalloc_cpython";
 
-/// A process at one moment.
+/// A snapshot of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
     pub(crate) program: PathBuf,
-    /// The words of its command line, shortened.
+    /// The command line, shortened to a maximum length.
     pub(crate) command: String,
     pub(crate) is_python: bool,
     /// True if the library for CPython is mapped.
     pub(crate) has_library: bool,
-    /// True if it was started with our library in `LD_PRELOAD`.
+    /// True if the process was started with our library in `LD_PRELOAD`.
     pub(crate) was_preloaded: bool,
 }
 
@@ -76,19 +76,19 @@ fn parents() -> BTreeMap<u32, u32> {
 
 fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
-    // The program's name stands in parentheses, and may contain spaces.
+    // The name of the program is in parentheses and can contain spaces.
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// The processes that one process started, as they were last seen.
+/// A process and its descendants, as they were last seen.
 #[derive(Debug, Default)]
 pub(crate) struct Family {
-    /// By process id: the process, and how often it was seen without a change.
+    /// For each process id, the process and the number of times that it was seen without a change.
     members: BTreeMap<u32, (Process, usize)>,
 }
 
 impl Family {
-    /// Looks at `first`, and at every process below it or below a known one.
+    /// Examines `first`, and every descendant of `first` or of a known member.
     pub(crate) fn look(&mut self, first: u32) {
         let parents = parents();
         let is_member = |mut pid: u32| loop {
@@ -111,7 +111,8 @@ impl Family {
 
     /// Returns the members that are Pythons.
     ///
-    /// One that was seen once only may not have begun, or had just been forked, so it is left out.
+    /// A member that was seen only once is left out, because it may still be starting or may have
+    /// been forked just before it executes another program.
     pub(crate) fn pythons(&self) -> impl Iterator<Item = &Process> {
         let members = self.members.values().filter(|(_, times)| *times > 1);
         members.map(|(process, _)| process).filter(|process| process.is_python)

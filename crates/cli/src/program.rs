@@ -15,7 +15,8 @@ use crate::{
     failure::{CANNOT_RUN, Failure, NOT_FOUND, Result},
 };
 
-/// As many interpreters may follow one another in the kernel, too.
+/// The largest number of files that we examine, because the interpreter of a script can be another
+/// script. The kernel has a similar limit.
 const MOST_INTERPRETERS: usize = 4;
 
 /// Returns the path of the program that a shell would start for `name`.
@@ -47,17 +48,17 @@ fn find_on(name: &OsStr, path: &OsStr) -> Result<PathBuf> {
     }
 }
 
-/// Returns true if `path` is a file that somebody may execute.
+/// Returns true if `path` is a file that at least one user may execute.
 pub(crate) fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
 }
 
-/// Checks that the loader can put our library into the program at `path`. Follows the interpreters
-/// of scripts. Returns a remark if the program itself has no loader.
+/// Checks that the loader can preload our library into the program at `path`. Follows the
+/// interpreters of scripts. Returns a remark if the program itself has no loader.
 ///
 /// # Errors
 ///
-/// Fails if the program would run without the heap, or not at all, because of the library.
+/// Fails if the program would run without the heap, or if the library would keep it from running.
 pub fn check(path: &Path) -> Result<Option<String>> {
     let mut path = path.to_owned();
     for _ in 0..MOST_INTERPRETERS {
@@ -96,7 +97,8 @@ pub fn check(path: &Path) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Returns the program that a script's first line starts. Looks behind `env`.
+/// Returns the program that the first line of a script starts. If that is `env`, returns the
+/// program that `env` starts.
 fn followed(interpreter: PathBuf, argument: Option<OsString>) -> Result<PathBuf> {
     let is_env = interpreter.file_name() == Some(OsStr::new("env"));
     let argument = argument.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Which Python the user means, if the command line does not name one.
+//! Chooses a Python for the user if the command line does not name one.
 
 #![forbid(unsafe_code)]
 
@@ -13,19 +13,19 @@ use crate::{
     program,
 };
 
-/// The variable by which `python -m obmalloc` names the Python that it runs in.
+/// The variable in which `python -m obmalloc` passes the path of the Python that runs it.
 pub const VARIABLE: &str = "OBMALLOC_PYTHON";
 
-/// A Python, and why it was chosen.
+/// A Python, and the reason why it was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// The path of the interpreter.
     pub path: PathBuf,
-    /// What named it, as text for messages.
+    /// The reason why this Python was chosen, as text for messages.
     pub because: &'static str,
 }
 
-/// What the choice depends on.
+/// The facts on which the choice of a Python depends.
 #[derive(Clone, Debug, Default)]
 struct Surroundings {
     named: Option<OsString>,
@@ -94,7 +94,7 @@ fn python_in(bin: &Path) -> Option<PathBuf> {
     found.into_iter().find(|path| program::is_executable(path))
 }
 
-/// Returns true if `bin` belongs to an environment that a tool made for this program alone.
+/// Returns true if `bin` belongs to an environment that pipx or uv created only for this program.
 ///
 /// Such an environment does not have the packages of the user's project.
 fn is_tool_environment(bin: &Path) -> bool {

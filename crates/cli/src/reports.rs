@@ -1,6 +1,6 @@
 //! Reads the reports that our library writes about the processes into which it was loaded.
 //!
-//! A process that is killed or calls `_exit` writes no report.
+//! A process that is ended by a signal writes no report.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +16,7 @@ use crate::failure::{Attempt, Result};
 pub struct Report {
     /// True if our heap is the allocator of the domains `mem` and `obj`.
     pub in_force: bool,
-    /// Why it is not, unless it is.
+    /// The reason if our heap is not the allocator of these domains.
     pub reason: Option<String>,
     /// CPython's domains by name.
     pub domains: BTreeMap<String, Domain>,
@@ -24,7 +24,7 @@ pub struct Report {
     pub served: Option<Requests>,
 }
 
-/// What serves one of CPython's domains.
+/// The allocator of one of CPython's domains, and the requests to the domain.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Domain {
     /// The allocator: `CPython`, `obmalloc`, or `library` for another library.
@@ -59,7 +59,7 @@ impl Reports {
         Ok(Self { folder: tempfile::tempdir().attempt(|| "cannot create a folder for reports")? })
     }
 
-    /// Makes `command`, and the processes that it starts, write reports.
+    /// Makes `command` and all processes that it starts write reports.
     pub fn ask(&self, command: &mut Command) {
         command.env("OBMALLOC_STATS", self.folder.path().join("%p.json"));
     }

@@ -1,4 +1,4 @@
-//! Starts a program on the heap, in place of this process.
+//! Replaces this process with a program that uses our heap.
 
 #![forbid(unsafe_code)]
 
@@ -19,7 +19,7 @@ use crate::{
 
 /// Runs a program on the obmalloc heap, in place of this process.
 ///
-/// The program keeps the process id, the signals and the exit code.
+/// The program has the process id of this command, gets its signals, and determines its exit code.
 #[derive(Clone, Debug, clap::Args)]
 #[command(override_usage = "obmalloc run [OPTIONS] PROGRAM [ARGS]...\n       \
     obmalloc run [OPTIONS] -m MODULE [ARGS]...\n       \
@@ -35,38 +35,38 @@ pub struct Args {
     #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "-")]
     stats: Option<OsString>,
-    /// Serves malloc and operator new of the whole process as well.
+    /// Also serves malloc and operator new of the whole process.
     #[arg(long)]
     malloc: bool,
-    /// Ends with code 125 if a CPython would run without the heap, or is newer than those that the
-    /// library was tested with.
+    /// Ends with code 125 if a CPython would run without the heap, or is newer than the versions
+    /// with which the library was tested.
     #[arg(long, group = "switch")]
     strict: bool,
-    /// Says nothing if the heap cannot be installed.
+    /// Prints no message if the heap cannot be installed.
     #[arg(long, group = "switch")]
     quiet: bool,
     /// Checks each block for overflows, double frees and other misuse, as PYTHONMALLOC=debug does.
     #[arg(long, group = "switch")]
     debug: bool,
-    /// Makes requests fail with MemoryError beyond so many bytes, such as 512K, 64M or 2G.
+    /// Makes requests beyond this number of bytes fail with MemoryError. Examples: 512K, 64M, 2G.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     limit: Option<String>,
     /// Creates no status page, so `ps`, `stats` and `trim` do not find the program.
     #[arg(long)]
     no_status: bool,
-    /// Prints the command and the variables first.
+    /// Prints the command and its environment variables before it is started.
     #[arg(short, long)]
     verbose: bool,
     #[command(flatten)]
     target: Target,
 }
 
-/// Replaces this process by the program that `args` names.
+/// Replaces this process with the program that `args` names.
 ///
 /// # Errors
 ///
-/// Fails if the program cannot be found, cannot have the heap, or cannot be started. Otherwise it
-/// does not return.
+/// Fails if the program cannot be found, cannot use the heap, or cannot be started. If the program
+/// is started, this function does not return.
 pub fn run(args: &Args) -> Result<()> {
     let invocation = args.target.invocation(&env::args_os().collect::<Vec<_>>())?;
     if let Some(remark) = program::check(&invocation.path)? {
@@ -77,7 +77,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
         say(&remark, args);
     }
-    // With --strict, the library itself says this.
+    // With --strict, the library itself reports this and ends the process.
     if let Some(name) = other_allocator(env::var_os("PYTHONMALLOC"))
         && !args.strict
     {
@@ -108,7 +108,7 @@ pub fn run(args: &Args) -> Result<()> {
         .code(CANNOT_RUN))
 }
 
-/// Returns `text` if the library reads it as a number of bytes.
+/// Returns `text` if the library accepts it as a number of bytes.
 fn size(text: &str) -> Result<String, &'static str> {
     let number = text.strip_suffix(['k', 'K', 'm', 'M', 'g', 'G']).unwrap_or(text);
     let is_number = number.parse::<u64>().is_ok_and(|number| number > 0);
@@ -142,12 +142,12 @@ fn reason(invocation: &Invocation, error: &io::Error) -> String {
     }
 }
 
-/// Returns a command that starts `invocation` with the library, and with the malloc library too if
-/// `malloc` is true.
+/// Returns a command that starts `invocation` with the library for CPython. If `malloc` is true,
+/// the command also loads the malloc library.
 ///
 /// # Errors
 ///
-/// Fails if a library is missing, or if the loader cannot be told its path.
+/// Fails if a library is missing, or if its path cannot be listed in `LD_PRELOAD`.
 pub fn preloaded(invocation: &Invocation, libraries: &Libraries, malloc: bool) -> Result<Command> {
     let mut list = vec![libraries.cpython()];
     if malloc {

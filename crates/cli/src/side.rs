@@ -46,11 +46,12 @@ impl Side {
 
     /// Returns a command that runs `invocation` on this allocator.
     ///
-    /// A fixed seed makes the hashes of strings, and thus the work, the same in every run.
+    /// The command sets a fixed seed for the hashes of strings unless the user has set one, so that
+    /// Python does the same work in every run.
     ///
     /// # Errors
     ///
-    /// Fails if the loader cannot be told the path of a library.
+    /// Fails if the path of a library cannot be listed in `LD_PRELOAD`.
     pub fn command(&self, invocation: &Invocation, libraries: &Libraries) -> Result<Command> {
         let mut command = Command::new(&invocation.path);
         command.args(&invocation.args);

@@ -1,4 +1,4 @@
-//! The calls of the system that the standard library does not offer.
+//! System calls that the standard library does not provide.
 
 use std::{
     io,

@@ -38,9 +38,9 @@ pub struct Target {
 pub struct Invocation {
     /// The path of the program.
     pub path: PathBuf,
-    /// The first word of its arguments, which is its name.
+    /// The name of the program, which becomes its first argument (`argv[0]`).
     pub name: OsString,
-    /// The other arguments.
+    /// The remaining arguments.
     pub args: Vec<OsString>,
 }
 
@@ -71,7 +71,7 @@ impl Target {
         Ok(Invocation { path, name: program.clone(), args: self.words[1..].to_vec() })
     }
 
-    /// Returns true if a `--` stands before the program. Clap does not tell.
+    /// Returns true if a `--` precedes the program. Clap does not provide this information.
     fn is_escaped(&self, line: &[OsString]) -> bool {
         let before = line.len().checked_sub(self.words.len() + 1);
         before.is_some_and(|before| line[before] == "--")

@@ -1,4 +1,4 @@
-//! What was found out about some processes.
+//! The findings about processes, and their output.
 
 #![forbid(unsafe_code)]
 
@@ -13,22 +13,22 @@ use crate::{
 
 const DOMAINS: [&str; 3] = ["raw", "mem", "obj"];
 
-/// What was found out about one process.
+/// The findings about one process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The Python or the command line.
+    /// The path of the Python, or the command line of the process.
     pub python: String,
-    /// Which process it is.
+    /// The process id, or a description of the process such as `a child`.
     pub process: String,
-    /// What serves the domains raw, mem and obj, or `?`.
+    /// The allocators that serve the domains raw, mem and obj. `?` means unknown.
     pub domains: [String; 3],
     /// True if our heap serves mem and obj.
     pub in_force: bool,
-    /// Whether our heap is in force, or why not.
+    /// A text that says whether our heap serves mem and obj, and if not, why.
     pub state: String,
 }
 
-/// What was found out about some processes.
+/// The findings about several processes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Findings {
     schema: u32,
@@ -36,7 +36,7 @@ pub struct Findings {
 }
 
 impl Finding {
-    /// Describes a process by its report, or says why the report is missing.
+    /// Describes a process by its report, or by the reason why there is no report.
     pub(super) fn new(
         python: impl Into<String>,
         process: impl Into<String>,
@@ -53,7 +53,7 @@ impl Finding {
         }
     }
 
-    /// Describes a process without a report by what the system shows.
+    /// Describes a process that has no report, by the information that the system has about it.
     pub(super) fn of_process(process: &Process) -> Self {
         let Process { is_python, has_library, was_preloaded, .. } = process;
         let state = match (is_python, has_library, was_preloaded) {

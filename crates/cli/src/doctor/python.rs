@@ -17,11 +17,11 @@ use crate::{
 const PROGRAM: &str = "import subprocess, sys; \
                        subprocess.run([sys.executable, '-c', 'pass'], check=True)";
 
-/// Runs the Python at `path` with `options` and a child process, and describes both.
+/// Runs the Python at `path` with `options`. The Python starts a child, and we describe both.
 ///
 /// # Errors
 ///
-/// Fails if the Python cannot be started, or if it cannot have the library.
+/// Fails if the Python cannot be started, or if the library cannot be preloaded into it.
 pub fn examine(
     path: &Path,
     name: &str,

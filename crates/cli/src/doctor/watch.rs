@@ -15,14 +15,14 @@ use crate::{
     target::Invocation,
 };
 
-/// The time between two looks at the processes.
+/// The time between two examinations of the processes.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Runs `command` to its end, and describes the Pythons that it started.
+/// Runs `command` until it ends, and describes the Pythons that it started.
 ///
 /// # Errors
 ///
-/// Fails if the command cannot be started, or cannot have the library.
+/// Fails if the command cannot be started, or if the library cannot be preloaded into it.
 pub(super) fn examine(command: &[OsString], libraries: &Libraries) -> Result<Findings> {
     let path = program::find(&command[0])?;
     if let Some(remark) = program::check(&path)? {

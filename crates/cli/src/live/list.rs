@@ -1,4 +1,4 @@
-//! Lists the processes under the library.
+//! Lists the processes that have a status page.
 
 #![forbid(unsafe_code)]
 
@@ -14,19 +14,19 @@ use crate::{
     table::Table,
 };
 
-/// The page of a process that ended is kept for as long.
+/// The time for which the page of an ended process is kept.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Lists the running processes that `obmalloc run` started, and their children.
 ///
-/// A process is listed if it is a CPython and has the same user. A child that was forked appears after
-/// a second or two of work.
+/// A process is listed if it is a CPython of the same user. A forked child appears after it has
+/// worked for a second or two.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PsArgs {
     /// Prints JSON.
     #[arg(long)]
     json: bool,
-    /// Lists processes that have ended within the last day, too.
+    /// Also lists processes that have ended within the last day.
     #[arg(long)]
     all: bool,
 }
@@ -56,7 +56,7 @@ pub fn ps(args: &PsArgs) -> Result<()> {
     Ok(())
 }
 
-/// Removes the file of a process that ended long ago. Returns true if it did so.
+/// Removes the page of a process that ended long ago. Returns true if the page was removed.
 fn remove_if_old(page: &StatusFile) -> bool {
     let changed = fs::metadata(page.path()).and_then(|found| found.modified());
     let age = changed.ok().and_then(|changed| changed.elapsed().ok());

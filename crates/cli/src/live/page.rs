@@ -1,4 +1,4 @@
-//! Opens status pages and reads what is in them.
+//! Opens status pages and reads their contents.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ use crate::failure::{Failure, NO, Result};
 ///
 /// # Errors
 ///
-/// Fails if the process has none that this user may read.
+/// Fails if the process has no status page that this user may read.
 pub(super) fn page(pid: u32) -> Result<StatusFile> {
     StatusFile::of(pid).map_err(|error| {
         Failure::new(format!("cannot find the status page of process {pid}"))
@@ -21,7 +21,7 @@ pub(super) fn page(pid: u32) -> Result<StatusFile> {
     })
 }
 
-/// Returns the figures that a process published, or `None` if it has not done so yet.
+/// Returns the figures that a process has published, or `None` if there are none yet.
 pub(super) fn figures(page: &StatusFile) -> Option<Value> {
     serde_json::from_slice(&page.text().read()?).ok()
 }

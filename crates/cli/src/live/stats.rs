@@ -14,19 +14,20 @@ use crate::{
 
 /// Prints the figures of running processes, or of files that `--stats=PATH.json` wrote.
 ///
-/// The figures of an active process are at most about a second old. Those of an idle one are from the
-/// time when it became idle, and those of one that a signal ended are its last ones.
+/// The figures of an active process are at most about a second old. An idle process published its
+/// figures when it became idle. If a signal ended the process, the figures are the last that it
+/// published.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StatsArgs {
     /// Process ids or files.
     #[arg(required = true, value_name = "PID|FILE")]
     of: Vec<OsString>,
-    /// Prints a list of the whole reports.
+    /// Prints the complete reports as a list in JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Prints the figures that `args` name.
+/// Prints the figures of the processes and files that `args` name.
 ///
 /// # Errors
 ///

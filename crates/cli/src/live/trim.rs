@@ -10,10 +10,10 @@ use std::{
 use super::page::{page, size};
 use crate::failure::{Failure, NO, Result};
 
-/// Makes a running process return unused memory of its heap to the system, and says how much.
+/// Makes a running process return unused memory of its heap to the system, and prints how much.
 ///
-/// The process does so at its next request above 512 bytes, in its main thread. An idle process does
-/// nothing until it works again.
+/// The process trims its heap in its main thread, after its next request above 512 bytes. An idle
+/// process does not trim its heap until it becomes active again.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TrimArgs {
     /// The process.
@@ -23,7 +23,7 @@ pub struct TrimArgs {
     wait: u16,
 }
 
-/// Asks the process for a trim, and prints the bytes that it returned.
+/// Asks the process for a trim, and prints the number of bytes that it returned.
 ///
 /// # Errors
 ///

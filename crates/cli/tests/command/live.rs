@@ -14,7 +14,7 @@ use testkit::pythons::{Python, find};
 
 use crate::support::{Run, obmalloc, python};
 
-/// Frees 64 arenas except the last ones, forks a child, and works in both until it is killed.
+/// Frees all but the last of 64 arenas, forks a child, and works in both processes until killed.
 const SERVER: &str = "
 import os, time
 kept = [[n] for n in range(600000)]
@@ -48,7 +48,7 @@ impl Server {
         Run::of(obmalloc(words).env("XDG_RUNTIME_DIR", self.runtime.path()))
     }
 
-    /// Returns how many lines of the output contain `part`. Other tests may have processes, too.
+    /// Returns the number of output lines that contain `part`. Other tests may add other lines.
     fn lines(&self, words: &[&str], part: &str) -> usize {
         let output = self.ask(words).succeeds().stdout;
         output.lines().filter(|line| line.contains(part) && line.contains("in force")).count()
@@ -109,7 +109,7 @@ fn the_last_figures_of_a_process_that_a_signal_ended_are_kept() {
     let before = server.report(server.child);
     kill("TERM", server.child);
     let child = server.child.to_string();
-    // The server does not wait for its child, but that has ended.
+    // The server has not waited for its child, although the child has ended.
     let deadline = Instant::now() + Duration::from_secs(60);
     while server.lines(&["ps"], &child) > 0 {
         assert!(Instant::now() < deadline);

@@ -80,7 +80,7 @@ fn a_library_that_the_user_cannot_read_is_refused() {
     fs::set_permissions(&library, fs::Permissions::from_mode(0o000)).unwrap();
     let mut command = obmalloc(["run", "--", "true"]);
     if is_root() {
-        // Root may read every file, so another user runs the program.
+        // Root may read every file, so we run the program as another user.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let program = folder.path().join("obmalloc");
         fs::copy(env!("CARGO_BIN_EXE_obmalloc"), &program).unwrap();
@@ -90,7 +90,7 @@ fn a_library_that_the_user_cannot_read_is_refused() {
     }
     let run = Run::of(command.env("OBMALLOC_LIBDIR", &libraries));
     run.fails(125, &["cannot read", "Permission denied", "try:"]);
-    // The folder is closed, too.
+    // Now the folder cannot be read either.
     fs::set_permissions(&libraries, fs::Permissions::from_mode(0o000)).unwrap();
     let run = Run::of(command.env("OBMALLOC_LIBDIR", &libraries));
     fs::set_permissions(&libraries, fs::Permissions::from_mode(0o700)).unwrap();

@@ -60,7 +60,7 @@ fn the_program_keeps_the_process_its_exit_code_and_its_signal() {
 #[test]
 fn libraries_that_are_already_listed_stay_behind_ours() {
     let mut command = obmalloc(["run", "--", "sh", "-c", "echo $LD_PRELOAD"]);
-    // The loader of the shell itself complains about this name, which stands for any library.
+    // `libdl.so.2` stands for any library. If it does not exist, the loader only prints a message.
     let run = Run::of(command.env("LD_PRELOAD", "libdl.so.2"));
     let ours = libdir().join("libobmalloc_cpython.so");
     assert_eq!(run.stdout.trim(), format!("{}:libdl.so.2", ours.display()));
@@ -98,8 +98,8 @@ fn a_wrong_option_is_not_passed_to_the_program() {
     Run::of(&mut obmalloc(["run"])).fails(2, &["no program is named"]);
 }
 
-/// `run` waits for nothing, so what it adds is processor time: its own start, and in Python the
-/// library and the status page. Other work on the machine changes that time little.
+/// `obmalloc run` never waits, so its cost is processor time: for its own start, and in Python for
+/// the library and the status page. Other work on the machine hardly affects processor time.
 #[test]
 fn run_adds_at_most_5_milliseconds_to_python() {
     const PAIRS: usize = 40;

@@ -12,7 +12,7 @@ use std::{
 
 use testkit::pythons::{Python, clean_command, find};
 
-/// Returns the folder that contains the library, which is built if `OBMALLOC_LIB` does not name it.
+/// Returns the folder that contains the library. Builds the library unless `OBMALLOC_LIB` names it.
 pub(crate) fn libdir() -> &'static Path {
     static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| match env::var_os("OBMALLOC_LIB") {
         Some(library) => PathBuf::from(library),
@@ -40,7 +40,7 @@ pub(crate) fn python() -> &'static Python {
     &PYTHON
 }
 
-/// Returns a command that runs `obmalloc` with the words of its command line.
+/// Returns a command that runs `obmalloc` with the given arguments.
 pub(crate) fn obmalloc(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = clean_command(env!("CARGO_BIN_EXE_obmalloc"));
     command.env("OBMALLOC_LIBDIR", libdir()).env_remove("VIRTUAL_ENV");
@@ -49,7 +49,7 @@ pub(crate) fn obmalloc(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Co
     command
 }
 
-/// What a command printed, and its exit code.
+/// The output of a command, and its exit code.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) stdout: String,
@@ -87,7 +87,7 @@ impl Run {
     }
 }
 
-/// Python code that prints, for this process and a child, whether the library is mapped.
+/// Python code that prints whether the library is mapped, for the process itself and for a child.
 pub(crate) const MAPPED: &str = "
 import subprocess, sys
 code = '''print('libobmalloc_cpython' in open('/proc/self/maps').read(), flush=True)'''
