@@ -1,6 +1,6 @@
 //! CPython's C functions, looked up at run time.
 //!
-//! Their signatures are the same from 3.8 to 3.15. Source: `Include/cpython/pymem.h`, and
+//! The signatures are the same in CPython 3.8 to 3.15. Source: `Include/cpython/pymem.h`, and
 //! `pymem.h`, `pylifecycle.h`, `pystate.h` and `import.h` in `Include`.
 
 use std::{
@@ -13,7 +13,8 @@ use allocator_api::{Domain, VTable};
 
 use crate::loader::{clear_error, symbol};
 
-/// Declares a struct of pointers to C functions, whose names may depend on the version of CPython.
+/// Declares a struct of pointers to C functions. The name of a function may depend on the version
+/// of CPython.
 macro_rules! c_functions {
     ($(#[$meta:meta])* struct $name:ident {$(
         $(#[$doc:meta])*
@@ -43,7 +44,7 @@ macro_rules! c_functions {
 
 c_functions! {
     struct CoreFunctions {
-        // Comes first, because most processes contain no CPython and fail this look-up at once.
+        // Comes first, because most processes contain no CPython and thus need only one look-up.
         c"PyMem_SetAllocator" => set_allocator: fn(c_uint, *const VTable);
         c"PyMem_GetAllocator" => get_allocator: fn(c_uint, *mut VTable);
         c"Py_GetVersion" => get_version: fn() -> *const c_char;
@@ -92,7 +93,7 @@ impl DomainFunctions {
 }
 
 c_functions! {
-    /// The function that makes CPython call another one between two instructions of Python code.
+    /// The function that schedules a call between two instructions of Python code.
     struct PendingFunctions {
         c"Py_AddPendingCall" => add_pending_call:
             fn(unsafe extern "C" fn(*mut c_void) -> c_int, *mut c_void) -> c_int;
@@ -100,7 +101,7 @@ c_functions! {
 }
 
 impl PendingFunctions {
-    /// Looks for the function among the symbols that all libraries can see.
+    /// Looks up the function among the symbols that are visible to all libraries.
     pub(crate) fn of_process() -> Option<Self> {
         // SAFETY: `RTLD_DEFAULT` is always a valid handle.
         let found = unsafe { Self::find(libc::RTLD_DEFAULT) };
@@ -110,7 +111,8 @@ impl PendingFunctions {
 }
 
 c_functions! {
-    /// The functions that tell which interpreter a thread is running and when it ends.
+    /// The functions that identify the interpreter of a thread and detect the end of an
+    /// interpreter.
     struct InterpreterFunctions {
         /// Returns the calling thread's state, or null if the thread holds no GIL.
         c"PyThreadState_GetUnchecked" | c"_PyThreadState_UncheckedGet"
@@ -131,7 +133,7 @@ c_functions! {
 }
 
 c_functions! {
-    /// The functions that run a few lines of Python when CPython has started.
+    /// The functions that run a Python script after CPython has started.
     struct ScriptFunctions {
         c"PySys_AddAuditHook" => add_audit_hook: fn(
             unsafe extern "C" fn(*const c_char, *mut c_void, *mut c_void) -> c_int, *mut c_void
@@ -151,7 +153,7 @@ c_functions! {
 }
 
 impl ScriptFunctions {
-    /// Looks for the functions among the symbols that all libraries can see.
+    /// Looks up the functions among the symbols that are visible to all libraries.
     pub(crate) fn of_process() -> Option<Self> {
         // SAFETY: `RTLD_DEFAULT` is always a valid handle.
         let found = unsafe { Self::find(libc::RTLD_DEFAULT) };
@@ -160,7 +162,7 @@ impl ScriptFunctions {
     }
 }
 
-/// The description of a function in C for Python code (`struct PyMethodDef`).
+/// The description of a C function that Python code can call (`struct PyMethodDef`).
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct MethodDef {
@@ -170,7 +172,8 @@ pub(crate) struct MethodDef {
     pub(crate) doc: *const c_char,
 }
 
-/// The words of a vtable, and the words behind it in case that CPython's vtables are larger.
+/// The words of a vtable, with room for additional words in case a newer CPython has larger
+/// vtables.
 pub(crate) type Words = [*const c_void; 16];
 
 /// An interpreter of CPython. Only its address is used.
@@ -179,7 +182,7 @@ pub(crate) type Interpreter = NonNull<c_void>;
 /// A function that creates a built-in module, and returns the module or its definition.
 pub(crate) type ModuleInit = unsafe extern "C" fn() -> *mut c_void;
 
-/// An entry of CPython's table of built-in modules (`struct _inittab`). The last one has no name.
+/// An entry of CPython's table of built-in modules (`struct _inittab`). The last entry has no name.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct BuiltinModule {
@@ -204,7 +207,7 @@ unsafe impl Send for CPython {}
 unsafe impl Sync for CPython {}
 
 impl CPython {
-    /// Looks for a CPython of version 3.5 or later whose symbols all libraries can see.
+    /// Looks for a CPython of version 3.5 or later whose symbols are visible to all libraries.
     pub(crate) fn find() -> Option<Self> {
         // SAFETY: `RTLD_DEFAULT` is always a valid handle.
         unsafe { Self::find_in(libc::RTLD_DEFAULT) }
@@ -220,7 +223,8 @@ impl CPython {
     pub(crate) unsafe fn find_in(handle: *mut c_void) -> Option<Self> {
         // SAFETY: our caller has promised the same (contract of this function).
         let found = unsafe { Self::find_all(handle) };
-        // Only a free-threaded build has all symbols. Any other look-up leaves an error message.
+        // Only a free-threaded build has all symbols. For other builds, the failed look-ups leave
+        // an error message.
         clear_error();
         found
     }
@@ -246,7 +250,8 @@ impl CPython {
         }
     }
 
-    /// Looks up the public functions of `domain` among the symbols that all libraries can see.
+    /// Looks up the public functions of `domain` among the symbols that are visible to all
+    /// libraries.
     pub(crate) fn functions(domain: Domain) -> Option<DomainFunctions> {
         // SAFETY: `RTLD_DEFAULT` is always a valid handle.
         let found = unsafe { DomainFunctions::find(libc::RTLD_DEFAULT, domain) };
@@ -256,7 +261,7 @@ impl CPython {
         found
     }
 
-    /// Returns the allocator of `domain`, whose layout must be known or checked.
+    /// Returns the allocator of `domain`. The layout of CPython's vtables must be known or checked.
     pub(crate) fn allocator(&self, domain: Domain) -> VTable {
         let mut vtable = MaybeUninit::uninit();
         // SAFETY: CPython fills in all five words for any of its domains, and can do so at any
@@ -315,8 +320,8 @@ impl CPython {
 
     /// Calls `visit` while the calling thread holds the GIL. Takes the GIL if necessary.
     ///
-    /// Returns `None` if CPython is not initialised. The calling thread must be known to CPython, or
-    /// CPython must run until the call returns.
+    /// Returns `None` if CPython is not initialised. If the calling thread has no CPython thread
+    /// state yet, CPython must not be finalised before the call returns.
     pub(crate) fn with_gil<R>(&self, visit: impl FnOnce() -> R) -> Option<R> {
         if !self.is_initialized() {
             return None;

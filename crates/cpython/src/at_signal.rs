@@ -1,7 +1,7 @@
-//! Reports at other moments than a normal exit.
+//! Reports at moments other than a normal exit.
 //!
-//! A signal may interrupt any code, so these reports neither allocate memory nor wait for a lock.
-//! They leave out what only the owner of a heap can count.
+//! A signal can interrupt any code, so these reports neither allocate memory nor wait for a lock.
+//! They omit the figures that only the owner of a heap can count.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +16,7 @@ use thread_heap::{Detail, Figures};
 
 use crate::settings::Settings;
 
-/// Where the contents of a report come from.
+/// The functions that provide the contents of a report.
 pub(crate) struct Sources {
     pub(crate) is_installed: bool,
     /// Writes the report of a normal exit.
@@ -29,7 +29,7 @@ pub(crate) struct Sources {
 
 static REPORTS: OnceLock<(Arc<Place>, Sources)> = OnceLock::new();
 
-/// Writes reports at the moments that the settings name.
+/// Writes reports from now on, at the moments that the settings specify.
 pub(crate) fn watch(settings: &Settings, sources: Sources) {
     if let Some(place) = &settings.stats {
         REPORTS.get_or_init(|| (Arc::clone(place), sources));
@@ -40,7 +40,7 @@ pub(crate) fn watch(settings: &Settings, sources: Sources) {
 fn write_at(moment: Moment) {
     let Some((place, sources)) = REPORTS.get() else { return };
     if moment == Moment::Exit {
-        // CPython calls `_exit` from no signal handler.
+        // CPython never calls `_exit` in a signal handler, so this report may allocate memory.
         return (sources.at_exit)();
     }
     place.write(process::id(), |out, is_json| {

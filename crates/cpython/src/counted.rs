@@ -22,10 +22,12 @@ use raw_mem::MemAlloc;
 
 use crate::{abi::CPython, install::SMALL};
 
-/// The number of sets of counters. Threads with different numbers modulo this share none.
+/// The number of sets of counters. Two threads share a set if their numbers are equal modulo
+/// `STRIPES`.
 const STRIPES: usize = 64;
 
-/// Counters that share no cache line with others. Processors often fetch lines in pairs.
+/// A set of counters that shares no cache line with another set. It is aligned to two cache lines,
+/// because processors often fetch lines in pairs.
 #[repr(align(128))]
 struct Stripe(Counting<CAllocator>);
 
@@ -100,7 +102,8 @@ fn add(mut sum: Counts, counts: Counts) -> Counts {
     sum
 }
 
-/// Returns a number for the calling thread. The first threads get different ones.
+/// Returns the number of the calling thread. Threads are numbered in the order of their first
+/// requests.
 fn number_of_thread() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(1);
     thread_local! {
@@ -115,7 +118,7 @@ fn number_of_thread() -> usize {
     })
 }
 
-// SAFETY: each request is forwarded unchanged to `own`, whatever the counters are.
+// SAFETY: each request is forwarded unchanged to `own`, and the counters never affect the result.
 unsafe impl MemAlloc for Striped {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         self.here().malloc(size)

@@ -1,7 +1,7 @@
 //! Debug hooks over the heap, in place of CPython's own.
 //!
-//! They have the layout of CPython's hooks, so they can free the blocks that CPython's hooks have
-//! made before.
+//! Our hooks use the same block layout as CPython's hooks. They can therefore free blocks that
+//! CPython's hooks allocated earlier.
 
 use std::{
     ffi::{CStr, c_char},
@@ -69,7 +69,7 @@ impl Program {
     }
 }
 
-/// What a debug hook asks CPython.
+/// The environment of a debug hook: a CPython that uses the hook for this domain.
 struct InCPython(Domain);
 
 impl InCPython {
@@ -84,9 +84,10 @@ impl Host for InCPython {
         self.0 == Domain::Raw || PROGRAM.get().is_none_or(|program| program.python.holds_gil())
     }
 
-    /// Says, as CPython does, how the place can be found out. Nothing if tracemalloc knows it.
+    /// Writes CPython's hint that tracemalloc can show where a block was allocated.
     ///
-    /// CPython exports no function that reads the trace of a block without allocating objects.
+    /// Writes nothing if tracemalloc already traces blocks. CPython exports no function that reads
+    /// the trace of a block without allocating objects.
     fn write_place(&self, out: &mut Output, _ptr: *const u8) {
         if PROGRAM.get().is_some_and(|program| !self.is_traced(&program.python)) {
             let _ = out
@@ -113,7 +114,7 @@ impl Host for InCPython {
     }
 }
 
-/// A short text for C, which is never allocated. What does not fit is cut off.
+/// A short C string in a fixed buffer. Text that does not fit is truncated.
 struct Message {
     bytes: [u8; 128],
     len: usize,

@@ -37,7 +37,7 @@ pub(crate) struct Plan {
 pub(crate) enum Refusal {
     #[error("OBMALLOC=off")]
     SwitchedOff,
-    /// A setting has an unknown value. The text lists the known ones.
+    /// A setting has an unknown value. The text lists the known values.
     #[error("{0}")]
     UnknownName(String),
     #[error("cannot read the version of this CPython from {0:?}")]
@@ -73,14 +73,15 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// Returns true if the user asked for what happens, so no line needs to explain it.
+    /// Returns true if the user requested that the heap is not installed. We print no message then.
     pub(crate) fn is_requested(&self) -> bool {
         matches!(self, Self::SwitchedOff | Self::OwnAllocator(_))
     }
 }
 
-/// Decides before the start of CPython. `check_layout` tells whether a newer CPython has the known
-/// layout.
+/// Decides whether and how to install the heap in `python`.
+///
+/// If the CPython is newer than [`NEWEST`], it must also pass `check_layout`.
 pub(crate) fn decide(
     python: &CPython,
     settings: &Settings,

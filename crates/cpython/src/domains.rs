@@ -1,4 +1,4 @@
-//! The domains of CPython, and whose allocators serve them.
+//! The domains of CPython, and the allocators that serve them.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ use crate::{abi::CPython, loader::Code};
 /// The domains of CPython for which the heap allocates.
 pub(crate) const SERVED: [Domain; 2] = [Domain::Mem, Domain::Obj];
 
-/// The origin of the allocator that is in force for a domain.
+/// The origin of the allocator that serves a domain at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
     /// An allocator of CPython. It has no context.

@@ -1,4 +1,4 @@
-//! Functions for Python code, which calls them through `ctypes`.
+//! Functions that Python code can call through `ctypes`.
 
 use std::{ffi::c_char, ptr};
 
@@ -17,7 +17,7 @@ pub(crate) unsafe extern "C" fn obmalloc_stats_json(buffer: *mut c_char, size: u
     let Some(start) = START.get() else { return 0 };
     let json = start.json();
     if json.len() <= size {
-        // SAFETY: `buffer` has room for the text (contract), which is in memory of our own.
+        // SAFETY: `buffer` has room for the text (contract) and cannot overlap our own string.
         unsafe { ptr::copy_nonoverlapping(json.as_ptr(), buffer.cast(), json.len()) };
     }
     json.len()

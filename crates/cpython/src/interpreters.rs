@@ -3,7 +3,7 @@
 //! An interpreter's GIL also protects its heap, because threads may call CPython's object
 //! allocators only while holding the GIL.
 //!
-//! A block freed without the heap's GIL waits in a queue. A thread that holds the GIL later
+//! A block that is freed without the heap's GIL waits in a queue. A thread that holds the GIL later
 //! reclaims the block.
 //!
 //! The main interpreter keeps its heap across a second `Py_Initialize`, because the interpreter's
@@ -15,9 +15,7 @@
 //! # Fork
 //!
 //! A forked child keeps only the heap of its current interpreter, because other threads may have
-//! been changing the remaining heaps.
-//!
-//! If the parent had only one thread, the child keeps all heaps.
+//! been changing the remaining heaps. If the parent had only one thread, the child keeps all heaps.
 
 mod current;
 mod entries;
@@ -79,7 +77,7 @@ pub(crate) unsafe fn start(python: &CPython) {
 
 /// Gives `interpreter` a heap, and stores the capsule that later releases the heap.
 ///
-/// On failure, the interpreter stays without a heap, and its threads use their own.
+/// If this fails, the interpreter has no heap, and its threads use their own heaps.
 ///
 /// # Safety
 ///
@@ -111,7 +109,9 @@ unsafe fn open_heap(functions: &InterpreterFunctions, interpreter: Interpreter) 
     }
 }
 
-/// Destroys an interpreter's capsule. By then, the interpreter has run its last code.
+/// Releases the heap of an interpreter when CPython destroys the interpreter's capsule.
+///
+/// By then, the interpreter has run its last code.
 unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(functions) = current::functions() else { return };
     // SAFETY: CPython passes the capsule that it destroys, which has this name.
@@ -120,8 +120,8 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // After a fork, CPython also ends interpreters whose GIL this thread does not hold. `start` may
-    // release their entries later.
+    // After a fork, CPython also ends interpreters whose GIL this thread does not hold. We leave
+    // their entries alone. If a new interpreter gets the same address, `start` releases the entry.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         unsafe { entry.release() };
@@ -211,8 +211,8 @@ unsafe fn free_elsewhere(block: BlockPtr) {
 
 /// The heaps of all interpreters, presented as one.
 ///
-/// A request goes to the heap of the current interpreter, or to the thread's own heap if there is
-/// none.
+/// A request goes to the heap of the current interpreter. If there is no such heap, it goes to the
+/// thread's own heap.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PerInterpreter;
 

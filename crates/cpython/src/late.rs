@@ -1,8 +1,7 @@
 //! A CPython that was loaded after the program had started, as in one-file programs of PyInstaller.
 //!
-//! The heap is not installed in such a CPython, because this library's constructor has already run.
-//!
-//! The library reports this case at exit, but only if one of its environment variables is set.
+//! The heap cannot be installed in such a CPython, because this library's constructor has already
+//! run. The library reports this case at exit, but only if one of its environment variables is set.
 
 use std::{
     ffi::{CStr, CString},
@@ -15,7 +14,8 @@ use crate::{
     loader::{self, Code},
 };
 
-/// Finds a CPython and its path, even in a library whose symbols are not visible to the others.
+/// Finds a CPython and its path, even in a library whose symbols are not visible to other
+/// libraries.
 pub(crate) fn find() -> Option<(CPython, PathBuf)> {
     let python =
         CPython::find().or_else(|| loaded_libraries().iter().find_map(|name| find_in(name)))?;
@@ -39,7 +39,7 @@ fn find_in(name: &CStr) -> Option<CPython> {
     found
 }
 
-/// Returns the names of the loaded libraries, without the program, whose name is empty.
+/// Returns the names of the loaded libraries. Skips the program, whose name is empty.
 fn loaded_libraries() -> Vec<CString> {
     let mut names = Vec::new();
     loader::visit_loaded(|info| {

@@ -10,8 +10,8 @@ use std::{
 
 use raw_mem::LimitReached;
 
-/// The program's callback. It gets the requested bytes, those in use, and the limit. If the result is
-/// not 0, the request is repeated.
+/// The program's callback. Its arguments are the requested bytes, the bytes in use, and the limit.
+/// If it returns a value other than 0, the request is repeated.
 type Callback = unsafe extern "C" fn(usize, usize, usize) -> i32;
 
 /// # Invariant
@@ -19,12 +19,13 @@ type Callback = unsafe extern "C" fn(usize, usize, usize) -> i32;
 /// Null or a [`Callback`].
 static CALLBACK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
-/// Calls `callback` before a request is refused because of `OBMALLOC_LIMIT`. Null removes it.
+/// Sets the callback that runs before a request is refused because of `OBMALLOC_LIMIT`. Null
+/// removes the callback.
 ///
 /// # Safety
 ///
-/// - The callback must be null or a function that can be called as long as the process runs.
-/// - It must not unwind. It may call CPython, because the calling thread holds the GIL.
+/// - `callback` must be null or a function that can be called as long as the process runs.
+/// - The function must not unwind. It may call CPython, because the calling thread holds the GIL.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn obmalloc_before_refusal(callback: Option<Callback>) {
     // INVARIANT: the address is null or that of a callback.

@@ -1,4 +1,4 @@
-//! What the environment and the command line of CPython say about CPython's allocators.
+//! The settings for CPython's allocators in CPython's environment and command line.
 //!
 //! | setting | effect |
 //! | --- | --- |
@@ -11,7 +11,7 @@
 //! | `-E`, `-I` | the three variables are ignored |
 //!
 //! We parse options as CPython's pre-initialisation does (`Python/preconfig.c`, `Python/getopt.c`).
-//! If an embedding program uses other rules, the heap may remain unused.
+//! If an embedding program parses options by different rules, the heap might not be used.
 
 #![forbid(unsafe_code)]
 
@@ -34,7 +34,7 @@ pub(crate) enum Choice {
 }
 
 impl Choice {
-    /// Returns true if the heap takes the place of the allocator that was chosen.
+    /// Returns true if the heap replaces the chosen allocator.
     ///
     /// # Errors
     ///
@@ -115,7 +115,7 @@ impl CommandLine {
         line
     }
 
-    /// Parses one word of options, such as `-bE`. Returns false if the options end here.
+    /// Parses one word of options, such as `-bE`. Returns false if this word is the last option.
     fn parse_word(&mut self, letters: &[u8], args: &mut impl Iterator<Item = OsString>) -> bool {
         for (at, letter) in letters.iter().enumerate() {
             match letter {

@@ -1,4 +1,4 @@
-//! What became of the decision whether to install the heap.
+//! The outcome of the decision whether to install the heap.
 
 use crate::{
     abi::CPython,
@@ -45,7 +45,7 @@ impl Outcome {
     }
 }
 
-/// Decides whether to install the heap in `python`, and does so. Returns the plan if it did.
+/// Installs the heap in `python` unless [`decide`] refuses. Returns the plan if it was installed.
 ///
 /// # Safety
 ///

@@ -1,16 +1,18 @@
-//! The heap in a CPython that sets its own allocators, and in a second `Py_Initialize`.
+//! Installs the heap in a CPython that sets its own allocators, and in a second `Py_Initialize`.
 //!
-//! With `PYTHONMALLOC` or `-X dev`, CPython sets its own allocators at the beginning of
-//! each initialisation. From CPython 3.12 on, a second `Py_Initialize` always does. If the user did not
-//! ask for an allocator of another kind, we then install our heap.
+//! With `PYTHONMALLOC` or `-X dev`, CPython sets its own allocators at the beginning of each
+//! initialisation. From CPython 3.12 on, a second `Py_Initialize` always does so. We then install
+//! our heap in their place, unless the user requested an allocator of a different kind.
 //!
-//! CPython's own allocators cannot free blocks from our heap. The process would abort.
+//! No block of our heap may be freed while CPython's own allocators are set, because they would
+//! abort the process.
 //!
-//! We install the heap when CPython creates its first module, `_imp`, or `_thread` in CPython 3.8 and
-//! 3.9. No code of the program has run by then. Blocks from before are returned to CPython's
-//! allocators.
+//! We install the heap when CPython creates its first module: `_thread` in CPython 3.8 and 3.9, and
+//! `_imp` in later versions. No code of the program has run by then. Blocks that CPython's own
+//! allocators returned earlier go back to these allocators.
 //!
-//! If CPython has set its debug hooks, ours replace them. They have the same layout.
+//! If CPython has set its debug hooks, our debug hooks replace them. Both have the same block
+//! layout.
 //!
 //! In a second `Py_Initialize`, we install the heap only if an earlier interpreter started with
 //! the heap. Otherwise, the program may have chosen CPython's own allocators, and we respect that
@@ -38,7 +40,7 @@ use crate::{
 /// True if the heap was installed again in a later `Py_Initialize`.
 static WAS_REINITIALISED: AtomicBool = AtomicBool::new(false);
 
-/// What is installed in place of CPython's allocators.
+/// The vtables that we install in place of CPython's own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ours {
     /// For the domains in [`SERVED`].
@@ -62,9 +64,10 @@ struct Watch {
 
 static WATCH: OnceLock<Watch> = OnceLock::new();
 
-/// Prepares to install `ours` when an interpreter starts. Must be called before their first use.
+/// Prepares to install `ours` when an interpreter starts. Must be called while CPython's own
+/// allocators are set.
 ///
-/// If `is_expected` is true, they are installed in the first interpreter, too.
+/// If `is_expected` is true, the first interpreter gets `ours` too.
 pub(crate) fn watch(python: &CPython, guard: Guard, ours: Ours, is_expected: bool) {
     WATCH.get_or_init(|| {
         let cpythons = SERVED.map(|domain| python.allocator(domain));
@@ -83,13 +86,14 @@ pub(crate) fn watch(python: &CPython, guard: Guard, ours: Ours, is_expected: boo
     });
 }
 
-/// Returns true if CPython's table has the known layout, and contains the first module.
+/// Returns true if CPython's table of built-in modules has the known layout and contains the first
+/// module.
 ///
-/// Every pointer of the table must lead into CPython's own program or library.
+/// In the known layout, every pointer of the table points into CPython's own program or library.
 ///
 /// # Safety
 ///
-/// - The interpreter must not have started, because later the table may be elsewhere.
+/// - The interpreter must not have started, because the table may be replaced later.
 pub(crate) unsafe fn has_first_module(python: &CPython) -> bool {
     let segments: Vec<_> = loader::look_at_object(python.code_address(), |info, headers| {
         loader::segments(info, headers).collect()
@@ -129,8 +133,8 @@ fn first_module(python: &CPython) -> &'static CStr {
     }
 }
 
-/// Makes CPython call [`create_first_module`] for the first module. Returns the function that it
-/// replaces, or `None` if CPython's table lacks the module.
+/// Makes CPython call [`create_first_module`] for the first module. Returns the function that
+/// CPython would have called, or `None` if the table of built-in modules lacks the first module.
 ///
 /// # Safety
 ///
@@ -154,7 +158,7 @@ unsafe fn replace_first_module(python: &CPython) -> Option<ModuleInit> {
     Some(init)
 }
 
-/// Creates the first module in place of CPython's function, and installs the heap if needed.
+/// Installs the heap if needed, and then creates the first module by calling CPython's function.
 unsafe extern "C" fn create_first_module() -> *mut c_void {
     let Some(watch) = WATCH.get() else { return ptr::null_mut() };
     watch.install_if_reset();
@@ -169,7 +173,8 @@ unsafe extern "C" fn create_first_module() -> *mut c_void {
 impl Watch {
     fn install_if_reset(&self) {
         if self.python.is_initialized() {
-            // A subinterpreter starts. A program may have hooked the domains by now.
+            // A subinterpreter is starting. The program may have hooked the domains by now, so we
+            // do not change them.
             return;
         }
         let is_first = !self.has_started.swap(true, Relaxed);
@@ -203,7 +208,8 @@ impl Watch {
     /// - The vtables must be able to free every live block of their domains.
     unsafe fn set(&self, domains: &[Domain], vtables: &[VTable]) {
         for (domain, vtable) in domains.iter().zip(vtables) {
-            // In a forked child, CPython 3.8 frees a raw block that it allocated without a hook.
+            // In a forked child, CPython 3.8 frees a raw block that it allocated without calling
+            // the vtable. A debug hook would report this block as damaged.
             if *domain == Domain::Raw && self.is_3_8 {
                 continue;
             }

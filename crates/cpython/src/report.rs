@@ -31,7 +31,7 @@ use crate::{
 
 const OBMALLOC: &str = "obmalloc";
 
-/// Why an installed heap is no longer in force.
+/// The reason why CPython no longer uses an installed heap.
 pub(crate) const REPLACED: &str = "it was installed, and then other functions were put over it";
 
 #[derive(Debug, Serialize)]

@@ -1,4 +1,4 @@
-//! The checks that a CPython must pass if it is newer than the versions on which we were tested.
+//! The checks for a CPython that is newer than all versions with which this library was tested.
 //!
 //! | when | what must hold |
 //! | --- | --- |
@@ -8,7 +8,8 @@
 //! | after that | each operation does what it promises, in each domain |
 //! | | the heap's statistics follow the requests |
 //!
-//! CPython has not started yet, so nothing else uses its allocators in the meantime.
+//! The checks run before CPython starts, so no other code uses CPython's allocators at the same
+//! time.
 
 mod difference;
 mod layout;

@@ -16,11 +16,11 @@ use raw_mem::{HugePages, Limits};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// `Err` if the value is unknown. The text lists the known ones.
+    /// `Err` if the value is unknown. The text lists the known values.
     pub(crate) switch: Result<Switch, String>,
-    /// Where the statistics go, if they are requested.
+    /// The place to which statistics are written, if they are requested.
     pub(crate) stats: Option<Arc<Place>>,
-    /// The time after which unused memory goes back to the system. `None` means never.
+    /// The time after which unused memory is returned to the system. `None` means never.
     pub(crate) decay: Option<Duration>,
     pub(crate) huge_pages: HugePages,
     /// True if the heap is trimmed while memory is short.
@@ -29,15 +29,15 @@ pub(crate) struct Settings {
     pub(crate) trim_signal: Option<String>,
     /// True if each full garbage collection trims the heap.
     pub(crate) trim_after_gc: bool,
-    /// When statistics are written.
+    /// The moments at which statistics are written.
     pub(crate) moments: Moments,
     /// The limits on the bytes of the domains mem and obj together.
     pub(crate) limits: Limits,
-    /// What is wrong with settings that are ignored, because their values are unknown.
+    /// Messages about settings that are ignored because their values are unknown.
     pub(crate) errors: Vec<String>,
     /// True if one of our environment variables is set to a value that is not empty.
     ///
-    /// A replaced heap or a CPython that was loaded too late is reported only if this is true.
+    /// We report a replaced heap or a CPython that was loaded too late only if this field is true.
     pub(crate) any: bool,
 }
 
@@ -103,10 +103,11 @@ impl Settings {
     }
 }
 
-/// The decay time of a heap whose user chose none.
+/// The decay time if the user has not chosen one.
 const DECAY: Duration = Duration::from_secs(1);
 
-/// Returns the signal that a number such as `10` or a name such as `USR1` or `SIGUSR1` stands for.
+/// Returns a Python expression for the signal. `value` is a number such as `10`, or a name such as
+/// `USR1` or `SIGUSR1`.
 fn parse_signal(value: &OsStr) -> Option<String> {
     let text = value.to_str().filter(|text| !text.is_empty())?;
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -114,13 +115,14 @@ fn parse_signal(value: &OsStr) -> Option<String> {
     }
     let name = text.strip_prefix("SIG").unwrap_or(text);
     let is_name = name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
-    // Python reports the signal that no name stands for.
+    // Python's module `signal` has no `SIG`, so the script fails and an error is reported.
     Some(if is_name { format!("signal.SIG{name}") } else { "signal.SIG".to_owned() })
 }
 
-/// Returns the place that the value of `OBMALLOC_STATS` means, or `None` for nowhere.
+/// Returns the place that the value of `OBMALLOC_STATS` specifies, or `None` for nowhere.
 ///
-/// A [`Place`] has 4 KiB, and few processes need the pages of the stack below it.
+/// This function is not inlined. A [`Place`] takes 4 KiB on the stack, and most processes need
+/// none.
 #[inline(never)]
 fn place(value: &OsStr, errors: &mut Vec<String>) -> Option<Arc<Place>> {
     let place = known(Place::of("OBMALLOC_STATS", value.as_bytes()), errors)?;

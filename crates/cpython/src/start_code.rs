@@ -1,8 +1,8 @@
-//! The code that a process runs only at its start, or never.
+//! The code that a process runs only at its start, or not at all.
 
 use std::ffi::c_void;
 
-// Set by `layout.ld`, and by the linker itself.
+// `layout.ld` defines these symbols, except `__ehdr_start`, which the linker defines.
 unsafe extern "C" {
     #[link_name = "obmalloc_unused_start"]
     static START: u8;
@@ -14,18 +14,21 @@ unsafe extern "C" {
     static CONSTANTS_END: u8;
 }
 
-/// Removes this code, and the library's constants, from the memory of the process.
+/// Removes the start-up code and the library's constants from the memory of the process.
 ///
-/// A page that is needed later comes back from the library's file. The kernel maps up to 16 pages
-/// with each fault, so the start of the library leaves more pages than it used. The caller must not
-/// be part of this code, so the function is inlined.
+/// The kernel maps up to 16 pages for each page fault, so the start of the library maps more pages
+/// than it uses. If a removed page is needed later, the kernel maps it again from the library's
+/// file.
+///
+/// This function is inlined into its caller, which must not be part of the removed code.
 #[inline(always)]
 pub(crate) fn release() {
     release_pages(&raw const START, &raw const END);
     release_pages(&raw const CONSTANTS_START, &raw const CONSTANTS_END);
 }
 
-/// Removes the pages from `start` to `end`, which must lie in a read-only part of the library's file.
+/// Removes the pages from `start` to `end`, which must be in a read-only part of the library's
+/// file.
 #[inline(always)]
 fn release_pages(start: *const u8, end: *const u8) {
     const PAGE: usize = 4096;

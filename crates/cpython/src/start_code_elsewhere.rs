@@ -1,4 +1,4 @@
-//! Used where the linker does not group the code by when it runs.
+//! Used in builds in which the linker does not group the code.
 
 #![forbid(unsafe_code)]
 

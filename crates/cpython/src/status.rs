@@ -1,13 +1,13 @@
-//! The status page of this process, by which `obmalloc ps`, `stats` and `trim` reach it.
+//! The status page of this process, which `obmalloc ps`, `stats` and `trim` use.
 //!
-//! The page exists if `OBMALLOC_STATUS` is set. The heap's figures can be read, and the heap trimmed,
-//! only between two instructions of Python code. A request above 512 bytes bypasses the heap anyway,
-//! so it checks whether a second has passed or a client has asked for something. If so, it schedules
-//! the function passed to [`start`], and CPython calls that function in its main thread as soon as
-//! it can.
+//! The page exists if `OBMALLOC_STATUS` is set. The heap can be counted and trimmed only between
+//! two instructions of Python code. Requests above 512 bytes, which bypass the heap, check whether
+//! a second has passed or a client has sent a command. If so, they schedule the function that was
+//! passed to [`start`], and CPython calls it in its main thread.
 //!
-//! A forked child creates a page of its own at such a request, unless it lives for a second or two
-//! only: children that end with `_exit` leave their pages.
+//! A forked child creates its own page at a request above 512 bytes, but only after a second or
+//! two. Children that end earlier get no page, because a child that ends with `_exit` would not
+//! remove it.
 
 use std::{
     env,
@@ -29,17 +29,18 @@ use crate::abi::{CPython, PendingFunctions};
 
 const VARIABLE: &str = "OBMALLOC_STATUS";
 
-/// The time after which the figures of an active process are renewed, in seconds.
+/// The time after which an active process renews its figures, in seconds.
 const RENEWAL: u64 = 1;
 
-/// A process that lived for a shorter time removes its page, so that short commands leave nothing.
+/// A process that ends before this time has passed removes its page, so short commands leave no
+/// files.
 const SHORT: Duration = Duration::from_secs(10);
 
 /// There is no page.
 const OFF: u8 = 0;
 /// The process has a page.
 const ON: u8 = 1;
-/// The process was forked from one with a page, and has none yet.
+/// The process was forked from a process with a page, and has no page of its own yet.
 const FORKED: u8 = 2;
 
 static STATE: AtomicU8 = AtomicU8::new(OFF);
@@ -52,10 +53,10 @@ static SHOWN: AtomicPtr<Shown> = AtomicPtr::new(ptr::null_mut());
 /// True if CPython will call the function that refreshes the page.
 static IS_SCHEDULED: AtomicBool = AtomicBool::new(false);
 
-/// The second in which the figures were renewed, on a coarse clock.
+/// The time at which the figures were last renewed, as a value of [`seconds`].
 static RENEWED: AtomicU64 = AtomicU64::new(0);
 
-/// What CPython calls to refresh the page.
+/// The function that CPython calls to refresh the page.
 type Refresh = unsafe extern "C" fn(*mut c_void) -> c_int;
 
 struct Shown {
@@ -118,7 +119,7 @@ fn shown() -> Option<&'static Shown> {
     unsafe { SHOWN.load(Acquire).as_ref() }
 }
 
-/// Notices whether the page needs something. Called for each request that leaves the heap.
+/// Schedules a refresh of the page if one is due. Called for requests that bypass the heap.
 #[inline]
 pub(crate) fn beat() {
     if STATE.load(Relaxed) != OFF {
@@ -133,7 +134,7 @@ fn beat_slow() {
         && STATE.compare_exchange(FORKED, OFF, Relaxed, Relaxed).is_ok()
         && let Some(client) = CLIENT.get()
     {
-        // A child without a page works like any other process, and `obmalloc ps` does not list it.
+        // If this fails, the child works as usual, but `obmalloc ps` does not list it.
         let _ = create(*client);
     }
     let Some(Shown { page, client, .. }) = shown() else { return };
@@ -148,7 +149,7 @@ fn beat_slow() {
     }
 }
 
-/// Carries out what a client asked for, and publishes the figures as JSON.
+/// Carries out the command of a client, if there is one, and publishes the figures as JSON.
 pub(crate) fn refresh(trim: impl FnOnce() -> usize, json: impl FnOnce() -> String) {
     IS_SCHEDULED.store(false, Relaxed);
     let Some(shown) = shown() else { return };
@@ -165,7 +166,7 @@ impl Shown {
     }
 }
 
-/// Publishes the last figures, or removes the page of a process that lived only shortly.
+/// Publishes the final figures. If the process ran only for a short time, removes its page instead.
 pub(crate) fn end(json: impl FnOnce() -> String) {
     let Some(shown) = shown() else { return };
     if shown.created.elapsed() < SHORT {
@@ -176,11 +177,13 @@ pub(crate) fn end(json: impl FnOnce() -> String) {
     shown.page.end();
 }
 
-/// Returns the seconds of a clock that is cheap to read.
+/// Returns the time in seconds of a clock that is cheap to read. The result is at least
+/// [`RENEWAL`].
 fn seconds() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is valid for writes.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
-    // A system that has just started must not look as if its figures were fresh.
+    // With this offset, figures that were renewed at time 0 are due even if the system has just
+    // started.
     time.tv_sec.unsigned_abs() + RENEWAL
 }

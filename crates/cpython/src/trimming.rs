@@ -1,11 +1,13 @@
-//! Trims that the user asks for by environment variables: on a signal, and after a garbage collection.
+//! Trims that environment variables request: on a signal, and after a garbage collection.
 //!
-//! A signal may interrupt the heap, and a collection is visible to Python code only. So a few lines of
-//! Python register our function with the modules `signal` and `gc`, as a program could do it itself.
-//! CPython then calls the function under the GIL, between two instructions of Python code.
+//! A signal can interrupt the heap, so a signal handler in C must not trim it. A garbage collection
+//! is visible only to Python code. We therefore run a Python script that registers our function
+//! with the modules `signal` and `gc`. CPython then calls the function under the GIL, between two
+//! instructions of Python code.
 //!
-//! The lines cannot run before the interpreter has started, and no function of CPython tells when it
-//! has. An audit hook sees the first event after the start, and schedules the lines.
+//! The script cannot run before the interpreter has started, and CPython offers no callback for the
+//! start. We therefore add an audit hook. At the first event after the start, the hook schedules
+//! the script.
 
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},
@@ -38,7 +40,7 @@ struct Watch {
     host: Host,
 }
 
-/// What the library does for the script.
+/// The functions of this library that the script needs.
 #[derive(Clone, Copy)]
 pub(crate) struct Host {
     /// Trims the heap of the current interpreter, whose GIL the caller must hold.
@@ -49,7 +51,7 @@ pub(crate) struct Host {
 
 static WATCH: OnceLock<Watch> = OnceLock::new();
 
-/// Prepares the trims that the settings ask for. Must be called before CPython is initialised.
+/// Prepares the trims that the settings request. Must be called before CPython is initialised.
 pub(crate) fn watch(python: &CPython, settings: &Settings, host: Host) {
     let Some(script) = script(settings) else { return };
     let Some(functions) = ScriptFunctions::of_process() else {
@@ -62,7 +64,8 @@ pub(crate) fn watch(python: &CPython, settings: &Settings, host: Host) {
     unsafe { (watch.functions.add_audit_hook)(schedule, ptr::null_mut()) };
 }
 
-/// Returns the lines that register the function `trim`, or `None` if the user asked for nothing.
+/// Returns the script that registers the function `trim`, or `None` if the settings request no
+/// trim.
 fn script(settings: &Settings) -> Option<CString> {
     let mut lines = String::new();
     if let Some(signal) = &settings.trim_signal {
@@ -124,7 +127,7 @@ unsafe extern "C" fn run(_: *mut c_void) -> c_int {
     0
 }
 
-/// The function `trim` of the script, which returns the number of bytes.
+/// The function `trim` of the script. It returns the number of bytes that the heap returned.
 unsafe extern "C" fn trim(_module: *mut c_void, _args: *mut c_void) -> *mut c_void {
     let Some(watch) = WATCH.get() else { return ptr::null_mut() };
     // SAFETY: CPython calls the function under the GIL.

@@ -5,20 +5,17 @@
 //! Source: `_PyThreadState_Attach` and `detach_thread` in CPython's `Python/pystate.c`, and in 3.12
 //! `PyEval_RestoreThread` and `PyEval_SaveThread`.
 //!
-//! In 3.12, `PyThreadState_Swap` sets the thread state before it takes the GIL.
-//!
-//! Finalization can end a thread in between. That thread then has a thread state but not the GIL.
-//!
-//! On such a thread, destructors of thread-local variables must not call CPython's allocators.
+//! There is one exception. In 3.12, `PyThreadState_Swap` sets the thread state before it takes the
+//! GIL, and finalization can end the thread between these steps. The thread then has a thread state
+//! but not the GIL, so destructors of its thread-locals must not call CPython's allocators.
 //!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
 //! ```
 //!
 //! CPython stores the current thread state in a thread-local variable. Reading the variable is much
-//! faster than calling CPython's public function.
-//!
-//! CPython exports no symbol for the variable, so we search for its address once.
+//! faster than calling CPython's public function. CPython exports no symbol for the variable, so we
+//! search for its address once.
 
 use std::{
     ffi::c_void,
@@ -50,13 +47,11 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 ///
 /// The value is the distance to CPython's variable, or 0 until that variable is found.
 ///
-/// A distance of 0 is safe, because [`is_at_hand`] then always returns false.
+/// A distance other than 0 is set only after [`layout_holds`] has returned true.
 ///
-/// A distance other than 0 is set only after [`layout_holds`].
-///
-/// At distance 0, each thread's control block contains a pointer to the control block itself.
-/// [`is_at_hand`] follows this pointer, and reads the third word of the control block. That word is
-/// never the address of an interpreter.
+/// A distance of 0 is safe, because [`is_at_hand`] then always returns false. At this distance,
+/// each thread's control block contains a pointer to itself. [`is_at_hand`] follows the pointer and
+/// reads the third word of the control block, which is never the address of an interpreter.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Stores CPython's functions for interpreters. Must be called before the heap is installed.
@@ -115,8 +110,8 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
 ///
 /// Must be called while no other thread runs Python code.
 ///
-/// The offset is the same in every thread. CPython was loaded before `main`, so its thread-local
-/// variables use static TLS.
+/// The offset is the same in every thread, because CPython was loaded before `main`. Its
+/// thread-local variables therefore use static TLS.
 ///
 /// # Safety
 ///
@@ -129,8 +124,8 @@ pub(super) unsafe fn find_offset(python: &CPython) {
     }
     // SAFETY: the function may be called at any time.
     let state = unsafe { (functions.current_state)() };
-    // Without the known layout, the third word could have any value, and `is_at_hand` could not
-    // compare it with an address.
+    // If the layout of a thread state is unknown, its third word can have any value, and
+    // `is_at_hand` must not compare it with the address of an interpreter.
     if !NonNull::new(state).is_some_and(|state| layout_holds(functions, state)) {
         return;
     }

@@ -17,7 +17,7 @@ use crate::abi::Interpreter;
 /// Marks an entry without an interpreter. No object has this address.
 const NO_INTERPRETER: *mut c_void = ptr::without_provenance_mut(1);
 
-/// An interpreter and its heap. Other interpreters may reuse an entry, but it is never freed.
+/// An interpreter and its heap. A later interpreter can reuse the entry, which is never freed.
 pub(super) struct Entry {
     /// The address of the interpreter, or [`NO_INTERPRETER`].
     ///
@@ -53,7 +53,7 @@ pub(super) static MAIN: Entry = Entry::new();
 /// The list of the entries of all other interpreters. Entries are never removed.
 static OTHERS: AtomicPtr<Entry> = AtomicPtr::new(ptr::null_mut());
 
-/// A cache for [`find`], which has the last entry found for each hash of an address.
+/// A cache for [`find`]. For each hash of an address, it contains the entry that was found last.
 static FOUND: [AtomicPtr<Entry>; 64] = [const { AtomicPtr::new(ptr::null_mut()) }; 64];
 
 impl Entry {
@@ -144,7 +144,7 @@ pub(super) fn find(interpreter: *const c_void) -> Option<&'static Entry> {
     if MAIN.is_of(interpreter) {
         return Some(&MAIN);
     }
-    // Interpreters are large objects, so the low bits of their addresses hardly differ.
+    // Interpreters are large objects, so the low bits of their addresses carry little information.
     let found = &FOUND[interpreter.addr() / 1024 % FOUND.len()];
     // SAFETY: entries are never freed. The Acquire load makes their initialisation visible.
     let entry = unsafe { found.load(Acquire).as_ref() };

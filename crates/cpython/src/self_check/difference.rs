@@ -2,7 +2,7 @@
 
 use allocator_api::Domain;
 
-/// A difference between this CPython and the versions on which we were tested.
+/// A difference between this CPython and the versions with which this library was tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Difference {
     #[error("it lacks functions of the {0} domain")]

@@ -40,9 +40,10 @@ pub(crate) unsafe fn check(python: &CPython) -> Result<(), Difference> {
     }
 }
 
-/// Checks that CPython writes five words, and that the last four may be functions.
+/// Checks that a vtable of CPython has five words, and that none of its four functions is null.
 fn check_words(python: &CPython, domain: Domain) -> Result<(), Difference> {
-    // CPython has written the words that do not depend on what was there before.
+    // CPython copies the vtable to two arrays with different initial contents. Words that are equal
+    // afterwards belong to the vtable.
     let [one, other] = [1, 2].map(|fill| {
         let mut words: Words = [ptr::without_provenance(fill); _];
         python.read_words(domain, &mut words);
@@ -57,7 +58,8 @@ fn check_words(python: &CPython, domain: Domain) -> Result<(), Difference> {
     if has_null { Err(Difference::NullFunction(domain)) } else { Ok(()) }
 }
 
-/// Checks how the public functions of `domain` call its vtable, with one that records the calls.
+/// Checks how the public functions of `domain` call its vtable. Sets a vtable that records the
+/// calls, and then restores CPython's own vtable.
 ///
 /// # Safety
 ///
@@ -95,10 +97,11 @@ fn only_probe_was_set(domain: Domain, before: &[VTable; 3], during: &[VTable; 3]
     })
 }
 
-/// Returns the first function that does not make the expected call.
+/// Checks each public function of the domain, and returns the first one that does not make the
+/// expected call.
 ///
-/// The next functions are not called, because they could reach another allocator with the block of
-/// the recording one.
+/// After a failure, the remaining functions are not called. They could pass a block of the
+/// recording allocator to another allocator.
 ///
 /// # Safety
 ///

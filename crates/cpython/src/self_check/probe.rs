@@ -5,8 +5,8 @@
 //!          ctx   malloc   calloc   realloc   free   elsewhere
 //! ```
 //!
-//! The context is the address of `elsewhere`, too. Whichever word CPython takes for a function, it
-//! therefore calls a function that returns.
+//! The context `ctx` is the address of `elsewhere` too, so every word is the address of a function.
+//! Whichever word CPython calls, the call therefore returns.
 
 #![forbid(unsafe_code)]
 
@@ -47,10 +47,11 @@ impl Call {
     }
 }
 
-/// The calls since the last [`record`]. CPython makes one for each request.
+/// The last call, and the number of calls since [`record`] began. CPython makes one call for each
+/// request.
 static CALLS: Mutex<(Option<Call>, usize)> = Mutex::new((None, 0));
 
-/// The block that every request gets. CPython may write to it.
+/// The block that every request returns. CPython may write to it.
 static mut BLOCK: [u128; 32] = [0; 32];
 
 pub(super) fn block() -> NonNull<u8> {
@@ -58,7 +59,7 @@ pub(super) fn block() -> NonNull<u8> {
     NonNull::new((&raw mut BLOCK).cast()).unwrap_or(NonNull::dangling())
 }
 
-/// Returns the words of the vtable, and words that CPython must not use.
+/// Returns the five words of the vtable, followed by words that CPython must not use.
 pub(super) fn words() -> Words {
     let mut words = [context(); _];
     words[1] = malloc as *const c_void;
@@ -76,7 +77,8 @@ pub(super) fn is(vtable: &VTable) -> bool {
     words.iter().eq(self::words()[..words.len()].iter())
 }
 
-/// Runs `request`, and returns its only call. Returns `None` if it made no call or several ones.
+/// Runs `request`, and returns the only call that it made. Returns `None` if it made no call or
+/// several calls.
 pub(super) fn record(request: impl FnOnce()) -> Option<Call> {
     let take = || std::mem::take(&mut *CALLS.lock().unwrap_or_else(PoisonError::into_inner));
     take();

@@ -37,7 +37,7 @@ pub(crate) unsafe fn check(stats: impl Fn() -> Option<Stats>) -> Result<(), Diff
     Ok(())
 }
 
-/// Returns the first operation that fails. A block that it leaves stays allocated.
+/// Returns the first operation that fails. In this case, a block may stay allocated.
 ///
 /// # Safety
 ///
@@ -70,7 +70,7 @@ unsafe fn operations(functions: &DomainFunctions) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Returns true if the heap counts small blocks while they live, and no large ones.
+/// Returns true if the heap counts small blocks while they are live, and never counts large blocks.
 ///
 /// # Safety
 ///

@@ -11,7 +11,8 @@ use crate::{
     support::{preloaded, run, supported},
 };
 
-/// Prints who serves the three domains, and the bytes before a block of 20 bytes of each of them.
+/// Prints who serves each of the three domains. Then allocates a block of 20 bytes from each
+/// domain, and prints the bytes in and around the block.
 const LAYOUT: &str = r#"
 import ctypes
 class Vtable(ctypes.Structure):
@@ -32,7 +33,7 @@ for malloc in "PyMem_RawMalloc", "PyMem_Malloc", "PyObject_Malloc":
     print(header(malloc))
 "#;
 
-/// Runs code that misuses the allocator, with our hooks.
+/// Runs code that misuses the allocator with our hooks, and returns the output on stderr.
 fn misuse(python: &Python, code: &str) -> String {
     let mut command = preloaded(python);
     let run = run(command.env("PYTHONMALLOC", "debug").args(["-c", code]));
@@ -40,7 +41,7 @@ fn misuse(python: &Python, code: &str) -> String {
     run.stderr
 }
 
-/// Returns the line with which CPython ends. Before 3.9, it does not name the function.
+/// Returns the last line that CPython prints. Before 3.9, this line does not name the function.
 fn fatal(python: &Python, function: &str, message: &str) -> String {
     let function = if python.version.1 >= 9 { format!("{function}: ") } else { String::new() };
     format!("Fatal Python error: {function}{message}\n")
@@ -189,7 +190,7 @@ print("done")
 "#;
     for python in supported() {
         if python.version.1 == 8 {
-            // CPython 3.8 itself fails with its debug hooks after a fork.
+            // After a fork, CPython 3.8 fails even with its own debug hooks.
             continue;
         }
         let mut command = preloaded(python);
@@ -198,7 +199,7 @@ print("done")
     }
 }
 
-/// Before 3.12, CPython itself hangs when a subinterpreter starts while tracemalloc is on.
+/// This test needs 3.12. Older CPythons hang when a subinterpreter starts while tracemalloc is on.
 #[test]
 fn a_subinterpreter_leaves_tracemalloc_over_the_hooks() {
     let code = "
@@ -218,7 +219,8 @@ print(tracemalloc.get_traced_memory()[0] > 1_000_000)
     }
 }
 
-/// Before 3.12, CPython's own allocators then get blocks of the heap. See the README.
+/// This test needs 3.12. In older CPythons, a second initialisation makes CPython's own allocators
+/// free blocks of the heap. See the README.
 #[test]
 fn a_program_that_initialises_cpython_again_keeps_the_hooks() {
     let folder = TempDir::new().unwrap();

@@ -1,4 +1,4 @@
-//! Exit while threads still run, and frees by C code after finalization.
+//! Exits while threads are still running, and blocks that C code frees after finalization.
 
 use tempfile::TempDir;
 

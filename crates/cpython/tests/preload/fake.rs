@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use crate::support::{Run, command, compile, library, run};
 
-/// Claims to be CPython `$VERSION`. Exits with the number of domains whose allocator was replaced.
-/// Before that, it makes `$REQUESTS` requests of `$SIZE` bytes in addition.
+/// A program that claims to be CPython `$VERSION`. It makes `$REQUESTS` additional requests of
+/// `$SIZE` bytes. Its exit code is the number of domains whose allocator was replaced.
 const SOURCE: &str = r#"
     #include <stdio.h>
     #include <stdlib.h>
@@ -140,7 +140,7 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    /// Compiles the program. Macros in `flags` make it differ from the known versions.
+    /// Compiles the program. Macros in `flags` make the program differ from the known CPythons.
     pub(crate) fn new(flags: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let program = compile(folder.path(), "fake", SOURCE, &[&["-rdynamic"], flags].concat());
@@ -170,7 +170,8 @@ impl Run {
         assert!(lines.len() == 1 && lines[0].contains(reason), "no {reason:?} in {self:?}");
     }
 
-    /// Asserts that `OBMALLOC=strict` ended the program before `main`, in one line with the reason.
+    /// Asserts that `OBMALLOC=strict` ended the program before `main` and that one line gives the
+    /// reason.
     pub(crate) fn is_ended_for(&self, reason: &str) {
         assert_eq!((self.status.code(), &*self.stdout), (Some(125), ""), "{self:?}");
         let lines: Vec<_> = self.stderr.lines().collect();

@@ -6,30 +6,30 @@ use crate::support::{plain, preloaded, run, supported};
 
 const KIB: u64 = 1024;
 
-/// How much more private memory a Python may take with the library, in bytes.
+/// The private memory that a Python may take in addition with the library, in bytes.
 ///
-/// The goal is 64 KiB, which holds from CPython 3.12 to 3.14. The library takes up to 75 KiB more in
-/// other versions, and 142 KiB in 3.11, most of them in its arenas.
+/// The goal is 64 KiB, which CPython 3.12 to 3.14 meet. The library takes 142 KiB in 3.11, most of
+/// it in arenas, and up to 75 KiB in other versions.
 const MOST_PRIVATE: u64 = 160 * KIB;
 
-/// How much more resident memory a Python may take with the library, in bytes.
+/// The resident memory that a Python may take in addition with the library, in bytes.
 ///
-/// The goal is 256 KiB, which holds from CPython 3.12 to 3.14. The library takes up to 351 KiB in
-/// other versions, of which about 200 KiB are its code and constants.
+/// The goal is 256 KiB, which CPython 3.12 to 3.14 meet. The library takes up to 351 KiB in other
+/// versions. About 200 KiB of it are the code and constants of the library.
 const MOST_RESIDENT: u64 = 384 * KIB;
 
 /// The memory of a Python that has done nothing yet, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Footprint {
     resident: u64,
-    /// The part that no other process can share, because it is not a page of a file.
+    /// The part that other processes cannot share, because its pages do not belong to a file.
     private: u64,
 }
 
-/// Returns the mean of several processes.
+/// Returns the mean over several processes.
 ///
-/// The kernel maps the code of a library in blocks. Their number depends on addresses, which are
-/// random.
+/// The kernel maps the code of a library in blocks. The number of blocks depends on the address of
+/// the library, which is random.
 fn footprint(command: impl Fn() -> Command) -> Footprint {
     const PROCESSES: u64 = 21;
     let code = "print(open('/proc/self/smaps_rollup').read())";

@@ -11,7 +11,7 @@ use crate::{
     support::{plain, preloaded, pythons, run},
 };
 
-/// Runs `command` with statistics, and returns them and what the program printed.
+/// Runs `command` with statistics. Returns the statistics and the output of the program.
 fn counted(mut command: Command) -> (Value, String) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("stats.json");
@@ -43,7 +43,7 @@ fn the_requests_of_a_free_threaded_build_are_counted_exactly() {
             assert_eq!(requests(&stats, domain, "large"), json!(large), "{stats}");
             assert_eq!(stats["domains"][domain]["served_by"], "CPython");
         }
-        // Three domains have a counting hook only while statistics are requested.
+        // The three domains have counting hooks only if statistics are requested.
         assert_eq!(fake.run(version).status.code(), Some(0));
         let with_stats = run(fake.command(version).env("OBMALLOC_STATS", "1"));
         assert_eq!(with_stats.status.code(), Some(3), "{with_stats:?}");
@@ -70,7 +70,8 @@ fn builds() -> Vec<&'static Python> {
     builds
 }
 
-/// Prints how many objects the collector finds, which are none if another heap serves them.
+/// Prints the number of objects that the garbage collector finds. If a heap other than CPython's
+/// serves the objects, the collector finds none.
 const COLLECT: &str = "
 import gc, threading
 class Node: pass

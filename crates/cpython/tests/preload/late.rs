@@ -1,4 +1,4 @@
-//! A CPython that the program loads after its start, as frozen programs do.
+//! A CPython that a program loads after the program has started, as frozen programs do.
 //!
 //! Field report F8.
 
@@ -15,7 +15,8 @@ use testkit::pythons::Python;
 
 use crate::support::{command, compile, home, library, linker_flags, preloaded, run, supported};
 
-/// Loads the library `argv[1]`. Its symbols are visible to others only with an `argv[2]`.
+/// Loads the library `argv[1]`. The symbols of this library are visible to other libraries only if
+/// there is an `argv[2]`.
 const LOADING: &str = r#"
     #include <dlfcn.h>
     #include <stddef.h>
@@ -101,7 +102,7 @@ fn the_statistics_say_why_a_cpython_that_is_loaded_late_is_not_served() {
     }
 }
 
-/// The line at exit advises to do this.
+/// The message at exit recommends this order.
 #[test]
 fn a_libpython_that_follows_the_library_in_ld_preload_is_served() {
     let folder = TempDir::new().unwrap();

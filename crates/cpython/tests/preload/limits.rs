@@ -38,7 +38,7 @@ os._exit(0)
     }
 }
 
-/// Returns code that sets the limit `kind` to `mebibytes` above the current `figure`.
+/// Returns code that sets the limit `kind` to the current value of `figure` plus `mebibytes`.
 fn limit(kind: &str, figure: &str, mebibytes: u32) -> String {
     format!(
         r#"
@@ -72,7 +72,8 @@ print(len(bytearray(50 << 20)))
 /// Field report F5.
 #[test]
 fn threads_can_start_when_few_addresses_are_left() {
-    // The first start and the end of a thread load a library, so neither happens under the limit.
+    // The first start and the first end of a thread load a library, so both happen before the limit
+    // is set.
     let begin = r#"
 import os, threading
 threading.stack_size(256 << 10)

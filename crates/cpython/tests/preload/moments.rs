@@ -1,4 +1,4 @@
-//! Statistics at other moments than a normal exit.
+//! Statistics at moments other than a normal exit.
 
 use std::{
     fs,
@@ -112,7 +112,8 @@ fn the_workers_of_pools_report_however_they_end() {
                 let mut command = with_moments(python, place.path(), "exit,termination");
                 run(command.arg("-Wignore").arg(&file).args([method, end])).is_clean(python);
                 let reports = reports(place.path());
-                // The main process, two workers, and sometimes Python's tracker of resources.
+                // Reports come from the main process, two workers, and sometimes Python's resource
+                // tracker.
                 let case = format!("{python:?} {method} {end}: {reports:?}");
                 assert!((3..=4).contains(&reports.len()), "{case}");
             }
@@ -132,8 +133,9 @@ fn a_process_that_ends_with_os_exit_reports() {
     }
 }
 
-/// Regression test: a child of `vfork` that could not start its program called `_exit`. Its parent
-/// shares its memory, and then took itself for a process that exits, which no signal stops.
+/// Regression test: a child of `vfork` shares the memory of its parent. When the child could not
+/// start its program and called `_exit`, the parent ignored signals, because it believed that it
+/// was exiting itself.
 #[test]
 fn a_child_that_cannot_start_its_program_leaves_its_parent_as_it_is() {
     let code = "
@@ -153,14 +155,15 @@ print('not stopped')
             (Some(15), ""),
             "{python:?} {run:?}"
         );
-        // Up to CPython 3.9, the child is a fork, which reports as well.
+        // Up to CPython 3.9, the child is a real fork, which writes a report too.
         assert_eq!(at(&reports(folder.path()), "termination by signal 15"), 1, "{python:?}");
     }
 }
 
 #[test]
 fn a_process_that_is_stopped_by_an_interrupt_reports() {
-    // The tests may run with this signal ignored. Python then does not raise KeyboardInterrupt.
+    // The tests may run with SIGINT ignored. Without this handler, Python would then not raise
+    // KeyboardInterrupt.
     let code = "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); \
                 os.kill(os.getpid(), signal.SIGINT); os.read(0, 1)";
     for python in supported() {

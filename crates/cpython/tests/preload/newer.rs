@@ -1,4 +1,4 @@
-//! A CPython that is newer than the versions on which the library was tested.
+//! A CPython that is newer than the versions with which the library was tested.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::{
 
 const NEWER: &str = "3.16.0 (main)";
 
-/// Does a bit of everything, and prints the version first.
+/// Prints the version, and then performs a variety of work.
 const PROGRAM: &str = "
 import gc, json, sys, threading
 print(sys.version[:4])
@@ -41,7 +41,7 @@ struct Renumbered {
 impl Renumbered {
     fn new(python: &'static Python) -> Self {
         let folder = TempDir::new().unwrap();
-        // A machine may have the shared library of an interpreter that is linked statically.
+        // A shared library can exist even if the interpreter itself is linked statically.
         let code = "print('/libpython' in open('/proc/self/maps').read())";
         let is_static = run(plain(python).args(["-c", code])).stdout == "False\n";
         let file = if is_static { Some(&python.executable) } else { python.libpython.as_ref() };
@@ -53,7 +53,7 @@ impl Renumbered {
     fn command(&self, libraries: &[&Path]) -> Command {
         let mut preload: Vec<&Path> = [&[library()], libraries].concat();
         let mut command = if !self.is_static {
-            // The loader does not load another library of the same name.
+            // The loader will not load a second library of the same name.
             preload.push(&self.changed);
             plain(self.python)
         } else {
@@ -81,7 +81,7 @@ fn renumber(original: &Path, python: &Python, folder: &Path) -> PathBuf {
     changed
 }
 
-/// Replaces `old` wherever it is the end of a C string, and returns how often.
+/// Replaces `old` wherever it is the end of a C string, and returns the number of replacements.
 fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) -> usize {
     assert_eq!(old.len(), new.len());
     let found = bytes.windows(old.len() + 1).enumerate();
@@ -136,10 +136,10 @@ fn strict_ends_a_newer_version_and_quiet_accepts_it_in_silence() {
     }
 }
 
-/// Makes a real CPython have vtables of six words, the third of which is new.
+/// A library that makes a real CPython appear to have vtables of six words. The third word is new.
 ///
-/// CPython also calls these functions itself, as the layout that it really has. In a program that is
-/// linked statically, `GET` and `SET` are the distances of CPython's functions from its beginning.
+/// If CPython itself calls one of the replaced functions, it gets its real layout. If CPython is
+/// linked statically, `GET` and `SET` are the distances of its own functions from its start.
 const LARGER_VTABLES: &str = r#"
     #define _GNU_SOURCE
     #include <dlfcn.h>
@@ -185,7 +185,7 @@ const LARGER_VTABLES: &str = r#"
     }
 "#;
 
-/// Prints how far the two functions are from the beginning of the program.
+/// Prints the distances of the two functions from the start of the program.
 const DISTANCES: &str = "
 import ctypes, sys
 with open('/proc/self/maps') as maps:
@@ -212,9 +212,10 @@ impl Renumbered {
         compile(self.folder.path(), "larger.so", LARGER_VTABLES, &flags)
     }
 
-    /// Renames the two functions of a static program, so that the loader finds those of a library.
+    /// Renames the two functions of a statically linked program, so that the loader finds the
+    /// functions of a library instead.
     ///
-    /// The program itself calls its own functions without the loader.
+    /// The program calls its own functions directly, so the new names do not affect it.
     fn hide_functions(&self) {
         let mut bytes = fs::read(&self.changed).unwrap();
         for name in ["\0PyMem_GetAllocator", "\0PyMem_SetAllocator"] {

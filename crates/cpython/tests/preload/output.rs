@@ -25,7 +25,7 @@ print(sum(map(len, rows)), sorted({hash((i, str(i))) % 97 for i in range(1000)})
 
 #[test]
 fn a_program_prints_the_same_as_without_the_library() {
-    // With random hashes, the last line of the program differs in one of 300 runs.
+    // With random hashes, the last line of the program would differ in about one of 300 runs.
     let seed = ("PYTHONHASHSEED", "0");
     for python in supported() {
         let own = run(plain(python).args(["-c", PROGRAM]).env(seed.0, seed.1));

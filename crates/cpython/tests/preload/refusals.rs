@@ -24,7 +24,8 @@ print("ours" if b"obmalloc_cpython" in info.path else "theirs")
 sys.exit(3)
 "#;
 
-/// Asserts that `ours` differs from `own` only by `lines` lines of refusal, and returns these.
+/// Asserts that `ours` differs from `own` only by `lines` lines of refusal, and returns these
+/// lines.
 fn refused_with(own: &Run, ours: &Run, lines: usize) -> String {
     let (said, others): (Vec<_>, Vec<_>) =
         ours.stderr.lines().partition(|line| line.starts_with("obmalloc: not installed: "));
@@ -85,7 +86,7 @@ fn with_strict_no_cpython_runs_without_the_heap() {
     }
     let fake = Fake::new(&["-DFREE_THREADED"]);
     run(fake.command("3.15.2 (main)").env("OBMALLOC", "strict")).is_ended_for("free-threaded");
-    // Any other program runs.
+    // Programs other than CPython still run.
     let mut shell = crate::support::command("sh");
     shell.env("LD_PRELOAD", library()).env("OBMALLOC", "strict").args(["-c", "exit 3"]);
     assert_eq!(run(&mut shell).status.code(), Some(3));
@@ -149,7 +150,7 @@ fn a_build_with_functions_for_shared_reference_counts_is_refused() {
     Fake::new(&["-DFREE_THREADED"]).run("3.15.2 (main)").is_refused_for("free-threaded");
 }
 
-/// CPython's other allocators have no context, but the debug allocator has one.
+/// Among CPython's allocators, only the debug allocator has a context.
 ///
 /// Field report F7.
 #[test]
@@ -158,7 +159,7 @@ fn a_cpython_that_starts_with_the_debug_allocator_keeps_it() {
     run(fake.command("3.15.2 (main)").env("CONTEXT", "x")).is_refused_for("debug allocator");
 }
 
-/// An extension writes past its block. A debug build exists to find such errors.
+/// An extension writes past its block. A debug build of CPython must still report this error.
 ///
 /// Field report F7.
 #[test]

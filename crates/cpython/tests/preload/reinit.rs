@@ -8,8 +8,8 @@ use testkit::pythons::Python;
 
 use crate::support::{Run, command, compile, home, library, linker_flags, run, supported};
 
-/// Initialises CPython `argv[1]` times, and runs `argv[2]` each time. Each round checks and frees
-/// the blocks of the round before.
+/// Initialises CPython `argv[1]` times, and runs the code `argv[2]` each time. Each round checks
+/// and frees the blocks of the previous round.
 const EMBEDDING: &str = r#"
     #include <stdio.h>
     #include <stdlib.h>
@@ -66,7 +66,8 @@ pub(crate) fn embed(folder: &Path, rounds: &str, code: &str, judge: impl Fn(&Pyt
     embed_with(folder, rounds, code, ("OBMALLOC", "on"), |_| true, judge);
 }
 
-/// Embeds each CPython that `is_meant` in a program with an environment variable.
+/// Embeds each CPython for which `is_meant` returns true in a program, and sets an environment
+/// variable.
 pub(crate) fn embed_with(
     folder: &Path,
     rounds: &str,
@@ -94,7 +95,8 @@ pub(crate) fn embed_with(
     assert!(found > 0, "no Python with a shared library");
 }
 
-/// Static types of both modules keep blocks of the first round. CPython 3.12.1 itself crashes then.
+/// Static types of the modules `json` and `datetime` keep blocks of the first round. CPython 3.12.1
+/// crashes in this test even without the library.
 #[test]
 fn blocks_stay_valid_in_a_second_initialisation_and_the_heap_serves_it_too() {
     let folder = TempDir::new().unwrap();

@@ -46,7 +46,7 @@ fn statistics_as_json_have_every_figure() {
             }
         }
         assert_eq!(stats["domains"]["raw"]["served_by"], "CPython");
-        // From 3.14 on, no arena is left at exit.
+        // From 3.14 on, no arena is left at exit, so we do not check the current number.
         let heap = &stats["heap"];
         assert!(heap["arenas"]["highwater"].as_u64() > Some(0), "{stats}");
         let served = stats["served"]["requests"].as_u64();
@@ -132,7 +132,7 @@ fn words_of_tables(text: &str) -> Vec<String> {
     lines.map(words).filter(|words| !words.is_empty()).collect()
 }
 
-/// CPython itself prints nothing, because its allocator is not in force.
+/// CPython itself prints nothing, because its own allocator is not in use.
 ///
 /// Field report F9.
 #[test]

@@ -1,4 +1,4 @@
-//! What a status page costs, in instructions that valgrind counts.
+//! The cost of a status page, in instructions that valgrind counts.
 
 use std::{io::Write, process::Command};
 
@@ -11,7 +11,7 @@ use crate::{
 
 const REQUESTS: u64 = 100_000;
 
-/// Returns the instructions that the program needs for so many more requests of `size` bytes.
+/// Returns the number of instructions for [`REQUESTS`] additional requests of `size` bytes.
 fn instructions(fake: &Fake, size: &str, status: &str) -> u64 {
     let runtime = TempDir::new().unwrap();
     let count = |requests: u64| {
@@ -38,9 +38,9 @@ fn a_status_page_adds_no_instruction_to_a_small_request() {
     }
     let fake = Fake::new(&[]);
     let [without, with] = ["off", "on"].map(|status| instructions(&fake, "40", status));
-    // The start of the program differs by some instructions from run to run.
+    // The number of instructions at program start varies slightly from run to run.
     assert!(without.abs_diff(with) < REQUESTS / 100, "{without} and {with}");
-    // A request that leaves the heap looks at the page, so there is one.
+    // A request that bypasses the heap checks the page, which proves that the page exists.
     let [without, with] = ["off", "on"].map(|status| instructions(&fake, "600", status));
     assert!(with > without + REQUESTS, "{without} and {with}");
 }

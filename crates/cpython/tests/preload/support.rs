@@ -123,15 +123,15 @@ pub(crate) fn home(python: &Python) -> String {
     run(plain(python).args(["-c", code])).stdout.trim().to_owned()
 }
 
-/// Returns linker flags for `libpython` and, if `python` has its own C library, for that one.
+/// Returns linker flags for `libpython` and, if `python` has its own C library, for that C library.
 pub(crate) fn linker_flags(python: &Python, libpython: &Path) -> Vec<String> {
     let folder = libpython.parent().unwrap();
     let mut flags = vec![format!("-Wl,-rpath,{}", folder.display())];
     if python.has_own_c_library() {
         flags.push(format!("-Wl,--dynamic-linker={}", python.loader.display()));
-        // The older kind of path also applies to the dependencies of the libraries.
+        // The older kind of search path (`RPATH`) also applies to dependencies of the libraries.
         flags.push("-Wl,--disable-new-dtags".to_owned());
-        // The linker of this machine does not find the symbols of a newer C library.
+        // The linker of this system does not find the symbols of a newer C library.
         flags.push("-Wl,--unresolved-symbols=ignore-in-shared-libs".to_owned());
     }
     flags

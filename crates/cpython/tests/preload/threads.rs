@@ -26,7 +26,7 @@ fn figures<const N: usize>(mut command: Command, code: &str) -> [f64; N] {
     numbers.try_into().unwrap_or_else(|_| panic!("{run:?}"))
 }
 
-/// The figure with the library must be at most `factor` times the one without, plus `more` KiB.
+/// The limit on a figure with the library: `factor` times the figure without it, plus `more` KiB.
 struct AtMost {
     factor: f64,
     more: f64,
@@ -210,7 +210,7 @@ const EXTENSION: &str = r#"
     }
 "#;
 
-/// CPython forbids these calls, and its own allocator crashes in them from 3.12 on.
+/// CPython forbids calls without the GIL. From 3.12 on, its own allocator crashes in such calls.
 #[test]
 fn calls_without_the_gil_are_safe_beside_a_thread_that_holds_it() {
     let folder = tempfile::TempDir::new().unwrap();
@@ -234,7 +234,8 @@ print("done")
     }
 }
 
-/// No two threads run in one interpreter at once, because CPython's check for that is not sound.
+/// In this test, no two threads run in the same interpreter at once, because CPython's check for
+/// this case is not sound.
 #[test]
 fn a_thread_that_switches_interpreters_switches_heaps() {
     let code = r#"
@@ -299,12 +300,13 @@ for _ in range(20):
 print(rss() - before)
 "#;
     for python in with_many_gils() {
-        // An interpreter needs about 4 MiB. 3.12 and 3.13 alone leak all of it.
+        // An interpreter needs about 4 MiB. CPython 3.12 and 3.13 leak all of it without the
+        // library.
         compare(python, code, [AtMost { factor: 0.1, more: 8192.0 }]);
     }
 }
 
-/// If the process has one thread, this works even when C code forks without the GIL.
+/// In a process with only one thread, this works even if C code forks without the GIL.
 #[test]
 fn a_child_that_c_code_forked_can_use_its_blocks() {
     let code = r#"

@@ -47,7 +47,7 @@ fn the_library_exports_only_its_own_names_and_needs_nothing_but_the_c_library() 
     let lines = exports.is_clean("nm").stdout.lines();
     let names: Vec<_> = lines.filter_map(|line| line.split_whitespace().last()).collect();
     assert!(["obmalloc_stats_json", "obmalloc_trim"].iter().all(|name| names.contains(name)));
-    // Reports at the end of a process need these two functions of the C library.
+    // We replace these two functions of the C library for reports at the end of a process.
     let is_known =
         |name: &str| name.starts_with("obmalloc_") || ["_exit", "sigaction"].contains(&name);
     assert!(names.iter().all(|name| is_known(name)), "{names:?}");
