@@ -16,9 +16,9 @@
 //! All caches have these properties:
 //!
 //! - A cache reuses storage only for objects of the same type.
-//! - The lists need no memory of their own. The links are stored inside the free objects.
+//! - The lists need no separate memory, because the links are stored inside the free objects.
 //! - Every value is dropped exactly once, even if a panic occurs.
-//! - Every cache except [`cpython::BlockCache`] limits the number of free objects that it keeps.
+//! - Every cache except [`cpython::BlockCache`] limits the number of free objects that it retains.
 
 #![no_std]
 

@@ -18,7 +18,7 @@ pub(crate) use testkit::failing::{Faults, Plan};
 
 pub(crate) type Below = FailingAlloc<Malloc>;
 
-/// Makes an allocator that does not fail, and returns its live blocks too.
+/// Returns an allocator that does not fail, and a counter of its live blocks.
 pub(crate) fn below() -> (Below, LiveBlocks) {
     let below = Below::default();
     let live = below.live();

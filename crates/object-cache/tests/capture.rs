@@ -1,4 +1,4 @@
-//! Traits that are in scope where `thread_cache!` is used do not change what its code calls.
+//! Traits in scope at a use of `thread_cache!` must not change which functions its code calls.
 
 use object_cache::{Cached, StorageSource, ThreadCache, raw_mem::Malloc, thread_cache};
 

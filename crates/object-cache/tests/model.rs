@@ -76,7 +76,7 @@ impl Drop for Value {
     }
 }
 
-/// Makes an allocator that fails at every `step`-th request, and returns its live blocks too.
+/// Returns an allocator that fails at every `step`-th request, and a counter of its live blocks.
 fn below(step: usize) -> (FailingAlloc<Malloc>, LiveBlocks) {
     let alloc = FailingAlloc::new(Malloc, Faults::new(Plan::Every(step)));
     let live = alloc.live();
@@ -113,7 +113,7 @@ impl<P> Play<P> {
                 self.made += 1;
             }
             Op::MakeAndPanic => {
-                // The constructor is not called without memory, so it need not panic.
+                // If there is no memory, the constructor is not called, so nothing panics.
                 let _ = catch_unwind(AssertUnwindSafe(|| make(&mut || panic!("no value"))));
             }
             Op::Drop(_) | Op::DropAndPanic(_) if self.live.is_empty() => {}

@@ -1,4 +1,4 @@
-//! Caches that are used by real threads.
+//! Caches that real threads use.
 
 use std::{
     cell::RefCell,
@@ -93,7 +93,7 @@ fn a_maker_hits_objects_that_another_thread_drops() {
     let rate = steady.hit_rate();
     println!("hit rate {rate:.6}: {steady:?}; {live} live blocks");
     assert!(rate > 0.95, "hit rate {rate}");
-    // At most the channel, two magazines in each thread, and the depot are full at once.
+    // At most, the channel, two magazines of each thread and the depot are full at the same time.
     let most = 256 + 2 + 4 * 64 + 16 * 64;
     assert!(live <= most, "{live} live blocks");
 

@@ -40,7 +40,7 @@ unsafe impl<T, A: MemAlloc + Send> Send for FreeList<T, A> {}
 impl<T, A: MemAlloc> FreeList<T, A> {
     const STORAGE: Storage = Storage::of::<T>();
 
-    /// Makes an empty cache that retains at most `bound` free objects. Allocates nothing.
+    /// Creates an empty cache that retains at most `bound` free objects. Allocates nothing.
     ///
     /// A `T` that is aligned to more than 16 bytes is rejected at compile time.
     ///

@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::list::{CacheStats, Cleared};
 
-/// A cache of any type.
+/// A cache, independent of the type of its objects.
 pub trait Cache {
     /// Returns the storage of all free objects to the allocator below the cache.
     ///

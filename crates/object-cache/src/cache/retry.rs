@@ -36,7 +36,7 @@ pub struct RetryAfterClear<A, C> {
 }
 
 impl<A: MemAlloc, C: Cache> RetryAfterClear<A, C> {
-    /// Makes an allocator over `below` that clears `caches`.
+    /// Creates an allocator over `below` that clears `caches`.
     pub const fn new(below: A, caches: C) -> Self {
         Self { below, caches }
     }

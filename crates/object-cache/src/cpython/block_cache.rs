@@ -58,7 +58,7 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
     const WHOLE: Storage =
         Storage::new(Self::FIRST + Self::OBJECTS * Self::STEP, Self::OBJECT.align);
 
-    /// Makes a cache without blocks. Allocates nothing.
+    /// Creates a cache without blocks. Allocates nothing.
     pub const fn new(lower: A) -> Self {
         Self {
             stack: BoundedStack::new(u32::MAX),

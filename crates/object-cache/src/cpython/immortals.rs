@@ -19,7 +19,7 @@ pub struct Immortals<T, const N: usize> {
 }
 
 impl<T, const N: usize> Immortals<T, N> {
-    /// Makes a table of `values` for the numbers from `first` on.
+    /// Creates a table of `values` for the numbers from `first` on.
     ///
     /// ```
     /// # use object_cache::cpython::Immortals;
@@ -30,7 +30,7 @@ impl<T, const N: usize> Immortals<T, N> {
         Self { first, values }
     }
 
-    /// Makes a table with the results of `make` for the numbers from `first` on.
+    /// Creates a table with the results of `make` for the numbers from `first` on.
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! CPython's own caches, for runtimes that want to use the same ones.
+//! CPython's own caches, for runtimes that use the same caches.
 //!
 //! Most of CPython's caches are free lists, so [`FreeList`](crate::FreeList) can replace them:
 //!

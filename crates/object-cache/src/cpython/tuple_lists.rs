@@ -68,7 +68,7 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     /// The offset of the items, in bytes.
     const ITEMS: usize = size_of::<H>().next_multiple_of(align_of::<E>());
 
-    /// Makes empty lists, each of which retains at most `bound` free objects. Allocates nothing.
+    /// Creates empty lists, each of which retains at most `bound` free objects. Allocates nothing.
     ///
     /// A header or item that is aligned to more than 16 bytes is rejected at compile time.
     ///

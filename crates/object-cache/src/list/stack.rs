@@ -42,7 +42,7 @@ pub(crate) struct BoundedStack<N> {
 const _: () = assert!(size_of::<BoundedStack<u8>>() == 64, "a stack fills one cache line");
 
 impl<N: Link> BoundedStack<N> {
-    /// Makes an empty stack of at most `bound` objects. Panics if `bound` is 0.
+    /// Creates an empty stack of at most `bound` objects. Panics if `bound` is 0.
     pub(crate) const fn new(bound: u32) -> Self {
         assert!(bound > 0, "a cache must have room for at least one object");
         Self {

@@ -10,7 +10,7 @@ use crate::cache::{StorageSource, drop_and_put, take_and_fill};
 
 /// An owning pointer, like `Box`, to a `T` whose storage came from the source `S`.
 ///
-/// The pointer takes one word plus the size of `S`.
+/// The pointer has the size of one word plus the size of `S`.
 ///
 /// ```
 /// use object_cache::{Cached, FreeList};

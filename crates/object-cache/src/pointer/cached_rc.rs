@@ -80,7 +80,7 @@ impl<T, S: StorageSource<RcBox<T>>> CachedRc<T, S> {
 }
 
 impl<T, S: StorageSource<RcBox<T>> + Clone> Clone for CachedRc<T, S> {
-    /// Makes another pointer to the same object.
+    /// Creates another pointer to the same object.
     ///
     /// # Panics
     ///

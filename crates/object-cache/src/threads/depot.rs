@@ -9,7 +9,7 @@
 //! | --- | --- | --- |
 //! | put: release | the links, and the last use of the objects | `a_put_without_release_is_rejected` |
 //! | take: acquire | the same | `a_take_without_acquire_is_rejected` |
-//! | all others: relaxed | nothing: null is no magazine, and such a load is only a hint | |
+//! | all others: relaxed | nothing, because null is not a magazine and other loads are only hints | |
 
 use core::ptr::{self, NonNull};
 
@@ -35,7 +35,7 @@ impl<N: Link, const SLOTS: usize> Depot<N, SLOTS> {
         Self { slots: [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS] }
     }
 
-    /// Makes an empty depot. Loom's atomics cannot be created at compile time.
+    /// Creates an empty depot. Loom's atomics cannot be created at compile time.
     #[cfg(loom)]
     pub(super) fn new() -> Self {
         Self { slots: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())) }

@@ -15,7 +15,7 @@ pub(super) struct Magazine<N> {
 }
 
 impl<N: Link> Magazine<N> {
-    /// Makes a magazine from a chain of `count` objects, or returns `None` if the chain is empty.
+    /// Creates a magazine from a chain of `count` objects, or returns `None` if the chain is empty.
     pub(super) fn seal(chain: Chain<N>, count: u32) -> Option<Self> {
         let first = chain.into_head()?;
         // SAFETY: the chain owned `first`, and every object of a magazine has room for a count.

@@ -24,7 +24,7 @@ use crate::{
 
 /// A cache for several threads, which exchange free objects through a depot.
 ///
-/// [`thread`](Self::thread) makes the [`ThreadCache`](crate::ThreadCache) of one thread. The macro
+/// [`thread`](Self::thread) creates the [`ThreadCache`](crate::ThreadCache) of one thread. The macro
 /// [`thread_cache!`](crate::thread_cache!) gives every thread one.
 ///
 /// # When a thread ends
@@ -54,7 +54,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     pub(super) const STORAGE: Storage = Storage::of_magazine::<T>();
 
     sync::const_unless_model! {
-        /// Makes an empty cache with magazines of `magazine` objects. Allocates nothing.
+        /// Creates an empty cache with magazines of `magazine` objects. Allocates nothing.
         ///
         /// # Panics
         ///
@@ -102,8 +102,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
         count as usize
     }
 
-    /// Returns the storage of the depot's objects to the allocator below. The objects of threads
-    /// stay.
+    /// Returns the storage of the depot's objects to the allocator below. The objects in thread
+    /// caches are not affected.
     pub fn clear(&self) -> Cleared {
         // Other threads may keep adding magazines, so a loop without a bound might not end.
         let magazines = (0..SLOTS).map_while(|_| self.depot.take());

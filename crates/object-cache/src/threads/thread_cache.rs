@@ -36,7 +36,7 @@ pub struct ThreadCache<'s, T, A: MemAlloc, const SLOTS: usize = 16> {
 }
 
 impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
-    /// Makes a cache for the calling thread.
+    /// Creates a cache for the calling thread.
     pub const fn thread(&self) -> ThreadCache<'_, T, A, SLOTS> {
         ThreadCache { list: ThreadList::new(self.magazine), shared: self }
     }

@@ -21,7 +21,7 @@ pub(super) struct ThreadList<N> {
 }
 
 impl<N: Link> ThreadList<N> {
-    /// Makes an empty list for magazines of `size` objects.
+    /// Creates an empty list for magazines of `size` objects.
     pub(super) const fn new(size: u32) -> Self {
         Self { stack: BoundedStack::new(size), spare: Cell::new(None) }
     }
