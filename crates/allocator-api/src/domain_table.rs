@@ -1,7 +1,7 @@
 //! The current allocator of each domain, which can be replaced while other threads allocate.
 //!
 //! A reader loads a function and its context atomically. CPython loads them separately, so it can
-//! mix two allocators.
+//! combine a function of one allocator with the context of another.
 
 use core::ptr::NonNull;
 

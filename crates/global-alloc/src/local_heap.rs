@@ -202,8 +202,8 @@ impl LocalHeap {
         self.after_trim(|heap| heap.alloc(class))
     }
 
-    /// Calls `request`. If it fails, trims all heaps and calls it again, and then does so once more
-    /// after the callback.
+    /// Calls `request`. If it fails, trims all heaps and calls it again. If it still fails, calls
+    /// the callback, which can ask for one more attempt.
     fn after_trim<T>(&self, request: impl Fn(&mut PoolHeap) -> Option<T>) -> Option<T> {
         // SAFETY: nothing else borrows the heap (its invariant).
         request(unsafe { &mut *self.heap.get() }).or_else(|| {

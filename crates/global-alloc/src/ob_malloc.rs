@@ -69,8 +69,8 @@ impl ObMalloc {
     ///
     /// - purges the pages of other heaps that hold only freed blocks.
     ///
-    /// Returns the number of bytes returned to the system. It can include pages that were never in
-    /// memory.
+    /// The result is the number of bytes returned to the system. Some of these bytes may never have
+    /// been in memory.
     ///
     /// ```
     /// # use global_alloc::ObMalloc;

@@ -187,7 +187,8 @@ pub enum HeaderRule {
     /// The heap's tag shares no cache line with data that the owner writes, because other threads
     /// read the tag.
     ///
-    /// Blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, and a 48-byte block to
+    /// Blocks are naturally aligned: a 64-byte block to 64 bytes, and a 48-byte block to 16 bytes.
+    /// Heaps with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython) are the exception.
     /// 16. Heaps with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython) are the
     /// exception.
     InArena,

@@ -156,8 +156,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates a block of `class` from the free list of the class's first pool.
     ///
-    /// If that list is empty, this returns `None`, but [`alloc`](Self::alloc) may still find a
-    /// block.
+    /// If the free list is empty, returns `None`. [`alloc`](Self::alloc) may still find a block in
+    /// that case.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_listed(&self, class: SizeClass<G>) -> Option<BlockPtr> {
@@ -283,8 +283,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// our own geometry, also purges all pages without a block in use. This takes O(pools + free
     /// blocks), and one system call for each range of pages.
     ///
-    /// Returns the number of bytes returned to the system. It can include pages that were never in
-    /// memory.
+    /// The result is the number of bytes returned to the system. Some of these bytes may never have
+    /// been in memory.
     pub fn trim(&mut self) -> usize {
         let before = self.arenas.counts().current;
         self.unmap_free_arenas();

@@ -95,7 +95,8 @@
 //!    free.
 //! 7. `last_with[n]` is the last usable arena with n free units, or `None`.
 //! 8. An arena whose units are all free is unmapped, unless the heap may retain it. The arena
-//!    source may allow that. CPython's geometries from 3.9 on retain the last usable arena.
+//!    source can allow the heap to do so. CPython's geometries from 3.9 on retain the last usable
+//!    arena.
 //!
 //! In CPython's geometries, blocks have the same addresses as in CPython, although the code differs
 //! in three places:

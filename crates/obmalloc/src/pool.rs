@@ -144,7 +144,7 @@ impl PoolHeader {
 
     /// Writes a new header to `place`.
     ///
-    /// The state is written last and on its own, because another thread may read it at the same
+    /// The state is written last and separately, because another thread may read it at the same
     /// time.
     ///
     /// # Safety

@@ -81,8 +81,8 @@ impl Demand {
             self.given_back = 0;
         }
         if self.has_passed_since(self.started) {
-            // If a whole period has passed without a call, the number did not change during that
-            // period.
+            // If a whole period has passed without a call, the number of slots in use did not
+            // change during that period.
             let is_recent = self.now.saturating_sub(self.started) < 2 * self.decay;
             self.previous_peak = if is_recent { self.peak } else { self.in_use };
             self.peak = self.in_use;

@@ -62,7 +62,7 @@ pub(crate) fn map_at(address: NonNull<u8>, bytes: usize, access: Access) -> Resu
 /// Maps `bytes` bytes of zeroed pages at a multiple of `align`.
 ///
 /// `bytes` must be a multiple of the page size. `align` must be a power of two and at least the
-/// page size. The function maps more memory than requested, and then unmaps both ends.
+/// page size. The function maps more memory than requested, and then unmaps the unaligned ends.
 pub(crate) fn map_aligned(
     bytes: usize,
     align: usize,
@@ -110,7 +110,7 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
     outcome(unsafe { libc::munmap(to_c(start), bytes) })
 }
 
-/// Returns the memory of `bytes` bytes from `start` to the system.
+/// Returns `bytes` bytes of memory at `start` to the system.
 ///
 /// The pages stay mapped and read as zero afterwards.
 ///
@@ -190,8 +190,7 @@ pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), 
     })
 }
 
-/// Returns the memory of `bytes` bytes from `start` to the system, and makes the range
-/// inaccessible.
+/// Returns `bytes` bytes of memory at `start` to the system, and makes the range inaccessible.
 ///
 /// The range stays mapped throughout, so no other mapping can get its addresses. If the call fails,
 /// the range is usually unchanged. However, Linux before 6.12 can lose the range if the kernel

@@ -20,7 +20,7 @@ pub(crate) struct BeforeRefusal(
 
 thread_local! {
     /// True while the thread runs the callback. Requests that the callback makes are refused
-    /// directly.
+    /// without another call of the callback.
     static IS_ASKING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -38,8 +38,8 @@ impl BeforeRefusal {
 
     /// Calls the callback. Returns true if the request should be repeated.
     ///
-    /// `reached` returns the limit that caused the refusal. If it returns `None`, no limit did, and
-    /// this function does not call the callback.
+    /// `reached` returns the limit that caused the refusal. If it returns `None`, no limit caused
+    /// the refusal, and this function does not call the callback.
     pub(crate) fn ask(&self, reached: impl FnOnce() -> Option<LimitReached>) -> bool {
         let Some(callback) = self.get() else { return false };
         let Some(reached) = reached() else { return false };

@@ -27,8 +27,8 @@ impl LargeCounts {
         self.bytes.store(self.bytes.load(Relaxed).wrapping_add(bytes), Relaxed);
     }
 
-    /// Replaces both counts. Only one thread may do this at a time, because an update could be
-    /// lost.
+    /// Replaces both counts. Only one thread may do this at a time, because otherwise an update
+    /// could be lost.
     pub(crate) fn set(&self, (blocks, bytes): (usize, usize)) {
         self.blocks.store(blocks, Relaxed);
         self.bytes.store(bytes, Relaxed);

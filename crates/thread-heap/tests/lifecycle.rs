@@ -323,7 +323,8 @@ fn a_request_without_an_arena_fails_and_a_later_one_succeeds() {
     assert!(alloc(&mut heap).is_some());
 }
 
-/// Regression test: freeing retained memory may give the source an arena (F5 of the field report).
+/// Regression test: a request must be repeated after a flush, because the flush can make an arena
+/// available (F5 of the field report).
 #[test]
 fn a_request_that_finds_no_arena_is_repeated_after_a_flush() {
     let faulty = Faulty::new();

@@ -216,9 +216,9 @@ impl<A> Trace<A> {
         sync::lock(&self.traces.table).add(block.addr().get(), size, self.domain, calls);
     }
 
-    /// Removes a block from the table before the block is freed or resized. Afterwards would be too
-    /// late, because another thread may then have a block at the same address. The calling thread
-    /// must be [inside](enter).
+    /// Removes a block from the table before the block is freed or resized. If we removed it later,
+    /// another thread might already have a block at the same address. The calling thread must be
+    /// [inside](enter).
     fn remove(&self, block: NonNull<u8>) -> Option<Block> {
         let address = block.addr().get();
         let removed = sync::lock(&self.traces.table).remove(address);

@@ -11,8 +11,8 @@
 //! therefore read the headers of every arena in it. Each header stores how many blocks of its pool
 //! are in use.
 //!
-//! Meanwhile, the owners of the heaps keep allocating and freeing. Headers are therefore read with
-//! atomic loads, and the sum is approximate.
+//! While a thread counts, the owners of the heaps keep allocating and freeing. Headers are
+//! therefore read with atomic loads, and the sum is approximate.
 
 use core::{
     ptr::NonNull,

@@ -10,7 +10,7 @@
 //! can become free.
 //!
 //! When the number of free units in an arena changes, we move the arena to the front of the arenas
-//! with the same number. This takes O(1).
+//! with the same number of free units. This takes O(1).
 
 use core::ptr::NonNull;
 

@@ -204,8 +204,7 @@ impl Arena {
         (from < to).then(|| (first + from * size, first + (to - 1) * size))
     }
 
-    /// Records that blocks were carved. `before` is the `next_offset` that the pool had before
-    /// that.
+    /// Records that blocks were carved. `before` is the pool's `next_offset` before the carving.
     pub(crate) fn note_carved<G: Geometry>(&mut self, pool: PoolPtr, before: usize) {
         let Some(class) = pool.header().class::<G>() else { return };
         let layout = Layout::of(pool, class, self.run_of::<G>(pool));

@@ -27,7 +27,7 @@ pub trait Access {
 
     /// Returns as much unused memory to the system as possible. See [`Heap::trim`].
     ///
-    /// Returns the number of bytes returned to the system.
+    /// The result is the number of bytes returned to the system.
     fn trim(&self) -> usize;
 
     /// Asserts every rule of the [crate's page](crate).

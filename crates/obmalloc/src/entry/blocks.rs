@@ -32,8 +32,8 @@ pub unsafe trait Blocks {
 
     /// Allocates a block of `class` from the free list of the class's first pool.
     ///
-    /// If that list is empty, this returns `None`, but [`alloc`](Self::alloc) may still find a
-    /// block.
+    /// If the free list is empty, returns `None`. [`alloc`](Self::alloc) may still find a block in
+    /// that case.
     fn alloc_listed(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
     /// Allocates a block of `class`, or returns `None` if no arena can be mapped.
@@ -41,7 +41,7 @@ pub unsafe trait Blocks {
 
     /// Returns to the system the unused memory that the calling thread can reach.
     ///
-    /// Returns the number of bytes returned to the system.
+    /// The result is the number of bytes returned to the system.
     fn trim(&self) -> usize;
 
     /// Lets the calling thread's heap return memory that has been free for a long time.

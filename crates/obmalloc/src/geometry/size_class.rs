@@ -128,8 +128,8 @@ impl<G: Geometry> SizeClass<G> {
         }
         let wanted = (BLOCKS_IN_POOL * size).div_ceil(unit);
         let most = if wanted < most { wanted } else { most };
-        // Among the larger half of the allowed numbers, we choose the one with the smallest
-        // relative tail.
+        // Among the larger half of the allowed numbers of units, we choose the one with the
+        // smallest relative tail.
         let (mut best, mut units) = (most, most);
         while units > 0 && 2 * units >= most && units * unit >= size {
             if (units * unit % size) * best < (best * unit % size) * units {

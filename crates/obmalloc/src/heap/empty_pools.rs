@@ -123,8 +123,7 @@ impl EmptyPools {
         })
     }
 
-    /// Ends the retention by `class`. With [`RetainRule::Unobservable`], ends the retention by any
-    /// class.
+    /// Ends the retention of a pool by `class`, or by any class under [`RetainRule::Unobservable`].
     ///
     /// If the pool has no block in use, removes it from its class's list and returns it.
     #[inline]

@@ -93,8 +93,8 @@ impl PurgePolicy {
         whole_arenas: false,
     };
 
-    /// Returns memory that has been free for a time between two fifths of `decay` and the whole of
-    /// `decay`.
+    /// Returns memory after it has been free for at least two fifths of `decay` and at most the
+    /// whole of `decay`.
     ///
     /// `clock` returns the time since an arbitrary start. If `decay` is zero, the heap returns
     /// memory as soon as it notices that the memory is free.

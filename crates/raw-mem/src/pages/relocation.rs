@@ -52,11 +52,11 @@ pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) 
 /// Returns true if a single mapping contains the whole range. In rare cases, the function returns
 /// false although there is only one mapping.
 ///
-/// We must know this before we call `mremap`. If the pages belong to several mappings, `mremap`
-/// fails only after it has unmapped the new range.
+/// We must know whether there is a single mapping before we call `mremap`. If the pages belong to
+/// several mappings, `mremap` fails only after it has unmapped the new range.
 ///
-/// To find out, we ask the system to extend the range by one page. This always fails, because the
-/// page after the range is not free. The error is `EFAULT` if there are several mappings, and
+/// To find this out, we ask the system to extend the range by one page. This always fails, because
+/// the page after the range is not free. The error is `EFAULT` if there are several mappings, and
 /// `ENOMEM` otherwise.
 ///
 /// # Safety

@@ -244,8 +244,8 @@ impl<P: Parts> Owner<P> {
         unsafe { self.post(block) };
     }
 
-    /// Frees a block of another heap. A block that is alone in its pool is sent there immediately,
-    /// because it may be large.
+    /// Frees a block of another heap. A block that is alone in its pool is sent to its heap
+    /// immediately, because it may be large.
     ///
     /// # Safety
     ///
@@ -310,8 +310,8 @@ impl<P: Parts> Owner<P> {
     /// - Purges other heaps' pages that contain only freed blocks.
     /// - Purges the pages of abandoned heaps that contain no block in use.
     ///
-    /// Returns the number of bytes returned to the system. It can include pages that were never in
-    /// memory.
+    /// The result is the number of bytes returned to the system. Some of these bytes may never have
+    /// been in memory.
     pub fn flush(&mut self) -> usize {
         self.send_outbox();
         self.heap.heaps.flush_others() + self.enter_slowly(Heap::trim)
@@ -553,7 +553,7 @@ impl<P: Parts> Heaps<P> {
     /// Purges the pages of freed blocks that wait in inboxes, and the unused pages of abandoned
     /// heaps.
     ///
-    /// Returns the number of bytes returned to the system.
+    /// The result is the number of bytes returned to the system.
     pub(crate) fn flush_others(&self) -> usize {
         let mut bytes = self.take_over_inboxes(|inbox| inbox.waiting() > 0);
         for mut owner in self.list.iter().filter_map(Owner::adopt) {

@@ -111,8 +111,8 @@ impl OwnedHeap {
 
     /// Returns as much unused memory to the system as this heap can. See [`Owner::flush`].
     ///
-    /// Returns the number of bytes returned to the system. It can include pages that were never in
-    /// memory.
+    /// The result is the number of bytes returned to the system. Some of these bytes may never have
+    /// been in memory.
     pub fn flush(&mut self) -> usize {
         self.owner.flush()
     }

@@ -140,8 +140,8 @@ impl PerThread {
     /// Does what [`Owner::flush`] does for the calling thread's heap. Free memory that another
     /// thread has already reclaimed stays with that thread.
     ///
-    /// Returns the number of bytes returned to the system. It can include pages that were never in
-    /// memory.
+    /// The result is the number of bytes returned to the system. Some of these bytes may never have
+    /// been in memory.
     pub fn flush(self) -> usize {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         match unsafe { slot::owner() } {

@@ -35,8 +35,8 @@ mod calls {
 
     use super::super::inside::untraced;
 
-    /// How many calls inside the allocator and the standard library can precede the program's
-    /// calls.
+    /// The largest number of calls inside the allocator and the standard library that can precede
+    /// the program's calls.
     const OWN: usize = 12;
 
     /// The largest number of calls that a place stores.
