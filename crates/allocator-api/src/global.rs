@@ -175,7 +175,7 @@ pub struct CFunctions {
 }
 
 impl CFunctions {
-    /// Makes an allocator of these functions.
+    /// Creates an allocator that calls these functions.
     ///
     /// # Safety
     ///

@@ -1,4 +1,5 @@
-//! Each kind of misuse makes the debug hook report it and end the process, which is a child.
+//! The debug hook must report each kind of misuse and end the process. Each case runs in a child
+//! process.
 
 #![cfg(unix)]
 

@@ -35,9 +35,9 @@ pub(crate) enum Place {
     Nowhere,
     /// Any block of the class.
     Block(SizeClass<Pools>),
-    /// A block of the class at a multiple of the alignment. Not all blocks of the class are at one.
+    /// A block of the class that has the alignment. Not all blocks of the class have it.
     AlignedBlock(SizeClass<Pools>),
-    /// A mapping of its own.
+    /// A mapping that contains only this memory.
     Mapping,
 }
 

@@ -172,9 +172,10 @@ impl LocalHeap {
         self.heap.get_mut().set_purge_policy(policy);
     }
 
-    /// Returns all unused memory of the heap to the system. Returns the number of bytes.
+    /// Returns all unused memory of the heap to the system.
     ///
-    /// The result can include pages that were never in memory.
+    /// The result is the number of bytes returned to the system. Some of these bytes may never have
+    /// been in memory.
     pub fn trim(&self) -> usize {
         // SAFETY: nothing else borrows the heap (its invariant).
         unsafe { &mut *self.heap.get() }.trim()

@@ -1,6 +1,6 @@
 //! The usable size of a block, and pointers that another allocator returned.
 //!
-//! Field report F11; field report F12.
+//! Regression tests (field reports F11 and F12).
 
 #![cfg(all(target_os = "linux", not(miri)))]
 

@@ -1,6 +1,6 @@
 //! Memory that is freed, resized or reset is returned to the system.
 //!
-//! Mutant 1; mutant 2; mutant 3.
+//! Regression tests (mutants 1, 2 and 3).
 
 #![cfg(all(target_os = "linux", not(miri)))]
 

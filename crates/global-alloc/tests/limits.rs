@@ -127,7 +127,7 @@ fn in_a_sandbox() {
     drop((before, local));
 }
 
-/// Field report F4.
+/// Regression test (field report F4).
 #[test]
 fn boxes_can_be_allocated_and_freed_under_a_filter_that_kills() {
     run("sandbox");
@@ -147,7 +147,7 @@ fn limit(resource: libc::__rlimit_resource_t, bytes: u64) {
     assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0, "a process may limit itself");
 }
 
-/// Field report F5.
+/// Regression test (field report F5).
 fn most_of_a_limit_at_once(resource: libc::__rlimit_resource_t, used: &str) {
     limit(resource, status(used) + (100 << 20));
     black_box(make_and_drop(1_000_000));
@@ -155,13 +155,13 @@ fn most_of_a_limit_at_once(resource: libc::__rlimit_resource_t, used: &str) {
     assert!(buffer.capacity() > 0);
 }
 
-/// Field report F5.
+/// Regression test (field report F5).
 #[test]
 fn most_of_an_address_limit_can_be_one_buffer_after_small_objects() {
     run("addresses");
 }
 
-/// Field report F5.
+/// Regression test (field report F5).
 #[test]
 fn most_of_a_data_limit_can_be_one_buffer_after_small_objects() {
     run("data");
@@ -175,7 +175,7 @@ fn a_large_request_without_addresses() {
     assert!(buffer.try_reserve_exact(1 << 40).is_err());
 }
 
-/// Field report F5.
+/// Regression test (field report F5).
 #[test]
 fn a_large_request_without_addresses_trims_the_heaps() {
     run("large");
@@ -189,7 +189,7 @@ fn a_local_heap_without_addresses() {
     assert!((0..100_000).all(|_| local.alloc(layout).is_some()));
 }
 
-/// Field report F5.
+/// Regression test (field report F5).
 #[test]
 fn a_local_heap_without_addresses_trims_the_heaps_of_the_threads() {
     run("local");
@@ -197,7 +197,7 @@ fn a_local_heap_without_addresses_trims_the_heaps_of_the_threads() {
 
 /// `free` must not change `errno`, and unmapped arenas must not stay resident.
 ///
-/// Defects, "Doubtful".
+/// Regression tests (defects, "Doubtful").
 fn frees_with_locked_memory() {
     // SAFETY: the call only locks pages in memory.
     if unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) } != 0 {

@@ -126,7 +126,7 @@ fn an_empty_layout_gets_an_aligned_pointer_without_memory() {
     assert_eq!((start.addr().get() % 64, in_use(&heap)), (0, 0));
 }
 
-/// Mutant 4.
+/// Regression test (mutant 4).
 macro_rules! grows_zeroed {
     ($api:ident) => {{
         use $api::alloc::Allocator;

@@ -2,7 +2,7 @@
 //!
 //! Each test runs threads in a forked child, and counts the heaps that they leave open.
 //!
-//! Defect D5.
+//! Regression tests (defect D5).
 
 #![cfg(all(target_os = "linux", not(miri)))]
 

@@ -704,7 +704,7 @@ mod tests {
 
     /// `trim` must also unmap the free arenas that the heap itself retains.
     ///
-    /// Mutant 17.
+    /// Regression test (mutant 17).
     #[test]
     fn a_trim_unmaps_free_arenas() {
         let mut heap = heap::<Pools4K>();
@@ -716,7 +716,7 @@ mod tests {
         assert_eq!(heap.stats().arenas.current, 0);
     }
 
-    /// Mutant 18.
+    /// Regression test (mutant 18).
     #[test]
     fn requests_that_find_no_arena_are_counted() {
         let mut heap = Heap::new(MallocArenas::new(NoAlloc), Malloc);
@@ -869,7 +869,7 @@ mod tests {
         assert_eq!((heap.stats().arenas.current, heap.retained_arenas()), (1, 0));
     }
 
-    /// Mutant 8.
+    /// Regression test (mutant 8).
     #[test]
     fn the_source_learns_that_retained_arenas_are_unmapped() {
         for arenas in 1..4 {

@@ -564,7 +564,7 @@ mod tests {
         assert!(arenas.iter().all(|arena| is_filled(*arena, 3)));
     }
 
-    /// Mutant 9; mutant 10.
+    /// Regression test (mutants 9 and 10).
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn a_reservation_that_does_not_fit_is_halved() {

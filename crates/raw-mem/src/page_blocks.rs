@@ -131,7 +131,7 @@ mod tests {
         unsafe { PageBlocks.free(block) };
     }
 
-    /// Mutant 11.
+    /// Regression test (mutant 11).
     #[test]
     #[cfg(all(target_os = "linux", not(miri)))]
     fn a_replaced_block_is_unmapped() {

@@ -1,6 +1,6 @@
 //! Purging the memory of blocks that other threads freed while their owner is idle (issue 14).
 //!
-//! Defects, "Doubtful".
+//! Regression tests (defects, "Doubtful").
 
 #![cfg(not(any(loom, miri)))]
 

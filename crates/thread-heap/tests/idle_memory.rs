@@ -1,7 +1,7 @@
 //! The memory of a process in which threads are blocked while other threads free their blocks
 //! (issue 14, point 4).
 //!
-//! Defects, "Doubtful".
+//! Regression tests (defects, "Doubtful").
 
 #![cfg(all(target_os = "linux", not(miri), not(loom)))]
 

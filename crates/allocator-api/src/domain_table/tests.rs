@@ -132,7 +132,7 @@ mod alone {
         }
     }
 
-    /// Mutant 21.
+    /// Regression test (mutant 21).
     #[test]
     fn a_dropped_table_frees_its_records() {
         let memory = FailingAlloc::<Malloc>::default();

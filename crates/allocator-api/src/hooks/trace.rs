@@ -101,12 +101,13 @@ impl Traces {
         self.with(|table| table.place_of_block(address))
     }
 
-    /// Makes every peak equal to what is in use now.
+    /// Sets every peak to the memory in use now.
     pub fn reset_peaks(&self) {
         self.with(Table::reset_peaks);
     }
 
-    /// Returns the number of blocks that are missing, because there was no memory for their trace.
+    /// Returns the number of blocks that are not traced, because there was no memory for their
+    /// trace.
     pub fn untraced(&self) -> u64 {
         self.with(|table| table.untraced())
     }

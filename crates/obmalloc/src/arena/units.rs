@@ -107,7 +107,7 @@ impl Units {
 
     /// Iterates over the free units that are not known to be zero, beginning with the lowest.
     ///
-    /// With `only_idle`, skips units that were not free and dirty at the last [`note_idle`].
+    /// If `only_idle` is true, skips units that were not free and dirty at the last [`note_idle`].
     ///
     /// [`note_idle`]: Self::note_idle
     pub(crate) fn free_and_dirty(self, only_idle: bool) -> impl Iterator<Item = usize> {

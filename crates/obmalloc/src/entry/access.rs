@@ -175,7 +175,7 @@ unsafe impl<H> Enter for GilHeld<H> {
 /// pymalloc.malloc(10);
 /// ```
 ///
-/// Defect D1.
+/// Regression test (defect D1).
 #[cfg(doctest)]
 struct SafeCodeCannotEnterAHeap;
 
@@ -287,7 +287,7 @@ mod locked {
     /// std::mem::swap(&mut *guard, &mut heap());
     /// ```
     ///
-    /// Defect D1.
+    /// Regression test (defect D1).
     #[cfg(doctest)]
     struct AGuardDoesNotLendItsHeap;
 

@@ -321,7 +321,7 @@ mod tests {
         }
     }
 
-    /// Mutant 15; mutant 16.
+    /// Regression test (mutants 15 and 16).
     #[test]
     fn every_call_reaches_the_source_below() {
         let below = Recording::default();

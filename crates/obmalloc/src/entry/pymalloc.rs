@@ -408,7 +408,7 @@ mod tests {
 
     /// The product `4 * new_size` must not overflow for sizes up to `MAX_REQUEST`.
     ///
-    /// Defect D7.
+    /// Regression test (defect D7).
     #[test]
     fn a_reallocation_to_an_unservable_size_is_refused_and_leaves_the_block() {
         let pymalloc = pymalloc::<Pools16K>();
@@ -463,7 +463,7 @@ mod tests {
         }
     }
 
-    /// Field report F5.
+    /// Regression test (field report F5).
     #[test]
     fn a_request_that_the_layer_below_refuses_is_repeated_after_a_trim() {
         let mapped = Cell::new(0);

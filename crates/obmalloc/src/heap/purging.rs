@@ -22,7 +22,7 @@
 
 use core::time::Duration;
 
-/// How many slow paths a heap takes between two checks of the clock.
+/// The number of slow paths that a heap takes between two checks of the clock.
 pub(crate) const VISITS: u32 = 64;
 
 /// Walks over the free blocks may take at most one part in this many of the time.

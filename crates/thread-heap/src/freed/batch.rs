@@ -52,7 +52,7 @@ unsafe impl Link for Batch {
     }
 }
 
-/// What a node in an inbox is.
+/// The kind of a node in an inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A batch of this many blocks.
@@ -144,7 +144,7 @@ pub(crate) struct Batches {
 }
 
 impl Batches {
-    /// Makes a batch of one block of `size` bytes.
+    /// Creates a batch of one block of `size` bytes.
     ///
     /// # Safety
     ///

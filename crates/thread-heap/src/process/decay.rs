@@ -1,4 +1,4 @@
-//! When the process's heaps return free memory to the system on their own.
+//! The rules for when the process's heaps return free memory to the system automatically.
 
 #![forbid(unsafe_code)]
 

@@ -59,7 +59,7 @@ pub enum Misuse {
     WrongApi {
         /// The letter of the domain that allocated the block, or any byte.
         allocated: u8,
-        /// The letter of the domain that was asked to free or to reallocate the block.
+        /// The letter of the domain through which the program frees or reallocates the block.
         verified: u8,
     },
     /// The size before the block exceeds the largest block, or the memory after the block.

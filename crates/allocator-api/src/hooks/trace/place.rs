@@ -1,4 +1,4 @@
-//! Where in a program a block was allocated.
+//! The place in a program at which a block was allocated.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +12,7 @@ use std::{fmt, sync::Arc};
 pub struct Place(pub(super) Arc<[usize]>);
 
 impl Place {
-    /// Returns the addresses of the calls. Empty if no places were asked for.
+    /// Returns the addresses of the calls. The slice is empty if the place is unknown.
     pub fn calls(&self) -> &[usize] {
         &self.0
     }

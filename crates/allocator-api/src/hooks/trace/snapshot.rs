@@ -22,7 +22,7 @@ pub struct Amount {
 /// The memory in use now, and its peak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// What is in use now.
+    /// The memory in use now.
     pub current: Amount,
     /// The largest number of requested bytes in use since the start or the last reset.
     pub peak_bytes: usize,

@@ -96,7 +96,7 @@ fn live(ints: &'static HookedInts, count: usize) -> Live {
     (0..count as u64).map(|nth| Cached::new_in([nth; 3], ints).unwrap()).collect()
 }
 
-/// Defect D6.
+/// Regression test (defect D6).
 #[test]
 fn a_block_allocated_during_a_compaction_is_retained() {
     let (hooked, blocks) = Hooked::new();

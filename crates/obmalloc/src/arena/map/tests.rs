@@ -289,7 +289,7 @@ mod models {
 
     /// Checks that `leaves` loads the pointer to the root with `Acquire`.
     ///
-    /// Mutant 19.
+    /// Regression test (mutant 19).
     #[test]
     fn the_leaves_are_counted_beside_a_publication() {
         sync::model(|| {
