@@ -75,7 +75,7 @@ pub fn env(args: &EnvArgs) -> Result<()> {
 
 /// Returns the value of `LD_PRELOAD` for a permanent file.
 ///
-/// The value never contains the path of a symbolic link in our private folder, because such a
+/// The value of `LD_PRELOAD` must not contain a symbolic link in our private folder, because that
 /// folder may exist only during this session.
 fn lasting(libraries: &[&Path]) -> Result<String> {
     for library in libraries {

@@ -1,8 +1,8 @@
 //! The value of `LD_PRELOAD`.
 //!
-//! glibc's loader splits the value at colons and spaces, and expands words that begin with a dollar
-//! sign. None of these characters can be escaped. If a library's path contains one, we create a
-//! symbolic link to its folder and use the path through the link.
+//! glibc's loader splits the value of `LD_PRELOAD` at colons and spaces, and expands words that
+//! begin with a dollar sign. None of these characters can be escaped. If the path of a library
+//! contains one of them, we create a symbolic link to its folder and use the path through the link.
 
 #![forbid(unsafe_code)]
 

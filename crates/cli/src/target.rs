@@ -28,7 +28,7 @@ pub struct Target {
     #[arg(conflicts_with = "words")]
     pub code: Vec<OsString>,
     /// A Python program (a .py, .pyz or .pyw file, or a folder with __main__.py) or any other
-    /// program, and its arguments. After --, it is started as it is, without Python.
+    /// program, and its arguments. A program after -- is always started directly, without Python.
     #[arg(trailing_var_arg = true, value_names = ["PROGRAM", "ARGS"])]
     pub words: Vec<OsString>,
 }

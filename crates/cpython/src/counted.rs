@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A free-threaded build cannot use the heap. If statistics are requested, we count its requests by
-//! domain, and forward each of them to the allocator that served the domain before.
+//! domain, and forward each request to the allocator that served the domain before.
 
 use std::{
     array,

@@ -6,8 +6,8 @@ use crate::START;
 
 /// Writes the statistics of this process to `buffer` as JSON, and returns their length in bytes.
 ///
-/// Writes nothing if the length exceeds `size`. Returns 0 if the process started without CPython.
-/// The heap's figures are null unless the calling thread holds the main interpreter's GIL.
+/// Writes nothing if the text is longer than `size`. Returns 0 if the process started without
+/// CPython. The heap's figures are null unless the calling thread holds the main interpreter's GIL.
 ///
 /// # Safety
 ///

@@ -3,8 +3,8 @@
 //! An interpreter's GIL also protects its heap, because threads may call CPython's object
 //! allocators only while holding the GIL.
 //!
-//! A block that is freed without the heap's GIL waits in a queue. A thread that holds the GIL later
-//! reclaims the block.
+//! If a thread frees a block without holding the heap's GIL, the block waits in a queue. A thread
+//! that later holds this GIL reclaims the block.
 //!
 //! The main interpreter keeps its heap across a second `Py_Initialize`, because the interpreter's
 //! address never changes.
@@ -120,8 +120,9 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // After a fork, CPython also ends interpreters whose GIL this thread does not hold. We leave
-    // their entries alone. If a new interpreter gets the same address, `start` releases the entry.
+    // After a fork, CPython also ends interpreters whose GIL this thread does not hold. We keep the
+    // entry of such an interpreter. If a new interpreter gets the same address, `start` releases
+    // the entry.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         unsafe { entry.release() };

@@ -1,7 +1,8 @@
 //! A CPython that was loaded after the program had started, as in one-file programs of PyInstaller.
 //!
-//! The heap cannot be installed in such a CPython, because this library's constructor has already
-//! run. The library reports this case at exit, but only if one of its environment variables is set.
+//! If CPython is loaded after the program has started, the heap cannot be installed, because this
+//! library's constructor has already run. The library reports this case at exit, but only if one of
+//! its environment variables is set.
 
 use std::{
     ffi::{CStr, CString},

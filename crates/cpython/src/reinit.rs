@@ -8,8 +8,8 @@
 //! abort the process.
 //!
 //! We install the heap when CPython creates its first module: `_thread` in CPython 3.8 and 3.9, and
-//! `_imp` in later versions. No code of the program has run by then. Blocks that CPython's own
-//! allocators returned earlier go back to these allocators.
+//! `_imp` in later versions. No Python code of the program has run by then. Blocks that CPython's
+//! own allocators returned earlier are freed by these allocators.
 //!
 //! If CPython has set its debug hooks, our debug hooks replace them. Both have the same block
 //! layout.

@@ -1,13 +1,13 @@
 //! The status page of this process, which `obmalloc ps`, `stats` and `trim` use.
 //!
-//! The page exists if `OBMALLOC_STATUS` is set. The heap can be counted and trimmed only between
-//! two instructions of Python code. Requests above 512 bytes, which bypass the heap, check whether
-//! a second has passed or a client has sent a command. If so, they schedule the function that was
-//! passed to [`start`], and CPython calls it in its main thread.
+//! The status page exists if `OBMALLOC_STATUS` is on. The heap can be counted and trimmed only
+//! between two instructions of Python code. Requests above 512 bytes, which bypass the heap, check
+//! whether a second has passed or a client has sent a command. If so, they schedule the function
+//! that was passed to [`start`], and CPython calls it in its main thread.
 //!
 //! A forked child creates its own page at a request above 512 bytes, but only after a second or
-//! two. Children that end earlier get no page, because a child that ends with `_exit` would not
-//! remove it.
+//! two. Children that end earlier get no page, because a child that ends with `_exit` would leave
+//! its page behind.
 
 use std::{
     env,

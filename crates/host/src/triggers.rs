@@ -10,9 +10,10 @@
 //! We start no thread for reports, because programs can notice an additional thread. For example,
 //! CPython warns when a process with several threads forks.
 //!
-//! We export a `sigaction` that hides our signal handlers from the program. It reports the default
-//! action in place of one of our handlers. If the program requests the default action, it installs
-//! our handler. A handler that the program sets replaces ours.
+//! Our own `sigaction` hides our signal handlers from the program. If the program asks for a
+//! handler that is ours, it gets the default action instead. If the program requests the default
+//! action, our handler is installed. If the program sets a handler of its own, that handler
+//! replaces ours.
 
 use std::{
     ffi::CStr,

@@ -1,7 +1,7 @@
 //! C++: every form of `operator new` and `operator delete` in the standard.
 //!
-//! The exported names are those of the Itanium C++ ABI. In these names, `nw` and `na` stand for the
-//! `operator new` of objects and arrays, and `dl` and `da` for the `operator delete`. Among the
+//! The exported names are those of the Itanium C++ ABI. In these names, `nw` means `operator new`
+//! for an object and `na` for an array. Likewise, `dl` and `da` mean `operator delete`. Among the
 //! arguments, `m` is a size, `St11align_val_t` is an alignment, and `RKSt9nothrow_t` is `nothrow`.
 
 mod runtime;

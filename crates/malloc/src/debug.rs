@@ -7,9 +7,9 @@
 //!              is it debug? ─► debug hook ─► one heap behind a lock ─► mappings
 //! ```
 //!
-//! This mode adds no code to the fast paths. The slow path that would open a thread's heap asks
-//! this module first, so in debug mode no thread has a heap. The heaps of threads do not know the
-//! blocks of this module, so `free` takes its slow path for foreign memory.
+//! Debug mode adds no code to the fast paths of `malloc` and `free`. The slow path that would open
+//! a thread's heap first checks for debug mode, so no thread has a heap in this mode. Debug blocks
+//! do not lie in the heap of any thread, so `free` takes its slow path for foreign memory.
 
 mod one_heap;
 

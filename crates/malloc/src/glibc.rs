@@ -141,8 +141,8 @@ macro_rules! older {
     )* };
 }
 
-// Old binaries call `cfree`, and a few programs call the names with underscores. These programs
-// also pass the memory to `free`, so we must define all of these functions.
+// Old binaries call `cfree`, and a few programs call functions such as `__libc_malloc`. These
+// programs pass the same memory to `free`, so all of these functions must use our heap.
 older! {
     // SAFETY: the contract is the same.
     cfree(ptr: *mut c_void) = unsafe { release(ptr) };

@@ -2,7 +2,7 @@
 //!
 //! By default, Rust code calls `malloc` by name, and the dynamic loader could bind that call to
 //! another library. The Rust code of this library allocates only when it panics. The heap may be
-//! inconsistent during a panic, so each of these blocks gets its own mapping.
+//! inconsistent during a panic, so each block for this code gets its own mapping.
 
 use std::{
     alloc::{GlobalAlloc, Layout},

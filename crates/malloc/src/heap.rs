@@ -178,8 +178,9 @@ unsafe fn resize_elsewhere(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>>
 
 /// Opens the heap of the calling thread, which also registers the fork handlers of the heap.
 ///
-/// Before a fork, handlers run in reverse order of registration. Our handler locks the heap, and we
-/// register it early. The handlers of other libraries therefore run first, and may still allocate.
+/// The handlers that run before a fork are called in reverse order of registration. Our handler
+/// locks the heap, and we register it early. The handlers of other libraries are therefore called
+/// first, and may still allocate.
 pub(crate) fn open() {
     preserving_errno(|| {
         if let Some(block) = alloc(1, MIN_ALIGN) {

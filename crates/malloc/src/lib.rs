@@ -14,7 +14,7 @@ pub mod own;
 mod report;
 
 // We link the unwinder statically, because loading a shared unwinder would take longer. Only the
-// Rust standard library uses this unwinder. C++ exceptions use that of the C++ runtime.
+// Rust standard library uses this unwinder. C++ exceptions use the unwinder of the C++ runtime.
 #[link(name = "gcc_eh", kind = "static", modifiers = "-bundle")]
 unsafe extern "C" {}
 

@@ -24,8 +24,8 @@ pub fn candidates() -> Vec<PathBuf> {
 ///
 /// # Errors
 ///
-/// Fails if the folder cannot be created, is a symbolic link, belongs to another user, or can be
-/// written by other users.
+/// Fails if the folder cannot be created, is a symbolic link, belongs to another user, or is
+/// writable by other users.
 pub fn own(folder: &Path) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

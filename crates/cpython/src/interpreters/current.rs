@@ -5,9 +5,9 @@
 //! Source: `_PyThreadState_Attach` and `detach_thread` in CPython's `Python/pystate.c`, and in 3.12
 //! `PyEval_RestoreThread` and `PyEval_SaveThread`.
 //!
-//! There is one exception. In 3.12, `PyThreadState_Swap` sets the thread state before it takes the
-//! GIL, and finalization can end the thread between these steps. The thread then has a thread state
-//! but not the GIL, so destructors of its thread-locals must not call CPython's allocators.
+//! In 3.12, `PyThreadState_Swap` sets the thread state before it takes the GIL. If finalization
+//! ends the thread between these steps, the thread has a thread state but not the GIL. The
+//! destructors of its thread-local variables must then not call CPython's allocators.
 //!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15

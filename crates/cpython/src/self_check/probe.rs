@@ -5,8 +5,8 @@
 //!          ctx   malloc   calloc   realloc   free   elsewhere
 //! ```
 //!
-//! The context `ctx` is the address of `elsewhere` too, so every word is the address of a function.
-//! Whichever word CPython calls, the call therefore returns.
+//! The context `ctx` is the address of `elsewhere`, so every word is the address of a function that
+//! returns. Whichever word CPython calls as a function, the call is therefore harmless.
 
 #![forbid(unsafe_code)]
 

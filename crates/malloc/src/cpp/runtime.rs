@@ -10,8 +10,8 @@ use std::{
 
 /// A function that may throw: a new-handler, or the function that throws `std::bad_alloc`.
 ///
-/// An exception must not pass through a Rust frame, because it would end the process in a build
-/// with `panic = "abort"`.
+/// An exception must not reach a Rust frame. In a build with `panic = "abort"`, the exception would
+/// end the process there.
 pub(super) type Throwing = unsafe extern "C-unwind" fn();
 
 /// A form of `operator new` that returns null.
@@ -49,7 +49,8 @@ pub(super) struct Runtime {
 const THROW: &CStr = c"_ZSt17__throw_bad_allocv";
 
 /// Libraries that can define the symbols of the C++ runtime. If such a library was loaded with
-/// `RTLD_LOCAL`, a look-up with the default handle does not find its symbols.
+/// `RTLD_LOCAL`, a look-up with the default handle does not find its symbols, so we open the
+/// library by name.
 const LIBRARIES: [&CStr; 3] = [c"libstdc++.so.6", c"libc++abi.so.1", c"libc++.so.1"];
 
 impl Runtime {
