@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::failure::{Attempt, Result};
 
-/// What the library reports about one process at its exit.
+/// The library's report about a process, written when the process exits.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Report {
     /// True if our heap is the allocator of the domains `mem` and `obj`.

@@ -73,7 +73,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// Returns true if the user requested that the heap is not installed. We print no message then.
+    /// Returns true if the user requested that the heap is not installed, so no message is needed.
     pub(crate) fn is_requested(&self) -> bool {
         matches!(self, Self::SwitchedOff | Self::OwnAllocator(_))
     }

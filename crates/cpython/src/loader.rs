@@ -30,7 +30,8 @@ pub(crate) unsafe fn symbol<T: Copy>(handle: *mut c_void, name: &CStr) -> Option
     Some(unsafe { mem::transmute_copy(&address) })
 }
 
-/// Clears the error of a failed look-up, so that the program does not mistake it for its own.
+/// Clears the error of a failed look-up, so that the program does not take it for an error of its
+/// own.
 ///
 /// The first `dlerror` returns the message, and the second one frees it.
 pub(crate) fn clear_error() {

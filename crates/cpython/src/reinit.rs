@@ -58,7 +58,7 @@ struct Watch {
     init_first_module: Option<ModuleInit>,
     /// True if an interpreter has started.
     has_started: AtomicBool,
-    /// True if an interpreter has started while the heap was in force.
+    /// True if an interpreter has started while the heap was installed.
     was_in_force: AtomicBool,
 }
 

@@ -177,13 +177,12 @@ pub(crate) fn end(json: impl FnOnce() -> String) {
     shown.page.end();
 }
 
-/// Returns the time in seconds of a clock that is cheap to read. The result is at least
-/// [`RENEWAL`].
+/// Returns the time in seconds of a clock that is cheap to read, plus [`RENEWAL`].
 fn seconds() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is valid for writes.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
-    // With this offset, figures that were renewed at time 0 are due even if the system has just
-    // started.
+    // The sum is never below `RENEWAL`, so figures that were renewed at time 0 are due at once,
+    // even if the system has just started.
     time.tv_sec.unsigned_abs() + RENEWAL
 }

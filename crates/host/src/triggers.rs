@@ -1,4 +1,4 @@
-//! What causes reports: signals, a timer, forks and `_exit`.
+//! The triggers of reports: signals, a timer, forks and `_exit`.
 //!
 //! ```text
 //!   a named signal, the timer ──► handler ──► report ──► back to the program
@@ -92,7 +92,7 @@ pub fn watch(moments: &Moments, trigger: Trigger) {
 /// Runs in the child of every fork. A child has a new process id and does not inherit timers.
 extern "C" fn in_child() {
     PROCESS.store(std::process::id(), Relaxed);
-    // If the parent was writing a report, it finishes that report itself.
+    // The parent may be writing a report, but the child is not.
     IS_REPORTING.store(false, Relaxed);
     IS_ENDING.store(false, Relaxed);
     if TIMER.load(Relaxed) != 0 {

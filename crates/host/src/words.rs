@@ -50,13 +50,13 @@ pub(crate) const ON: [&str; 4] = ["1", "true", "yes", "on"];
 /// The value of the variable `OBMALLOC`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switch {
-    /// The library works. This is the meaning of an empty value as well.
+    /// The library is active. An empty value means the same.
     On,
-    /// The library works in a CPython that it knows, or ends the process.
+    /// The library is active. If a CPython cannot use the heap, the library ends the process.
     Strict,
-    /// The library works, and does not say so if it cannot.
+    /// The library is active. If it cannot be, it prints no message.
     Quiet,
-    /// Every block has guards, which are checked.
+    /// The library is active. Every block has guards, which are checked.
     Debug,
     /// The library does nothing.
     Off,

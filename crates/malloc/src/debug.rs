@@ -116,7 +116,7 @@ pub(crate) fn alloc_zeroed(size: usize, align: usize) -> Option<NonNull<u8>> {
 ///
 /// - `ptr` must be a pointer that the program uses as a live block.
 pub(crate) unsafe fn free(ptr: NonNull<u8>) {
-    // SAFETY: the hook checks that this is a block (contract).
+    // SAFETY: the program uses `ptr` as a live block (contract), and the hook checks the block.
     unsafe { HOOK.free(Some(ptr)) };
 }
 
@@ -125,7 +125,7 @@ pub(crate) unsafe fn free(ptr: NonNull<u8>) {
 /// - `ptr` must be a pointer that the program uses as a live block.
 /// - If the result is not `None`, the program must not use `ptr` again.
 pub(crate) unsafe fn resize(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
-    // SAFETY: the hook checks that this is a block (contract).
+    // SAFETY: the program uses `ptr` as a live block (contract), and the hook checks the block.
     unsafe { HOOK.realloc(Some(ptr), size) }
 }
 
@@ -133,6 +133,6 @@ pub(crate) unsafe fn resize(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>
 ///
 /// - `ptr` must be a pointer that the program uses as a live block.
 pub(crate) unsafe fn size(ptr: NonNull<u8>) -> usize {
-    // SAFETY: the hook checks that this is a block (contract).
+    // SAFETY: the program uses `ptr` as a live block (contract), and the hook checks the block.
     unsafe { HOOK.size(ptr) }
 }

@@ -1,13 +1,14 @@
-//! Which interpreter the calling thread is running.
+//! Finds the interpreter that the calling thread is running.
 //!
-//! A thread has a current thread state only while it holds the GIL of that state's interpreter.
+//! A thread has a current thread state only while it holds the GIL of that state's interpreter. The
+//! only exception is described below.
 //!
 //! Source: `_PyThreadState_Attach` and `detach_thread` in CPython's `Python/pystate.c`, and in 3.12
 //! `PyEval_RestoreThread` and `PyEval_SaveThread`.
 //!
-//! In 3.12, `PyThreadState_Swap` sets the thread state before it takes the GIL. If finalization
-//! ends the thread between these steps, the thread has a thread state but not the GIL. The
-//! destructors of its thread-local variables must then not call CPython's allocators.
+//! In CPython 3.12, `PyThreadState_Swap` sets the thread state before it takes the GIL. If
+//! finalization ends the thread between these steps, the thread has a thread state but not the GIL.
+//! The destructors of its thread-local variables must then not call CPython's allocators.
 //!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
@@ -66,7 +67,8 @@ pub(super) fn functions() -> Option<&'static InterpreterFunctions> {
 }
 
 /// Returns true if the calling thread holds the GIL of `interpreter`, without calling CPython.
-/// Always false until [`find_offset`] succeeds.
+///
+/// The result is always false until [`find_offset`] succeeds.
 #[inline(always)]
 pub(super) fn is_at_hand(interpreter: *const c_void) -> bool {
     let state = word::at(OFFSET.load(Relaxed));

@@ -21,7 +21,7 @@ use crate::{
     heap::{self, MIN_ALIGN},
 };
 
-/// What `new_or_throw` does next. The ABI returns the two fields in `rax` and `rdx`.
+/// The next step of `new_or_throw`. The ABI returns the two fields in `rax` and `rdx`.
 #[repr(C)]
 struct Step {
     /// The block to return, or null.
