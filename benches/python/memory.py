@@ -5,14 +5,12 @@
 
 TRIM is the name of a C function that returns unused memory to the system. It is called whenever the
 workload has freed much memory. The workloads are those of benches/src/memory/workloads.rs.
+
+Functions import the modules that they need, so that no workload pays for the modules of another one.
 """
 
-import ctypes
-import json
 import os
-import random
 import sys
-import threading
 import time
 
 MIB = 1 << 20
@@ -85,6 +83,8 @@ class Objects:
     """Live objects and the sum of their sizes."""
 
     def __init__(self, seed):
+        import random
+
         self.random = random.Random(seed)
         self.live = []
         self.bytes = 0
@@ -201,12 +201,14 @@ def week(recorder):
 
 def survivors(recorder, every, at_random):
     count = 3_400_000
-    drawn = random.Random(3).random
     recorder.count(0)
     # An object of this type has 33 bytes more.
     built = [bytes(47) for _ in range(count)]
     recorder.glance(count * 80)
     if at_random:
+        import random
+
+        drawn = random.Random(3).random
         kept = [one for one in built if drawn() * every < 1]
     else:
         kept = built[::every]
@@ -222,6 +224,8 @@ SIZES = [48, 96, 64, 200, 80, 512, 160, 1000, 72, 4000, 48]
 
 
 def changing_sizes(recorder):
+    import random
+
     most = 32 * MIB
     shuffled = random.Random(4).shuffle
     old = [bytes(SIZES[0] - 33) for _ in range(most // SIZES[0])]
@@ -243,6 +247,8 @@ def changing_sizes(recorder):
 
 
 def idle_threads(recorder):
+    import threading
+
     threads, peaks = 16, 3
     phase = threading.Barrier(threads + 1)
 
@@ -289,6 +295,8 @@ WORKLOADS = {
 
 def trimmer(name):
     """Returns a function that calls the C function `name` of the process."""
+    import ctypes
+
     try:
         function = ctypes.CDLL(None)[name]
     except AttributeError:
@@ -300,11 +308,15 @@ def trimmer(name):
 def main():
     command, *rest = sys.argv[1:]
     if command == "list":
+        import json
+
         print(json.dumps(list(WORKLOADS)))
         return
     name, *trim = rest
     recorder = Recorder(trimmer(trim[0]) if trim else lambda: None)
     WORKLOADS[name](recorder)
+    import json
+
     print(json.dumps(recorder.answer()))
 
 

@@ -30,12 +30,12 @@ use thread_heap::{Figures, PerThread};
 
 use crate::{
     abi::CPython,
-    debug,
+    c_library, debug,
     decide::{Guard, Plan, Refusal},
     domains::SERVED,
     interpreters::{self, PerInterpreter},
     limit,
-    lower::{self, Lower},
+    lower::Lower,
     options::Options,
     reinit::{self, Ours},
     self_check,
@@ -138,6 +138,7 @@ impl Installation {
 
     fn prepare(python: &CPython, guard: Guard, settings: &Settings) -> (Self, [VTable; 2]) {
         let lower = Lower::new(python);
+        c_library::set_decay(settings.decay);
         let (heap, plain, counters) = match guard {
             Guard::Gil => {
                 let mut arenas = RetainingArenas::new(ReservedArenas::new(MmapArenas::new()));
@@ -196,7 +197,7 @@ impl Installation {
     ///
     /// - The calling thread must hold the GIL of an interpreter.
     pub(crate) unsafe fn trim(&self) -> usize {
-        lower::trim();
+        c_library::trim();
         match self.heap {
             Installed::OneGil(heap) => Access::trim(heap),
             Installed::PerInterpreter => Blocks::trim(&PerInterpreter),

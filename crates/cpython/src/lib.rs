@@ -2,6 +2,7 @@
 
 mod abi;
 mod at_signal;
+mod c_library;
 mod counted;
 mod debug;
 mod decide;

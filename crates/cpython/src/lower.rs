@@ -1,17 +1,16 @@
 //! The allocator below the heap, for large requests and for blocks that the heap does not own.
 
 use std::{
-    ffi::c_int,
     ptr::NonNull,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use allocator_api::{CAllocator, Domain};
-use raw_mem::{MemAlloc, preserving_errno};
+use raw_mem::MemAlloc;
 
 use crate::{
     abi::{CPython, DomainFunctions},
-    loader, status,
+    c_library, status,
 };
 
 /// True if CPython's own allocator has served requests, so its blocks may be live.
@@ -25,19 +24,6 @@ pub(crate) fn expect_blocks_of_cpython() {
 fn expects_blocks_of_cpython() -> bool {
     // Relaxed is enough, because passing a block to another thread makes the store visible, too.
     EXPECTS_OTHERS.load(Relaxed)
-}
-
-/// Makes the C library return free memory to the system, because CPython's blocks above 512 bytes are
-/// there. Does nothing in a C library that has no `malloc_trim`. `errno` is unchanged.
-pub(crate) fn trim() {
-    // SAFETY: this is the type of the function in every C library that has it.
-    let trim: Option<unsafe extern "C" fn(usize) -> c_int> =
-        unsafe { loader::symbol(libc::RTLD_DEFAULT, c"malloc_trim") };
-    match trim {
-        // SAFETY: the function may be called at any time outside of the C library's allocator.
-        Some(trim) => preserving_errno(|| _ = unsafe { trim(0) }),
-        None => loader::clear_error(),
-    }
 }
 
 /// CPython's raw domain, called by its public functions, so that hooks in that domain see the
@@ -65,6 +51,7 @@ impl Lower {
 unsafe impl MemAlloc for Lower {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         status::beat();
+        c_library::note_alloc(size);
         if expects_blocks_of_cpython() {
             return self.cpython.malloc(size);
         }
@@ -73,6 +60,8 @@ unsafe impl MemAlloc for Lower {
     }
 
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        status::beat();
+        c_library::note_alloc(count.saturating_mul(size));
         if expects_blocks_of_cpython() {
             return self.cpython.calloc(count, size);
         }
@@ -82,6 +71,10 @@ unsafe impl MemAlloc for Lower {
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         status::beat();
+        match ptr {
+            Some(_) => c_library::note_resize(size),
+            None => c_library::note_alloc(size),
+        }
         if expects_blocks_of_cpython() {
             // SAFETY: `ptr` is null or a live block of either allocator (contract).
             return unsafe { self.cpython.realloc(ptr, size) };
@@ -91,6 +84,9 @@ unsafe impl MemAlloc for Lower {
     }
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+        if ptr.is_some() {
+            c_library::note_free();
+        }
         if expects_blocks_of_cpython() {
             // SAFETY: `ptr` is null or a live block of either allocator, not used again (contract).
             return unsafe { self.cpython.free(ptr) };

@@ -295,6 +295,8 @@ pub(crate) mod refusals {
     pub(crate) enum Plan {
         Never,
         Nth(usize),
+        /// From the first number to the second one, both included.
+        Between(usize, usize),
         EachNth(usize),
     }
 
@@ -318,6 +320,7 @@ pub(crate) mod refusals {
         let refused = match plan {
             Plan::Never => false,
             Plan::Nth(nth) => call == nth,
+            Plan::Between(first, last) => (first..=last).contains(&call),
             Plan::EachNth(nth) => call.is_multiple_of(nth),
         };
         if !refused {

@@ -88,6 +88,21 @@ fn a_trim_gives_back_what_the_c_library_has_free() {
 }
 
 #[test]
+fn what_the_c_library_has_free_goes_back_within_the_decay_time() {
+    let action = "objects = [bytes(3000) for n in range(40_000)]\n\
+         peak = resident() - start\n\
+         survivors = objects[::100]\n\
+         del objects\n\
+         work(0.3)";
+    for python in supported() {
+        let (left, _) = left_after(python, &[("OBMALLOC_DECAY", "100")], action);
+        assert!(left < 25, "{left} % are left: {python:?}");
+        let (left, _) = left_after(python, &[NEVER], action);
+        assert!(left > 60, "{left} % are left, although nothing decays: {python:?}");
+    }
+}
+
+#[test]
 fn a_signal_gives_unused_memory_back() {
     for python in supported() {
         for name in ["USR1", "SIGUSR1", "10"] {

@@ -174,8 +174,8 @@ fn in_a_limited_address_space_nearly_all_of_the_rest_can_be_used() {
 
 #[test]
 fn if_the_system_refuses_the_reservation_it_is_not_tried_again() {
-    // The first plan refuses only the mapping for the bitmaps. The second plan refuses every call.
-    for plan in [Plan::Nth(1), Plan::EachNth(1)] {
+    // The plans refuse the mapping for the bitmaps, both mappings for slots, and every call.
+    for plan in [Plan::Nth(1), Plan::Between(2, 3), Plan::EachNth(1)] {
         let mut source = source();
         refuse(plan);
         let arena = source.map(SIZE);

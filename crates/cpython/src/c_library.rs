@@ -1,0 +1,299 @@
+//! Returns free memory of the C library to the system.
+//!
+//! The C library serves CPython's requests above 512 bytes. It retains most of what CPython frees.
+//! `malloc_trim` returns that memory, at two costs. It visits all free memory of the C library, and
+//! each returned page costs a page fault when it is used again. Both costs are limited:
+//!
+//! - A trim needs two *calm* intervals, during which the memory in use changed little. The program
+//!   is then unlikely to use many of the returned pages soon.
+//! - The visits take at most one part in [`PART_OF_TIME`] of the time.
+//!
+//! The two intervals last four fifths of the heap's decay time. If that time is zero, the program
+//! need not be calm.
+
+use std::{
+    ffi::c_int,
+    sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use raw_mem::{coarse_now, preserving_errno};
+
+use crate::loader;
+
+/// The number of requests between two checks of the clock.
+const REQUESTS: u32 = 64;
+
+/// Trims take at most one part in this many of the time.
+const PART_OF_TIME: u32 = 64;
+
+/// The most bytes per second by which memory in use may change in a calm interval. If all of them were
+/// used again after a trim, the page faults would take a few hundredths of the time.
+const CALM: u64 = 64 << 20;
+
+/// Each request for at least this many bytes counts as a change. Smaller blocks are only counted.
+const LARGE: usize = 64 << 10;
+
+/// The number of calm intervals before a trim.
+const CALM_INTERVALS: usize = 2;
+
+static TRIMMER: Trimmer = Trimmer::new();
+
+/// Sets how long free memory stays. If `decay` is `None`, only [`trim`] returns it.
+pub(crate) fn set_decay(decay: Option<Duration>) {
+    TRIMMER.set_decay(decay);
+}
+
+/// Notes a request for a new block of `size` bytes, and trims the C library if a trim is due.
+///
+/// The caller must not be inside the C library's allocator.
+#[inline]
+pub(crate) fn note_alloc(size: usize) {
+    TRIMMER.note_live(1);
+    note_resize(size);
+}
+
+/// Notes that a block is resized to `size` bytes, and trims the C library if a trim is due.
+///
+/// The caller must not be inside the C library's allocator.
+#[inline]
+pub(crate) fn note_resize(size: usize) {
+    if let Some(now) = TRIMMER.note_request(size, coarse_now) {
+        trim_on_its_own(now);
+    }
+}
+
+/// Notes that a block is freed.
+#[inline]
+pub(crate) fn note_free() {
+    TRIMMER.note_live(-1);
+}
+
+#[cold]
+fn trim_on_its_own(now: Duration) {
+    let start = Instant::now();
+    trim();
+    TRIMMER.note_trimmed(now, start.elapsed());
+}
+
+/// Makes the C library return free memory to the system. Does nothing in a C library that has no
+/// `malloc_trim`. `errno` is unchanged.
+pub(crate) fn trim() {
+    // SAFETY: this is the type of the function in every C library that has it.
+    let trim: Option<unsafe extern "C" fn(usize) -> c_int> =
+        unsafe { loader::symbol(libc::RTLD_DEFAULT, c"malloc_trim") };
+    match trim {
+        // SAFETY: the function may be called at any time outside of the C library's allocator.
+        Some(trim) => preserving_errno(|| _ = unsafe { trim(0) }),
+        None => loader::clear_error(),
+    }
+}
+
+/// Decides when to trim. Times are in microseconds.
+///
+/// If two threads run at the same time, an update can be lost. A trim then comes earlier or later
+/// than intended.
+struct Trimmer {
+    /// The number of requests until the next check of the clock.
+    until_check: AtomicU32,
+    /// The length of an interval, or [`NEVER`].
+    interval: AtomicU64,
+    /// When the current interval began.
+    began: AtomicU64,
+    /// The number of requests in the current interval, and their bytes.
+    requests: AtomicUsize,
+    bytes: AtomicUsize,
+    /// The bytes of the requests for at least [`LARGE`] bytes among them.
+    large: AtomicUsize,
+    /// The number of blocks in use, and its extremes in the current interval.
+    live: AtomicIsize,
+    lowest: AtomicIsize,
+    highest: AtomicIsize,
+    /// The number of calm intervals since the last one that was not calm.
+    calm: AtomicUsize,
+    /// The bytes by which memory in use has changed since the last trim.
+    changed: AtomicUsize,
+    /// No trim takes place before this time.
+    pause_ends: AtomicU64,
+}
+
+/// The interval of a `Trimmer` that never asks for a trim.
+const NEVER: u64 = u64::MAX;
+
+/// A trim is not repeated before memory in use has changed by this many bytes.
+const WORTHWHILE: usize = 1 << 20;
+
+impl Trimmer {
+    const fn new() -> Self {
+        Self {
+            until_check: AtomicU32::new(REQUESTS),
+            interval: AtomicU64::new(NEVER),
+            began: AtomicU64::new(0),
+            requests: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            large: AtomicUsize::new(0),
+            live: AtomicIsize::new(0),
+            lowest: AtomicIsize::new(0),
+            highest: AtomicIsize::new(0),
+            calm: AtomicUsize::new(0),
+            changed: AtomicUsize::new(0),
+            pause_ends: AtomicU64::new(0),
+        }
+    }
+
+    fn set_decay(&self, decay: Option<Duration>) {
+        let interval = decay.map_or(NEVER, |decay| micros(decay * 2 / 5));
+        self.interval.store(interval, Relaxed);
+    }
+
+    /// Notes that there are `more` blocks in use.
+    #[inline]
+    fn note_live(&self, more: isize) {
+        let live = self.live.load(Relaxed).wrapping_add(more);
+        self.live.store(live, Relaxed);
+        if more > 0 && live > self.highest.load(Relaxed) {
+            self.highest.store(live, Relaxed);
+        } else if more < 0 && live < self.lowest.load(Relaxed) {
+            self.lowest.store(live, Relaxed);
+        }
+    }
+
+    /// Notes a request for `size` bytes. Returns the time if the caller should trim now.
+    #[inline]
+    fn note_request(&self, size: usize, clock: impl FnOnce() -> Duration) -> Option<Duration> {
+        let add = |to: &AtomicUsize, more| to.store(to.load(Relaxed).wrapping_add(more), Relaxed);
+        add(&self.requests, 1);
+        add(&self.bytes, size);
+        if size >= LARGE {
+            add(&self.large, size);
+        }
+        let left = self.until_check.load(Relaxed).wrapping_sub(1);
+        self.until_check.store(left, Relaxed);
+        if left > 0 && left < REQUESTS { None } else { self.check(clock) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn check(&self, clock: impl FnOnce() -> Duration) -> Option<Duration> {
+        self.until_check.store(REQUESTS, Relaxed);
+        let interval = self.interval.load(Relaxed);
+        if interval == NEVER {
+            return None;
+        }
+        let now = clock();
+        let elapsed = micros(now).saturating_sub(self.began.load(Relaxed));
+        if elapsed < interval {
+            return None;
+        }
+        self.began.store(micros(now), Relaxed);
+        let change = self.take_change();
+        let changed = self.changed.load(Relaxed).saturating_add(change);
+        self.changed.store(changed, Relaxed);
+        let most = u128::from(elapsed) * u128::from(CALM) / 1_000_000;
+        let calm =
+            if change as u128 <= most { self.calm.load(Relaxed).saturating_add(1) } else { 0 };
+        self.calm.store(calm, Relaxed);
+        let is_due = (interval == 0 || calm >= CALM_INTERVALS)
+            && changed >= WORTHWHILE
+            && micros(now) >= self.pause_ends.load(Relaxed);
+        is_due.then_some(now)
+    }
+
+    /// Returns by how many bytes memory in use changed in the current interval, and begins the next
+    /// interval. Blocks below [`LARGE`] count with their mean size.
+    fn take_change(&self) -> usize {
+        let [requests, bytes, large] =
+            [&self.requests, &self.bytes, &self.large].map(|count| count.swap(0, Relaxed));
+        let live = self.live.load(Relaxed);
+        let [lowest, highest] =
+            [&self.lowest, &self.highest].map(|extreme| extreme.swap(live, Relaxed));
+        let blocks = highest.abs_diff(lowest);
+        let mean = bytes.saturating_sub(large) / requests.max(1);
+        blocks.saturating_mul(mean).saturating_add(large)
+    }
+
+    /// Notes that a trim began at `now` and took as long as `took`.
+    fn note_trimmed(&self, now: Duration, took: Duration) {
+        self.changed.store(0, Relaxed);
+        self.pause_ends.store(micros(now + took * PART_OF_TIME), Relaxed);
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(NEVER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MIB: usize = 1 << 20;
+
+    fn with_decay(decay: Option<Duration>) -> Trimmer {
+        let trimmer = Trimmer::new();
+        trimmer.set_decay(decay);
+        trimmer
+    }
+
+    /// Allocates and frees blocks of `size` bytes, up to `bytes` at the same time. Makes at least as
+    /// many requests as precede a check of the clock. Returns true if a trim is due at `now`.
+    fn is_due(trimmer: &Trimmer, now: Duration, bytes: usize, size: usize) -> bool {
+        let blocks = (bytes / size).max(1);
+        let mut is_due = false;
+        for _ in 0..(REQUESTS as usize).div_ceil(blocks) {
+            for _ in 0..blocks {
+                trimmer.note_live(1);
+                is_due |= trimmer.note_request(size, || now).is_some();
+            }
+            (0..blocks).for_each(|_| trimmer.note_live(-1));
+        }
+        is_due
+    }
+
+    #[test]
+    fn a_trim_is_due_after_two_calm_intervals() {
+        let trimmer = with_decay(Some(SECOND));
+        assert!(!is_due(&trimmer, 5 * SECOND, 1000 * MIB, 1000), "the first interval");
+        assert!(!is_due(&trimmer, 6 * SECOND, 0, 1000), "1000 MiB were used in this interval");
+        assert!(!is_due(&trimmer, 6 * SECOND + SECOND / 5, 0, 1000), "no interval has ended");
+        assert!(!is_due(&trimmer, 7 * SECOND, 0, 1000), "one interval was calm");
+        assert!(is_due(&trimmer, 8 * SECOND, 0, 1000));
+    }
+
+    #[test]
+    fn a_program_that_uses_much_memory_again_and_again_is_not_trimmed() {
+        for size in [1000, 80 * MIB] {
+            let trimmer = with_decay(Some(SECOND));
+            let mut seconds = 1..100;
+            assert!(seconds.all(|second| !is_due(&trimmer, second * SECOND, 80 * MIB, size)));
+        }
+    }
+
+    #[test]
+    fn a_trim_is_not_repeated_if_the_program_needs_little_memory_however_often() {
+        let trimmer = with_decay(Some(SECOND));
+        let mut seconds = 1..10;
+        assert!(seconds.any(|second| is_due(&trimmer, second * SECOND, 4 * MIB, 1000)));
+        trimmer.note_trimmed(4 * SECOND, Duration::ZERO);
+        is_due(&trimmer, 10 * SECOND, 0, 1000);
+        trimmer.note_trimmed(10 * SECOND, Duration::ZERO);
+        assert!((11..99).all(|second| !is_due(&trimmer, second * SECOND, 1000, 1000)));
+        assert!((100..109).any(|second| is_due(&trimmer, second * SECOND, MIB, 1000)));
+    }
+
+    #[test]
+    fn trims_take_a_small_part_of_the_time() {
+        let trimmer = with_decay(Some(Duration::ZERO));
+        assert!((1..3).any(|second| is_due(&trimmer, second * SECOND, 2 * MIB, 1000)));
+        trimmer.note_trimmed(3 * SECOND, SECOND / 8);
+        let due = (4..100).find(|second| is_due(&trimmer, *second * SECOND, 2 * MIB, 1000));
+        assert_eq!(due, Some(11), "an eighth of a second is one part in 64 of eight seconds");
+    }
+
+    #[test]
+    fn nothing_is_trimmed_if_memory_never_decays() {
+        let trimmer = with_decay(None);
+        assert!((1..100).all(|second| !is_due(&trimmer, second * SECOND, 2 * MIB, 1000)));
+    }
+}
