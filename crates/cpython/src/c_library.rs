@@ -25,11 +25,11 @@ use crate::loader;
 const REQUESTS: u32 = 64;
 
 /// Trims take at most one part in this many of the time.
-const PART_OF_TIME: u32 = 64;
+const PART_OF_TIME: u32 = 128;
 
 /// The most bytes per second by which memory in use may change in a calm interval. If all of them were
-/// used again after a trim, the page faults would take a few hundredths of the time.
-const CALM: u64 = 64 << 20;
+/// used again after a trim, the page faults would take less than a hundredth of the time.
+const CALM: u64 = 16 << 20;
 
 /// Each request for at least this many bytes counts as a change. Smaller blocks are only counted.
 const LARGE: usize = 64 << 10;
@@ -286,9 +286,9 @@ mod tests {
     fn trims_take_a_small_part_of_the_time() {
         let trimmer = with_decay(Some(Duration::ZERO));
         assert!((1..3).any(|second| is_due(&trimmer, second * SECOND, 2 * MIB, 1000)));
-        trimmer.note_trimmed(3 * SECOND, SECOND / 8);
+        trimmer.note_trimmed(3 * SECOND, SECOND / 16);
         let due = (4..100).find(|second| is_due(&trimmer, *second * SECOND, 2 * MIB, 1000));
-        assert_eq!(due, Some(11), "an eighth of a second is one part in 64 of eight seconds");
+        assert_eq!(due, Some(11), "a sixteenth of a second is one part in 128 of eight seconds");
     }
 
     #[test]
