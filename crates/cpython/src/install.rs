@@ -1,4 +1,4 @@
-//! The heap, and its place in CPython.
+//! The heap, and its position among CPython's allocators.
 //!
 //! ```text
 //!   mem ─► (Counting) ─┐              large, foreign
@@ -6,12 +6,13 @@
 //!   obj ─► (Counting) ─┘
 //! ```
 //!
-//! If CPython sets its debug hooks, debug hooks are the uppermost layer, also of the domain raw.
+//! If CPython sets its debug hooks, we replace them with our own debug hooks. They are the
+//! uppermost layer of every domain, including the raw domain.
 //!
 //! The `Counting` layers exist only if the user requests statistics.
 //!
-//! The domains mem and obj share a heap, because some extensions allocate in one and free in the
-//! other.
+//! The domains mem and obj share a heap, because some extensions allocate a block in one domain and
+//! free it in the other.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -47,19 +48,22 @@ pub(crate) const SMALL: usize = Native::SIZES.small_threshold;
 
 /// The largest size of the reserved range of addresses, in bytes.
 ///
-/// With huge pages, it has no such limit, because only memory in the range can have huge pages.
+/// With huge pages, the range has no such limit, because only memory in the range can have huge
+/// pages.
 ///
-/// CPython's blocks above 512 bytes are not in this range. If a program limits its address space, it
-/// needs the addresses of unmapped arenas for them.
+/// The reserved range keeps the addresses of unmapped arenas. Blocks above 512 bytes lie outside
+/// the range and cannot use these addresses. We limit the range, because a program with a limited
+/// address space may need the addresses for such blocks.
 const RESERVED: usize = 16 << 20;
 
 /// The only heap of a CPython with one GIL.
 ///
-/// It has the geometry of the heaps from 3.12 on. A short `text_counts` executes 2.5 % fewer
-/// instructions than with [`Pools16K`](obmalloc::Pools16K), and a short `event_queue` 1.6 % fewer.
+/// This heap has the same geometry as the heaps for CPython 3.12 and later. We compared it with the
+/// geometry [`Pools16K`](obmalloc::Pools16K). A short run of the benchmark `text_counts` executes
+/// 2.5 % fewer instructions, and a short run of `event_queue` executes 1.6 % fewer.
 ///
-/// Its metadata is not in CPython's raw domain, because a program may hook that domain and later
-/// remove the hook.
+/// The metadata of the heap is not in CPython's raw domain, because a program can hook that domain
+/// and later remove the hook.
 type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Native>>;
 
 type Arenas = KnownArenas<RetainingArenas<ReservedArenas<MmapArenas>>, PageBlocks, Native>;
@@ -81,12 +85,14 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// Installs the heap according to `plan`, or prepares to do so once CPython has set allocators
-    /// of its own. A newer CPython keeps its own allocators if it fails the trial.
+    /// Installs the heap according to `plan`.
+    ///
+    /// If CPython is going to set its own allocators first, only prepares the installation. If a
+    /// newer CPython fails the trial, returns an error and leaves CPython's allocators unchanged.
     ///
     /// # Safety
     ///
-    /// - `plan` must be the plan for `python`, which must not have started since then.
+    /// - `plan` must have been made for `python`, which must not have started since then.
     /// - No other thread may use CPython's allocators in the meantime.
     pub(crate) unsafe fn by_plan(
         python: &CPython,
@@ -148,7 +154,7 @@ impl Installation {
                 }
                 let arenas = KnownArenas::with_geometry(arenas, PageBlocks);
                 let mut heap = Heap::with_geometry(arenas, PageBlocks);
-                // Python's garbage collector walks over objects at these addresses faster.
+                // Python's garbage collector is faster if blocks begin where CPython's blocks do.
                 heap.begin_blocks_as_in_cpython();
                 heap.set_purge_policy(purge_policy(settings));
                 // SAFETY: up to CPython 3.11, a thread calls mem and obj only while it holds the
@@ -176,7 +182,7 @@ impl Installation {
 
     /// Counts the memory in use, or returns `None` if another thread may be inside the heap.
     ///
-    /// From CPython 3.12 on, the figures leave out other interpreters and other running threads.
+    /// From CPython 3.12 on, the result excludes other interpreters and other running threads.
     pub(crate) fn heap_stats(&self, python: &CPython) -> Option<Stats> {
         let has_ended = !python.is_initialized();
         match self.heap {
@@ -191,7 +197,8 @@ impl Installation {
 
     /// Returns unused memory of the current interpreter's heap and of the C library to the system.
     ///
-    /// Returns the number of bytes from the heap. The C library does not say how much it returned.
+    /// The result is the number of bytes that the heap returned. The C library does not report how
+    /// much it returned.
     ///
     /// # Safety
     ///
@@ -206,8 +213,8 @@ impl Installation {
 
     /// Counts the memory of all interpreters and threads, without stopping them.
     ///
-    /// Returns `None` up to CPython 3.11, whose only heap no other thread can count, and if a thread
-    /// is mapping memory.
+    /// Returns `None` if a thread is mapping memory. Up to CPython 3.11, always returns `None`,
+    /// because only the thread that holds the GIL can count the heap.
     pub(crate) fn try_figures(&self) -> Option<Figures> {
         match self.heap {
             Installed::OneGil(_) => None,
@@ -237,7 +244,7 @@ impl Installation {
     }
 }
 
-/// Returns when the only heap of a CPython with one GIL gives memory back.
+/// Returns the purge policy for the only heap of a CPython with one GIL.
 fn purge_policy(settings: &Settings) -> PurgePolicy {
     let decayed = |decay| PurgePolicy::after(decay, coarse_now);
     let mut policy = settings.decay.map_or(PurgePolicy::NEVER, decayed);
@@ -251,7 +258,7 @@ fn purge_policy(settings: &Settings) -> PurgePolicy {
     policy
 }
 
-/// Tells whether memory is short, if the user wants the only heap to be trimmed then.
+/// The memory pressure, if the user wants the only heap to be trimmed while memory is short.
 static PRESSURE: OnceLock<MemoryPressure> = OnceLock::new();
 
 fn is_short(now: Duration) -> bool {
@@ -290,7 +297,7 @@ fn stack<B: Blocks + Sync + 'static>(
     (pymalloc.access(), above.map(VTable::of), Some(Counters { above, below }))
 }
 
-/// Returns the allocator, which has a limit if the settings name one.
+/// Returns `allocator`, wrapped in a limit if the settings specify one.
 fn within_limits<A: MemAlloc + Sync>(allocator: &'static A, settings: &Settings) -> CAllocator {
     match settings.limits {
         Limits::NONE => CAllocator::of(allocator),

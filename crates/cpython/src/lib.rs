@@ -50,7 +50,7 @@ use crate::{
     version::{NEWEST, OLDEST, Version},
 };
 
-// The unwinder is linked statically, because a shared one would triple the cost of loading this
+// We link the unwinder statically, because a shared unwinder would triple the cost of loading this
 // library in every child process.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[link(name = "gcc_eh", kind = "static", modifiers = "-bundle")]
@@ -65,7 +65,8 @@ struct Start {
 
 static START: OnceLock<Start> = OnceLock::new();
 
-/// Set if the process started without CPython, but with one of our environment variables.
+/// The settings of a process that started without CPython. Set only if one of our environment
+/// variables is not empty.
 static WITHOUT_CPYTHON: OnceLock<Settings> = OnceLock::new();
 
 #[used]
@@ -124,12 +125,15 @@ extern "C" fn destruct() {
     }
 }
 
-/// Returns memory that no block uses to the system, and returns the number of bytes from the heap.
+/// Returns unused memory to the system. The result is the number of bytes that the heap returned,
+/// or 0 if the heap is not installed.
 ///
-/// Python code calls the function through `ctypes.CDLL(None).obmalloc_trim()`. It concerns the heap of
-/// the calling thread's interpreter, memory that other heaps leave to any thread, and the C library,
-/// which serves requests above 512 bytes and does not say how much it returned. The function takes the
-/// GIL if the caller does not hold it. Returns 0 if the heap is not installed.
+/// Python code calls this function as `ctypes.CDLL(None).obmalloc_trim()`. The function takes the
+/// GIL if the caller does not hold it.
+///
+/// The function trims the heap of the current interpreter, the memory of other heaps that any
+/// thread may return, and the C library, which serves requests above 512 bytes. The C library does
+/// not report how much memory it returned, so the result does not include that memory.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_trim() -> usize {
     let Some(Start { python, outcome: Outcome::Installed(installation), .. }) = START.get() else {
@@ -187,10 +191,11 @@ fn say_refused(refusal: &Refusal, settings: &Settings) {
     }
 }
 
-/// The exit code of a process that may not run without the heap. `obmalloc` fails with it, too.
+/// The exit code of a process that must not run without the heap. The command `obmalloc` also uses
+/// this code when it fails.
 const NOT_INSTALLED: c_int = 125;
 
-/// Ends the process, because the user asked for that if the heap is refused.
+/// Ends the process, because `OBMALLOC=strict` is set and the heap is refused.
 fn end_process(refusal: &Refusal) -> ! {
     say(format_args!("OBMALLOC=strict ends this process, because the heap is refused: {refusal}"));
     // SAFETY: `_exit` may be called at any time. `main` has not begun, so nothing is unfinished.
@@ -241,18 +246,18 @@ impl Start {
         Self { python, settings, options, outcome }
     }
 
-    /// Returns the statistics of this moment.
+    /// Returns the current statistics as JSON.
     fn json(&self) -> String {
         Report::new(&self.python, &self.outcome).json()
     }
 
-    /// Writes the requested statistics, or says that another allocator has replaced the heap.
+    /// Writes the requested statistics, or reports that another allocator has replaced the heap.
     fn report(&self) {
         let Self { python, settings, options, outcome } = self;
         if let Some(place) = settings.stats.as_ref().filter(|_| settings.moments.exit) {
             Report::new(python, outcome).write(place);
             if matches!(**place, Place::Stderr) {
-                // The report on stderr already says what follows.
+                // The report on stderr already contains everything that would be printed below.
                 return;
             }
         }
@@ -271,7 +276,7 @@ impl Start {
 
 /// Makes CPython use debug hooks, unless the user chose an allocator.
 ///
-/// The setting stays in the environment, so that a second `Py_Initialize` does the same.
+/// The variable stays in the environment, so a second `Py_Initialize` uses debug hooks too.
 fn request_debug_hooks() {
     const CHOICE: &str = "PYTHONMALLOC";
     if env::var_os(CHOICE).is_none_or(|choice| choice.is_empty()) {

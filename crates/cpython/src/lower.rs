@@ -16,21 +16,22 @@ use crate::{
 /// True if CPython's own allocator has served requests, so its blocks may be live.
 static EXPECTS_OTHERS: AtomicBool = AtomicBool::new(false);
 
-/// Must be called before the heap sees a block that CPython's own allocator returned.
+/// Prepares the heap for blocks of CPython's own allocator. Must be called before it sees such a
+/// block.
 pub(crate) fn expect_blocks_of_cpython() {
     EXPECTS_OTHERS.store(true, Relaxed);
 }
 
 fn expects_blocks_of_cpython() -> bool {
-    // Relaxed is enough, because passing a block to another thread makes the store visible, too.
+    // `Relaxed` is enough. A thread can receive a block of CPython's allocator from another thread.
+    // The flag was set before the block was passed on, so the receiver sees the flag too.
     EXPECTS_OTHERS.load(Relaxed)
 }
 
-/// CPython's raw domain, called by its public functions, so that hooks in that domain see the
-/// calls.
+/// CPython's raw domain. We call its public functions, so that hooks in this domain see the calls.
 ///
-/// If CPython's own allocator has served requests, all requests go to that allocator, which forwards
-/// foreign blocks to the raw domain.
+/// If CPython's own allocator for obj has served requests, all requests go to that allocator. The
+/// allocator forwards blocks that it did not allocate to the raw domain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lower {
     raw: DomainFunctions,

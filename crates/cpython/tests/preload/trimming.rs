@@ -4,8 +4,8 @@ use testkit::pythons::Python;
 
 use crate::support::{preloaded, run, supported};
 
-/// Keeps one object of each thousand, and then runs `$ACTION`. Prints how much of the peak is left, in
-/// percent, and what `$ACTION` has assigned to `result`.
+/// Keeps one of every thousand objects, and then runs `$ACTION`. Prints the percentage of the peak
+/// that is left, and the value that `$ACTION` has assigned to `result`.
 const SCRIPT: &str = r#"
 import ctypes, gc, os, signal, time
 def resident():
@@ -36,7 +36,7 @@ fn left_after(python: &Python, variables: &[(&str, &str)], action: &str) -> (u32
     (left.parse().unwrap(), result.to_owned())
 }
 
-/// Memory stays unless an action of these tests gives it back.
+/// Memory stays mapped unless an action of a test returns it.
 const NEVER: (&str, &str) = ("OBMALLOC_DECAY", "never");
 
 #[test]
@@ -134,8 +134,8 @@ fn a_signal_without_a_meaning_is_reported() {
     assert!(run.stderr.contains("OBMALLOC_TRIM_SIGNAL names no signal"), "{run:?}");
 }
 
-/// Prints how many KiB of a program with many objects are in huge pages, and the exit code of a forked
-/// child that changes all of them.
+/// Creates many objects. Prints how many KiB of the process are in huge pages, and the exit code of
+/// a forked child that changes every object.
 const HUGE: &str = r#"
 import os, sys
 objects = [[n, n + 1] for n in range(500_000)]
