@@ -1,15 +1,16 @@
 //! Returns free memory of the C library to the system.
 //!
-//! The C library serves CPython's requests above 512 bytes. It retains most of what CPython frees.
-//! `malloc_trim` returns that memory, at two costs. It visits all free memory of the C library, and
-//! each returned page costs a page fault when it is used again. Both costs are limited:
+//! The C library serves CPython's requests above 512 bytes, and retains most memory that CPython
+//! frees. `malloc_trim` returns this memory to the system, but it has two costs. The function
+//! visits all free memory of the C library, and each returned page causes a page fault when it is
+//! used again. We limit both costs:
 //!
-//! - A trim needs two *calm* intervals, during which the memory in use changed little. The program
-//!   is then unlikely to use many of the returned pages soon.
-//! - The visits take at most one part in [`PART_OF_TIME`] of the time.
+//! - A trim takes place only after two *calm* intervals, during which the memory in use has changed
+//!   little. The program is then unlikely to use many of the returned pages soon.
+//! - Trims take at most one part in [`PART_OF_TIME`] of the running time.
 //!
-//! The two intervals last four fifths of the heap's decay time. If that time is zero, the program
-//! need not be calm.
+//! Together, the two intervals last four fifths of the heap's decay time. If the decay time is
+//! zero, a trim needs no calm interval.
 
 use std::{
     ffi::c_int,
@@ -24,14 +25,15 @@ use crate::loader;
 /// The number of requests between two checks of the clock.
 const REQUESTS: u32 = 64;
 
-/// Trims take at most one part in this many of the time.
+/// Trims take at most one part in `PART_OF_TIME` of the running time.
 const PART_OF_TIME: u32 = 128;
 
-/// The most bytes per second by which memory in use may change in a calm interval. If all of them were
-/// used again after a trim, the page faults would take less than a hundredth of the time.
+/// The largest change of memory in use during a calm interval, in bytes per second. If a program
+/// uses this much returned memory again, the page faults take less than a hundredth of its time.
 const CALM: u64 = 16 << 20;
 
-/// Each request for at least this many bytes counts as a change. Smaller blocks are only counted.
+/// Each request for at least this many bytes counts as a change of memory in use. For smaller
+/// blocks, only a change in their number counts.
 const LARGE: usize = 64 << 10;
 
 /// The number of calm intervals before a trim.
@@ -39,7 +41,8 @@ const CALM_INTERVALS: usize = 2;
 
 static TRIMMER: Trimmer = Trimmer::new();
 
-/// Sets how long free memory stays. If `decay` is `None`, only [`trim`] returns it.
+/// Sets the time after which free memory is returned. If `decay` is `None`, only [`trim`] returns
+/// it.
 pub(crate) fn set_decay(decay: Option<Duration>) {
     TRIMMER.set_decay(decay);
 }
@@ -91,8 +94,8 @@ pub(crate) fn trim() {
 
 /// Decides when to trim. Times are in microseconds.
 ///
-/// If two threads run at the same time, an update can be lost. A trim then comes earlier or later
-/// than intended.
+/// If two threads run at the same time, an update can be lost. A trim then takes place earlier or
+/// later than intended.
 struct Trimmer {
     /// The number of requests until the next check of the clock.
     until_check: AtomicU32,
@@ -103,7 +106,7 @@ struct Trimmer {
     /// The number of requests in the current interval, and their bytes.
     requests: AtomicUsize,
     bytes: AtomicUsize,
-    /// The bytes of the requests for at least [`LARGE`] bytes among them.
+    /// The bytes of those requests in the current interval that are for at least [`LARGE`] bytes.
     large: AtomicUsize,
     /// The number of blocks in use, and its extremes in the current interval.
     live: AtomicIsize,
@@ -146,7 +149,7 @@ impl Trimmer {
         self.interval.store(interval, Relaxed);
     }
 
-    /// Notes that there are `more` blocks in use.
+    /// Notes that the number of blocks in use has changed by `more`.
     #[inline]
     fn note_live(&self, more: isize) {
         let live = self.live.load(Relaxed).wrapping_add(more);
@@ -199,8 +202,8 @@ impl Trimmer {
         is_due.then_some(now)
     }
 
-    /// Returns by how many bytes memory in use changed in the current interval, and begins the next
-    /// interval. Blocks below [`LARGE`] count with their mean size.
+    /// Returns the number of bytes by which memory in use has changed in the current interval, and
+    /// begins the next interval. Blocks below [`LARGE`] count with their mean size.
     fn take_change(&self) -> usize {
         let [requests, bytes, large] =
             [&self.requests, &self.bytes, &self.large].map(|count| count.swap(0, Relaxed));
@@ -212,7 +215,7 @@ impl Trimmer {
         blocks.saturating_mul(mean).saturating_add(large)
     }
 
-    /// Notes that a trim began at `now` and took as long as `took`.
+    /// Notes that a trim began at `now` and lasted for `took`.
     fn note_trimmed(&self, now: Duration, took: Duration) {
         self.changed.store(0, Relaxed);
         self.pause_ends.store(micros(now + took * PART_OF_TIME), Relaxed);

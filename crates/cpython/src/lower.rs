@@ -16,8 +16,8 @@ use crate::{
 /// True if CPython's own allocator has served requests, so its blocks may be live.
 static EXPECTS_OTHERS: AtomicBool = AtomicBool::new(false);
 
-/// Prepares the heap for blocks of CPython's own allocator. Must be called before it sees such a
-/// block.
+/// Prepares the heap for blocks of CPython's own allocator. Must be called before the heap sees
+/// such a block.
 pub(crate) fn expect_blocks_of_cpython() {
     EXPECTS_OTHERS.store(true, Relaxed);
 }
