@@ -15,10 +15,11 @@
 //!
 //! All caches have these properties:
 //!
-//! - A cache reuses storage only for objects of the same type.
-//! - The lists need no separate memory, because the links are stored inside the free objects.
-//! - Every value is dropped exactly once, even if a panic occurs.
-//! - Every cache except [`cpython::BlockCache`] limits the number of free objects that it retains.
+//! - A cache reuses the storage of a freed object only for objects of the same type.
+//! - The list of free objects needs no separate memory, because each free object stores the link to
+//!   the next one.
+//! - Every value is dropped exactly once, even if its destructor panics.
+//! - Every cache except [`cpython::BlockCache`] limits how many free objects it retains.
 
 #![no_std]
 

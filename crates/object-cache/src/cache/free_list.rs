@@ -60,8 +60,7 @@ impl<T, A: MemAlloc> FreeList<T, A> {
 
     /// # Safety
     ///
-    /// - `free` must have come from `lower`.
-    /// - `free` must not hold a value.
+    /// - `lower` must have allocated `free`, which must not hold a value.
     /// - The caller must not use `free` afterwards.
     #[cold]
     #[inline(never)]

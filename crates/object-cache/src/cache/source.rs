@@ -19,9 +19,9 @@ pub unsafe trait StorageSource<T> {
     ///
     /// # Safety
     ///
-    /// - `storage` must have been taken from this source or one of its clones.
-    /// - `storage` must not contain a live value.
-    /// - The caller must not use `storage` after this call.
+    /// - `storage` must point to memory that was taken from this source or from one of its clones.
+    /// - The memory must not contain a live value.
+    /// - The caller must not use the memory after this call.
     unsafe fn put(&self, storage: NonNull<T>);
 }
 
@@ -43,9 +43,9 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 ///
 /// # Safety
 ///
-/// - `object` must have been taken from `source` or one of its clones.
-/// - `object` must contain a live value.
-/// - The caller must not use `object` after this call.
+/// - `object` must point to a live value in memory that was taken from `source` or from one of its
+///   clones.
+/// - The caller must not use the memory after this call.
 #[inline]
 pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: NonNull<T>) {
     // SAFETY: `object` came from `source` (contract). `drop_in_place` runs before the guard's drop.
@@ -82,9 +82,9 @@ struct Vacant<'s, T, S: StorageSource<T>> {
 impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
     /// # Safety
     ///
-    /// - `storage` must have been taken from `source` or one of its clones.
-    /// - `storage` must not contain a live value when the guard is dropped.
-    /// - `storage` must not be used after the guard has been dropped.
+    /// - `storage` must point to memory that was taken from `source` or from one of its clones.
+    /// - The memory must not contain a live value when the guard is dropped.
+    /// - The caller must not use the memory after the guard has been dropped.
     #[inline]
     unsafe fn new(source: &'s S, storage: NonNull<T>) -> Self {
         Self { source, storage }

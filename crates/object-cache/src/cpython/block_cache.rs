@@ -124,8 +124,8 @@ impl<T, A: MemAlloc, const BLOCK: usize> BlockCache<T, A, BLOCK> {
         self.blocks.set(blocks);
     }
 
-    /// Puts `free` into the stack. The objects must lie in blocks of the cache, and must not be in
-    /// the stack already.
+    /// Puts `free` into the stack. Its objects must lie in this cache's blocks, and not yet in the
+    /// stack.
     fn put_all(&self, free: Chain<FreeObject>) {
         free.for_each(|object| {
             // SAFETY: the object has left its chain, and the stack has room.
@@ -158,9 +158,9 @@ impl<T, A: MemAlloc, const BLOCK: usize> Remaining<'_, T, A, BLOCK> {
     /// Removes and counts the free objects in `block`, which must have been the first of the
     /// remaining blocks.
     ///
-    /// Both lists are in ascending order of address. A free object before `block` therefore lies in
-    /// a block that another running compaction has removed. We put such an object back into the
-    /// stack.
+    /// The cache's blocks and its free objects are both sorted by address. A free object with a
+    /// lower address than `block` therefore lies in a block that another compaction, which is still
+    /// running, has removed from the cache. We put this object back into the stack.
     fn take_free_of(&mut self, block: NonNull<FreeObject>) -> (Chain<FreeObject>, usize) {
         let start = block.addr().get();
         let end = start + BlockCache::<T, A, BLOCK>::WHOLE.bytes;

@@ -120,9 +120,10 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     ///
     /// # Safety
     ///
-    /// - `storage` must have been [taken](Self::take) from this cache with the same `len`.
-    /// - `storage` must not contain a live value.
-    /// - The caller must not use `storage` after this call.
+    /// - `storage` must point to memory that [`take`](Self::take) of this cache returned for the
+    ///   same `len`.
+    /// - The memory must not contain a live value.
+    /// - The caller must not use the memory after this call.
     #[inline]
     pub unsafe fn put(&self, storage: NonNull<H>, len: usize) {
         let refused = match self.stack(len) {
@@ -140,8 +141,7 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
 
     /// # Safety
     ///
-    /// - `free` must have come from `lower`.
-    /// - `free` must not hold a value.
+    /// - `lower` must have allocated `free`, which must not hold a value.
     /// - The caller must not use `free` afterwards.
     #[cold]
     #[inline(never)]

@@ -18,9 +18,8 @@ pub(crate) trait Link: Sized {
     ///
     /// # Safety
     ///
-    /// - The caller must own `this` exclusively.
-    /// - `this` must not contain a value.
-    /// - `this` must have room for a link and a count.
+    /// - `this` must point to an object that the caller owns exclusively and that holds no value.
+    /// - The object must have room for a link and a count.
     unsafe fn set_count(this: NonNull<Self>, count: u32);
 
     /// # Safety

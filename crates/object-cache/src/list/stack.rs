@@ -15,8 +15,9 @@
 //! `put` writes to `newest` before it checks whether the stack is full. This order is faster (see
 //! `benches/caches`).
 //!
-//! Each branch of `take` begins by incrementing its counter. Otherwise, compilers would merge the
-//! increments, and each hit would have to wait for the previous one.
+//! `take` has two branches, and each of them begins by incrementing its own counter. If the
+//! increments came later, the compiler would merge them, and each call would have to wait for the
+//! previous one.
 
 use core::{cell::Cell, ptr::NonNull};
 
@@ -80,9 +81,8 @@ impl<N: Link> BoundedStack<N> {
     ///
     /// # Safety
     ///
-    /// - The caller must own `object` exclusively.
-    /// - If the call succeeds, the caller must not use `object` afterwards.
-    /// - `object` must not hold a value.
+    /// - The caller must exclusively own the object, which must not hold a value.
+    /// - If the call succeeds, the caller must not use the object afterwards.
     #[inline]
     pub(crate) unsafe fn put(&self, object: NonNull<N>) -> Result<(), NonNull<N>> {
         let Some(older) = self.newest.replace(Some(object)) else {

@@ -32,8 +32,8 @@ use crate::{
 /// The thread's free objects move to the depot. If the depot is full, they are returned to the
 /// allocator below.
 ///
-/// A thread may drop more objects after its cache has been dropped. The storage of these objects is
-/// returned directly to the allocator below.
+/// While a thread ends, it may still drop objects after its own cache has been dropped. The storage
+/// of these objects is returned directly to the allocator that it came from.
 ///
 /// # Bounds
 ///
@@ -77,9 +77,10 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     ///
     /// # Safety
     ///
-    /// - `storage` must have been taken from this cache or one of its thread caches.
-    /// - `storage` must not contain a live value.
-    /// - The caller must not use `storage` after this call.
+    /// - `storage` must point to memory that was taken from this cache or from one of its thread
+    ///   caches.
+    /// - The memory must not contain a live value.
+    /// - The caller must not use the memory after this call.
     #[cold]
     #[inline(never)]
     pub unsafe fn put_below(&self, storage: NonNull<T>) {
