@@ -7,13 +7,17 @@
 //!   fork ───────────────────────► in the child: a timer of its own
 //! ```
 //!
-//! We start no thread for reports, because programs can notice an additional thread. For example,
-//! CPython warns when a process with several threads forks.
+//! We do not start a thread that writes the reports, because the program could notice the
+//! additional thread. For example, CPython warns when a process with several threads forks.
 //!
-//! Our own `sigaction` hides our signal handlers from the program. If the program asks for a
-//! handler that is ours, it gets the default action instead. If the program requests the default
-//! action, our handler is installed. If the program sets a handler of its own, that handler
-//! replaces ours.
+//! This library exports its own version of `sigaction`, which hides our signal handlers from the
+//! program:
+//!
+//! - If the program asks for the handler of a signal and the handler is ours, `sigaction` reports
+//!   the default action.
+//! - If the program restores the default action of a signal that we watch, `sigaction` installs our
+//!   handler.
+//! - If the program sets its own handler, that handler replaces ours.
 
 use std::{
     ffi::CStr,
@@ -41,8 +45,8 @@ pub type Trigger = fn(Moment);
 ///
 /// Null or a [`Trigger`].
 static TRIGGER: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
-/// The id of the process that may write reports. A child of `vfork` shares this variable with its
-/// parent, but has a different id.
+/// The id of the process that may write reports. We compare it with the id of the calling process,
+/// because a child of `vfork` shares this variable with its parent but must not write reports.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 static AT_EXIT: AtomicBool = AtomicBool::new(false);
 /// The signal that asks for a report, or 0.
@@ -56,8 +60,8 @@ static WATCHED: AtomicU64 = AtomicU64::new(0);
 static IS_WATCHING: AtomicBool = AtomicBool::new(false);
 static IS_REPORTING: AtomicBool = AtomicBool::new(false);
 
-/// True if the process has called `_exit`. A signal must not end the process before the report
-/// about the exit is written.
+/// True once the process has called `_exit`. From then on, our signal handler does not end the
+/// process, so the report about the exit is always written.
 static IS_ENDING: AtomicBool = AtomicBool::new(false);
 
 /// The signals that users and service managers send to stop a program, and that end it by default.

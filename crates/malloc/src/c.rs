@@ -84,13 +84,14 @@ pub unsafe extern "C" fn free(ptr: *mut c_void) {
 
 /// Resizes the memory at `ptr`, and moves it if necessary.
 ///
-/// If `ptr` is null, allocates memory. Otherwise, if `size` is 0, frees the memory and returns
-/// null. If there is no memory, returns null with `ENOMEM` and leaves the old memory unchanged.
+/// If `ptr` is null, the function allocates new memory. If `ptr` is not null but `size` is 0, the
+/// function frees the memory and returns null. If no memory is available, the function returns
+/// null, sets `errno` to `ENOMEM`, and leaves the old memory unchanged.
 ///
 /// # Safety
 ///
-/// - `ptr` must be null or point to live memory of this library.
-/// - If the result is not null, the old memory must not be used again.
+/// - `ptr` must be null or point to a live block of this library.
+/// - If the function frees or moves the block, the caller must not use the old block again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realloc(ptr: *mut c_void, size: usize) -> *mut c_void {
     // SAFETY: the contract is the same.

@@ -1,8 +1,11 @@
 //! C++: every form of `operator new` and `operator delete` in the standard.
 //!
-//! The exported names are those of the Itanium C++ ABI. In these names, `nw` means `operator new`
-//! for an object and `na` for an array. Likewise, `dl` and `da` mean `operator delete`. Among the
-//! arguments, `m` is a size, `St11align_val_t` is an alignment, and `RKSt9nothrow_t` is `nothrow`.
+//! Each function is exported under its mangled name, which the Itanium C++ ABI defines:
+//!
+//! - `nw` means `operator new`, and `na` means `operator new[]`.
+//! - `dl` means `operator delete`, and `da` means `operator delete[]`.
+//! - The parameter `m` is a size, `St11align_val_t` is an alignment, and `RKSt9nothrow_t` is
+//!   `std::nothrow`.
 
 mod runtime;
 #[cfg_attr(not(target_arch = "x86_64"), path = "cpp/throwing_elsewhere.rs")]

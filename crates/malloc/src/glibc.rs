@@ -13,8 +13,8 @@ use crate::{
 
 /// Returns unused memory to the system. The result is 1 if there was any, and 0 otherwise.
 ///
-/// Unmaps arenas and purges pages that contain no block in use. The argument `pad`, which is the
-/// number of bytes to retain, has no effect.
+/// Unmaps empty arenas, and purges pages that contain no live block. The argument `pad` has no
+/// effect.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc_trim(pad: size_t) -> c_int {
     let _ = pad;
@@ -132,8 +132,8 @@ macro_rules! older {
         ///
         /// # Safety
         ///
-        /// - Each pointer must be null or point to live memory of this library.
-        /// - Memory that the function frees or moves must not be used again.
+        /// - Each pointer argument must be null or point to a live block of this library.
+        /// - If the function frees or moves the block, the caller must not use the old block again.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $symbol($($name: $type),*) $(-> $result)? {
             $body
@@ -141,8 +141,9 @@ macro_rules! older {
     )* };
 }
 
-// Old binaries call `cfree`, and a few programs call functions such as `__libc_malloc`. These
-// programs pass the same memory to `free`, so all of these functions must use our heap.
+// We also export older and internal names, such as `cfree` and `__libc_malloc`, because some
+// programs call them. These programs pass the same memory to `free`, so all of these functions must
+// use our heap.
 older! {
     // SAFETY: the contract is the same.
     cfree(ptr: *mut c_void) = unsafe { release(ptr) };

@@ -1,8 +1,10 @@
 //! The allocator of the Rust code in this library.
 //!
-//! By default, Rust code calls `malloc` by name, and the dynamic loader could bind that call to
-//! another library. The Rust code of this library allocates only when it panics. The heap may be
-//! inconsistent during a panic, so each block for this code gets its own mapping.
+//! Rust's default allocator calls `malloc` by name, and the dynamic loader might bind this call to
+//! another library. This library therefore sets its own global allocator.
+//!
+//! The Rust code of this library allocates memory only when it panics. The heap may be inconsistent
+//! during a panic, so each of these allocations gets its own mapping.
 
 use std::{
     alloc::{GlobalAlloc, Layout},

@@ -119,8 +119,8 @@ pub(crate) unsafe fn usable_size(ptr: NonNull<u8>) -> usize {
 ///
 /// # Safety
 ///
-/// - `ptr` must be a live block of this heap.
-/// - If the result is another block, the old one must not be used again.
+/// - `ptr` must point to a live block of this heap.
+/// - If the function returns a different address, the caller must not use the old block again.
 #[inline]
 pub(crate) unsafe fn resize(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
     if !ThreadMalloc.holds(ptr) {
@@ -179,8 +179,8 @@ unsafe fn resize_elsewhere(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>>
 /// Opens the heap of the calling thread, which also registers the fork handlers of the heap.
 ///
 /// The handlers that run before a fork are called in reverse order of registration. Our handler
-/// locks the heap, and we register it early. The handlers of other libraries are therefore called
-/// first, and may still allocate.
+/// locks the heap, so we register it early. The handlers of other libraries then run before ours,
+/// and may still allocate memory.
 pub(crate) fn open() {
     preserving_errno(|| {
         if let Some(block) = alloc(1, MIN_ALIGN) {

@@ -16,9 +16,10 @@ use thread_heap::Detail;
 
 use crate::heap::{self, Figures};
 
-/// The names of environment variables, as a C string and as a Rust string. The library for CPython
-/// has variables of other names, because one process can load both libraries. If both used the same
-/// variables, they would write to the same file.
+/// Names of environment variables, each as a C string and as a Rust string.
+///
+/// The library for CPython reads different variables, because one process can load both libraries.
+/// If both libraries read the same variables, they would write their statistics to the same file.
 const PLACE: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS", "OBMALLOC_MALLOC_STATS");
 const MOMENTS: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS_ON", "OBMALLOC_MALLOC_STATS_ON");
 const LIMIT: (&CStr, &str) = (c"OBMALLOC_MALLOC_LIMIT", "OBMALLOC_MALLOC_LIMIT");

@@ -1,7 +1,7 @@
 //! The functions of the C++ runtime that a failed `operator new` needs.
 //!
-//! This library does not depend on a C++ runtime, so we look up the functions of the runtime when a
-//! request fails.
+//! This library also serves programs without C++, so we do not link it against a C++ runtime. When
+//! a request fails, we look up the functions of the runtime by name.
 
 use std::{
     ffi::{CStr, c_void},
@@ -10,8 +10,8 @@ use std::{
 
 /// A function that may throw: a new-handler, or the function that throws `std::bad_alloc`.
 ///
-/// An exception must not reach a Rust frame. In a build with `panic = "abort"`, the exception would
-/// end the process there.
+/// An exception must not propagate into a Rust stack frame. In a build with `panic = "abort"`, the
+/// exception would end the process there.
 pub(super) type Throwing = unsafe extern "C-unwind" fn();
 
 /// A form of `operator new` that returns null.
@@ -48,9 +48,10 @@ pub(super) struct Runtime {
 
 const THROW: &CStr = c"_ZSt17__throw_bad_allocv";
 
-/// Libraries that can define the symbols of the C++ runtime. If such a library was loaded with
-/// `RTLD_LOCAL`, a look-up with the default handle does not find its symbols, so we open the
-/// library by name.
+/// Libraries that can define the symbols of the C++ runtime.
+///
+/// A program can load one of these libraries with `RTLD_LOCAL`. A symbol look-up with the default
+/// handle then does not search the library, so we open the library by name.
 const LIBRARIES: [&CStr; 3] = [c"libstdc++.so.6", c"libc++abi.so.1", c"libc++.so.1"];
 
 impl Runtime {

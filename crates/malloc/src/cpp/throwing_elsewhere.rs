@@ -1,7 +1,7 @@
 //! The forms of `operator new` that throw, on processors for which there is no assembly.
 //!
-//! An exception cannot pass through a Rust frame. The process therefore ends in two cases: when no
-//! new-handler can satisfy a request, and when a new-handler throws.
+//! These functions are written in Rust, and an exception cannot pass through a Rust stack frame. If
+//! no new-handler can satisfy a request, or if a new-handler throws, the process therefore ends.
 
 use std::ffi::c_void;
 
