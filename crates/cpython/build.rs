@@ -1,8 +1,8 @@
 //! Groups the library's code, so that a process keeps little of it in memory.
 //!
-//! The kernel maps code in blocks of 64 KiB. The code of the heaps is therefore kept together, apart
-//! from the code that runs only at the start and from code that formats a panic or a report. See
-//! `layout.ld`.
+//! At a page fault, the kernel maps up to 64 KiB of a library's file. We therefore place the code
+//! of the heaps together. The code that runs only at the start, and the code that formats a panic
+//! or a report, is placed elsewhere. See `layout.ld`.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

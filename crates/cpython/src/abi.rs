@@ -292,7 +292,7 @@ impl CPython {
     ///
     /// # Safety
     ///
-    /// - `vtable` must be able to free every live block of the domain.
+    /// - The functions in `vtable` must be able to free every live block of the domain.
     /// - The functions must be safe to call from every thread that uses CPython.
     /// - The functions must stay valid for as long as CPython may call them.
     pub(crate) unsafe fn set_allocator(&self, domain: Domain, vtable: &VTable) {
@@ -320,8 +320,10 @@ impl CPython {
 
     /// Calls `visit` while the calling thread holds the GIL. Takes the GIL if necessary.
     ///
-    /// Returns `None` if CPython is not initialised. If the calling thread has no CPython thread
-    /// state yet, CPython must not be finalised before the call returns.
+    /// Returns `None` without calling `visit` if CPython is not initialised.
+    ///
+    /// If the calling thread has no CPython thread state yet, the caller must ensure that CPython
+    /// is not finalised during the call.
     pub(crate) fn with_gil<R>(&self, visit: impl FnOnce() -> R) -> Option<R> {
         if !self.is_initialized() {
             return None;

@@ -1,7 +1,8 @@
 //! Reports at moments other than a normal exit.
 //!
-//! A signal can interrupt any code, so these reports neither allocate memory nor wait for a lock.
-//! They omit the figures that only the owner of a heap can count.
+//! A signal handler can write these reports, and a signal can interrupt any code. We therefore
+//! neither allocate memory nor wait for a lock while we write a report. The report omits the
+//! figures that only the owner of a heap can count.
 
 #![forbid(unsafe_code)]
 

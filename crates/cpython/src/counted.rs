@@ -4,8 +4,9 @@
 //!   raw ─► Striped ─► CPython's own        mem, obj: the same
 //! ```
 //!
-//! A free-threaded build cannot use the heap. If statistics are requested, we count its requests by
-//! domain, and forward each request to the allocator that served the domain before.
+//! A free-threaded CPython cannot use our heap. If the user requests statistics, we count the
+//! requests to each of CPython's memory domains. We then forward each request to CPython's own
+//! allocator for the domain.
 
 use std::{
     array,
@@ -26,8 +27,9 @@ use crate::{abi::CPython, install::SMALL};
 /// `STRIPES`.
 const STRIPES: usize = 64;
 
-/// A set of counters that shares no cache line with another set. It is aligned to two cache lines,
-/// because processors often fetch lines in pairs.
+/// A set of counters that shares no cache line with another set.
+///
+/// The alignment is two cache lines, because processors often fetch cache lines in pairs.
 #[repr(align(128))]
 struct Stripe(Counting<CAllocator>);
 

@@ -6,13 +6,13 @@
 //!   obj ─► (Counting) ─┘
 //! ```
 //!
-//! If CPython sets its debug hooks, we replace them with our own debug hooks. They are the
+//! If CPython sets its debug hooks, we replace them with our own. Our debug hooks are then the
 //! uppermost layer of every domain, including the raw domain.
 //!
 //! The `Counting` layers exist only if the user requests statistics.
 //!
-//! The domains mem and obj share a heap, because some extensions allocate a block in one domain and
-//! free it in the other.
+//! CPython's memory domains mem and obj share one heap, because some extensions allocate a block in
+//! one of these domains and free it in the other.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -51,19 +51,20 @@ pub(crate) const SMALL: usize = Native::SIZES.small_threshold;
 /// With huge pages, the range has no such limit, because only memory in the range can have huge
 /// pages.
 ///
-/// The reserved range keeps the addresses of unmapped arenas. Blocks above 512 bytes lie outside
-/// the range and cannot use these addresses. We limit the range, because a program with a limited
-/// address space may need the addresses for such blocks.
+/// When an arena in the reserved range is unmapped, its addresses stay reserved. Blocks above 512
+/// bytes lie outside the range and cannot use these addresses. We limit the size of the range,
+/// because a program with a limited address space may need the addresses for these blocks.
 const RESERVED: usize = 16 << 20;
 
 /// The only heap of a CPython with one GIL.
 ///
-/// This heap has the same geometry as the heaps for CPython 3.12 and later. We compared it with the
-/// geometry [`Pools16K`](obmalloc::Pools16K). A short run of the benchmark `text_counts` executes
-/// 2.5 % fewer instructions, and a short run of `event_queue` executes 1.6 % fewer.
+/// This heap has the same geometry as the heaps for CPython 3.12 and later.
 ///
-/// The metadata of the heap is not in CPython's raw domain, because a program can hook that domain
-/// and later remove the hook.
+/// We compared short runs of two benchmarks. With this geometry, `text_counts` executes 2.5 % fewer
+/// instructions than with [`Pools16K`](obmalloc::Pools16K), and `event_queue` executes 1.6 % fewer.
+///
+/// We do not allocate the heap's metadata in CPython's raw domain. A program could hook that
+/// domain, and remove the hook while the heap still uses the metadata.
 type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Native>>;
 
 type Arenas = KnownArenas<RetainingArenas<ReservedArenas<MmapArenas>>, PageBlocks, Native>;
@@ -87,13 +88,15 @@ pub(crate) struct Installation {
 impl Installation {
     /// Installs the heap according to `plan`.
     ///
-    /// If CPython is going to set its own allocators first, only prepares the installation. If a
-    /// newer CPython fails the trial, returns an error and leaves CPython's allocators unchanged.
+    /// If CPython will set its own allocators later, this function only prepares the installation.
+    ///
+    /// A CPython that is newer than the tested versions must pass a trial. If the trial fails, the
+    /// function returns an error and leaves CPython's allocators unchanged.
     ///
     /// # Safety
     ///
-    /// - `plan` must have been made for `python`, which must not have started since then.
-    /// - No other thread may use CPython's allocators in the meantime.
+    /// - `plan` must have been made for `python`, and `python` must not have started since then.
+    /// - No other thread may use CPython's allocators during the call.
     pub(crate) unsafe fn by_plan(
         python: &CPython,
         plan: Plan,
@@ -213,8 +216,9 @@ impl Installation {
 
     /// Counts the memory of all interpreters and threads, without stopping them.
     ///
-    /// Returns `None` if a thread is mapping memory. Up to CPython 3.11, always returns `None`,
-    /// because only the thread that holds the GIL can count the heap.
+    /// Returns `None` if another thread is mapping memory at the moment. In CPython 3.11 and
+    /// earlier, the result is always `None`, because only a thread that holds the GIL can count the
+    /// heap.
     pub(crate) fn try_figures(&self) -> Option<Figures> {
         match self.heap {
             Installed::OneGil(_) => None,

@@ -3,8 +3,8 @@
 //! An interpreter's GIL also protects its heap, because threads may call CPython's object
 //! allocators only while holding the GIL.
 //!
-//! If a thread frees a block without holding the heap's GIL, the block waits in a queue. A thread
-//! that later holds this GIL reclaims the block.
+//! A thread may free a block of a heap whose GIL it does not hold. The block then waits in the
+//! heap's queue until a thread that holds this GIL reclaims the block.
 //!
 //! The main interpreter keeps its heap across a second `Py_Initialize`, because the interpreter's
 //! address never changes.
@@ -14,8 +14,9 @@
 //!
 //! # Fork
 //!
-//! A forked child keeps only the heap of its current interpreter, because other threads may have
-//! been changing the remaining heaps. If the parent had only one thread, the child keeps all heaps.
+//! After a fork, the child keeps only the heap of its current interpreter. Other threads of the
+//! parent may have been changing the other heaps during the fork. If the parent had only one
+//! thread, the child keeps all heaps.
 
 mod current;
 mod entries;
@@ -120,9 +121,9 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // After a fork, CPython also ends interpreters whose GIL this thread does not hold. We keep the
-    // entry of such an interpreter. If a new interpreter gets the same address, `start` releases
-    // the entry.
+    // After a fork, CPython may end an interpreter although this thread does not hold its GIL. We
+    // then keep the interpreter's entry. If a new interpreter is created at the same address,
+    // `start` releases the entry.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         unsafe { entry.release() };

@@ -1,8 +1,8 @@
 //! A CPython that was loaded after the program had started, as in one-file programs of PyInstaller.
 //!
-//! If CPython is loaded after the program has started, the heap cannot be installed, because this
-//! library's constructor has already run. The library reports this case at exit, but only if one of
-//! its environment variables is set.
+//! This library's constructor installs the heap. If the program loads CPython after the constructor
+//! has run, the heap cannot be installed. The library reports this at exit, but only if one of its
+//! environment variables is set.
 
 use std::{
     ffi::{CStr, CString},

@@ -125,15 +125,19 @@ extern "C" fn destruct() {
     }
 }
 
-/// Returns unused memory to the system. The result is the number of bytes that the heap returned,
-/// or 0 if the heap is not installed.
+/// Returns unused memory to the system.
+///
+/// The result is the number of bytes that the heap returned. If the heap is not installed, the
+/// result is 0.
 ///
 /// Python code calls this function as `ctypes.CDLL(None).obmalloc_trim()`. The function takes the
 /// GIL if the caller does not hold it.
 ///
-/// The function trims the heap of the current interpreter, the memory of other heaps that any
-/// thread may return, and the C library, which serves requests above 512 bytes. The C library does
-/// not report how much memory it returned, so the result does not include that memory.
+/// The function trims the heap of the current interpreter. It also trims the parts of other heaps
+/// that any thread may trim.
+///
+/// The function then trims the C library, which serves requests above 512 bytes. The C library does
+/// not report how much memory it returned, so the result does not include this memory.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_trim() -> usize {
     let Some(Start { python, outcome: Outcome::Installed(installation), .. }) = START.get() else {
@@ -191,8 +195,8 @@ fn say_refused(refusal: &Refusal, settings: &Settings) {
     }
 }
 
-/// The exit code of a process that must not run without the heap. The command `obmalloc` also uses
-/// this code when it fails.
+/// The exit code if `OBMALLOC=strict` is set and the heap cannot be installed. The command
+/// `obmalloc` also exits with this code when it fails.
 const NOT_INSTALLED: c_int = 125;
 
 /// Ends the process, because `OBMALLOC=strict` is set and the heap is refused.

@@ -10,8 +10,9 @@ use std::{
 
 use raw_mem::LimitReached;
 
-/// The program's callback. Its arguments are the requested bytes, the bytes in use, and the limit.
-/// If it returns a value other than 0, the request is repeated.
+/// A callback that the program registers. Its arguments are the number of requested bytes, the
+/// number of bytes in use, and the limit. If the callback returns a value other than 0, the heap
+/// tries the request again.
 type Callback = unsafe extern "C" fn(usize, usize, usize) -> i32;
 
 /// # Invariant
@@ -22,10 +23,12 @@ static CALLBACK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 /// Sets the callback that runs before a request is refused because of `OBMALLOC_LIMIT`. Null
 /// removes the callback.
 ///
+/// The callback may call CPython, because the calling thread holds the GIL.
+///
 /// # Safety
 ///
-/// - `callback` must be null or a function that can be called as long as the process runs.
-/// - The function must not unwind. It may call CPython, because the calling thread holds the GIL.
+/// - `callback` must be null or a function that stays valid until the process ends.
+/// - The function must not unwind.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn obmalloc_before_refusal(callback: Option<Callback>) {
     // INVARIANT: the address is null or that of a callback.

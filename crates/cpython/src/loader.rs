@@ -19,9 +19,9 @@ pub(crate) type ProgramHeader = libc::Elf32_Phdr;
 ///
 /// # Safety
 ///
-/// - `handle` must be an open handle returned by `dlopen`, or a pseudo-handle such as
+/// - `handle` must be an open handle that `dlopen` returned, or a pseudo-handle such as
 ///   `RTLD_DEFAULT`.
-/// - `T` must be a pointer type or a function pointer type that matches the symbol.
+/// - `T` must be the type of a pointer or function pointer that matches the symbol.
 pub(crate) unsafe fn symbol<T: Copy>(handle: *mut c_void, name: &CStr) -> Option<T> {
     const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };
     // SAFETY: the name is a C string, and the handle is valid (contract of `symbol`).

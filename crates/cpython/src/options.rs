@@ -10,8 +10,9 @@
 //! | `PYTHONMALLOCSTATS`, not empty | CPython prints statistics of the allocator in force |
 //! | `-E`, `-I` | the three variables are ignored |
 //!
-//! We parse options as CPython's pre-initialisation does (`Python/preconfig.c`, `Python/getopt.c`).
-//! If an embedding program parses options by different rules, the heap might not be used.
+//! We parse the command line by the rules of CPython's pre-initialisation (`Python/preconfig.c`,
+//! `Python/getopt.c`). A program that embeds CPython may use different rules. We may then misjudge
+//! which allocators CPython will use, and not install the heap.
 
 #![forbid(unsafe_code)]
 

@@ -1,22 +1,25 @@
 //! Installs the heap in a CPython that sets its own allocators, and in a second `Py_Initialize`.
 //!
-//! With `PYTHONMALLOC` or `-X dev`, CPython sets its own allocators at the beginning of each
-//! initialisation. From CPython 3.12 on, a second `Py_Initialize` always does so. We then install
-//! our heap in their place, unless the user requested an allocator of a different kind.
+//! If the user sets `PYTHONMALLOC` or `-X dev`, CPython sets its own allocators at the beginning of
+//! each initialisation. From CPython 3.12 on, a second call of `Py_Initialize` always sets them. We
+//! then replace these allocators with our heap, unless the user requested a different kind of
+//! allocator.
 //!
 //! No block of our heap may be freed while CPython's own allocators are set, because they would
 //! abort the process.
 //!
-//! We install the heap when CPython creates its first module: `_thread` in CPython 3.8 and 3.9, and
-//! `_imp` in later versions. No Python code of the program has run by then. Blocks that CPython's
-//! own allocators returned earlier are freed by these allocators.
+//! We install the heap when CPython creates its first module, because no Python code of the program
+//! has run by then. The first module is `_thread` in CPython 3.8 and 3.9, and `_imp` in later
+//! versions.
+//!
+//! Blocks that CPython's own allocators returned earlier are freed by these allocators.
 //!
 //! If CPython has set its debug hooks, our debug hooks replace them. Both have the same block
 //! layout.
 //!
-//! In a second `Py_Initialize`, we install the heap only if an earlier interpreter started with
-//! the heap. Otherwise, the program may have chosen CPython's own allocators, and we respect that
-//! choice.
+//! A program can call `Py_Initialize` a second time. We then install the heap only if an earlier
+//! interpreter started with it. Otherwise, the program may have chosen CPython's own allocators,
+//! and we respect that choice.
 
 use std::{
     ffi::{CStr, c_void},
@@ -133,8 +136,9 @@ fn first_module(python: &CPython) -> &'static CStr {
     }
 }
 
-/// Makes CPython call [`create_first_module`] for the first module. Returns the function that
-/// CPython would have called, or `None` if the table of built-in modules lacks the first module.
+/// Makes CPython call [`create_first_module`] to create its first module.
+///
+/// Returns the function that CPython would have called, or `None` if this module is not built in.
 ///
 /// # Safety
 ///
@@ -208,8 +212,8 @@ impl Watch {
     /// - The vtables must be able to free every live block of their domains.
     unsafe fn set(&self, domains: &[Domain], vtables: &[VTable]) {
         for (domain, vtable) in domains.iter().zip(vtables) {
-            // In a forked child, CPython 3.8 frees a raw block that it allocated without calling
-            // the vtable. A debug hook would report this block as damaged.
+            // CPython 3.8 allocates one raw block without calling the vtable, but frees this block
+            // through the vtable in a forked child. A debug hook would report the block as damaged.
             if *domain == Domain::Raw && self.is_3_8 {
                 continue;
             }

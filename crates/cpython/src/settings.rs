@@ -106,8 +106,8 @@ impl Settings {
 /// The decay time if the user has not chosen one.
 const DECAY: Duration = Duration::from_secs(1);
 
-/// Returns a Python expression for the signal. `value` is a number such as `10`, or a name such as
-/// `USR1` or `SIGUSR1`.
+/// Returns a Python expression for a signal. `value` is a number, or a name such as `USR1` or
+/// `SIGUSR1`.
 fn parse_signal(value: &OsStr) -> Option<String> {
     let text = value.to_str().filter(|text| !text.is_empty())?;
     if text.bytes().all(|byte| byte.is_ascii_digit()) {

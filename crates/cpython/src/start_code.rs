@@ -16,9 +16,9 @@ unsafe extern "C" {
 
 /// Removes the start-up code and the library's constants from the memory of the process.
 ///
-/// The kernel maps up to 16 pages for each page fault, so the start of the library maps more pages
-/// than it needs. If a removed page is used later, the kernel maps it again from the library's
-/// file.
+/// At each page fault, the kernel maps up to 16 pages, so the start of the library maps more pages
+/// than the process needs. If the process uses a removed page later, the kernel maps the page again
+/// from the library's file.
 ///
 /// This function is inlined into its caller, which must not be part of the removed code.
 #[inline(always)]

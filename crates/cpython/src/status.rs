@@ -1,13 +1,15 @@
 //! The status page of this process, which `obmalloc ps`, `stats` and `trim` use.
 //!
-//! The status page exists if `OBMALLOC_STATUS` is on. The heap can be counted and trimmed only
-//! between two instructions of Python code. Requests above 512 bytes, which bypass the heap, check
-//! whether a second has passed or a client has sent a command. If so, they schedule the function
-//! that was passed to [`start`], and CPython calls it in its main thread.
+//! The status page exists only if the environment variable `OBMALLOC_STATUS` is on.
 //!
-//! A forked child creates its own page at a request above 512 bytes, but only after a second or
-//! two. Children that end earlier get no page, because a child that ends with `_exit` would leave
-//! its page behind.
+//! The heap can be counted and trimmed only between two instructions of Python code. Each request
+//! above 512 bytes therefore checks whether a second has passed, or whether a client has sent a
+//! command. If so, the request makes CPython call the function that was passed to [`start`] in the
+//! main thread.
+//!
+//! A forked child creates its own status page at a request above 512 bytes, but only after a second
+//! or two. A child that ends earlier creates no page, because nothing would remove the page if the
+//! child ended with `_exit`.
 
 use std::{
     env,
@@ -182,7 +184,7 @@ fn seconds() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is valid for writes.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
-    // The sum is never below `RENEWAL`, so figures that were renewed at time 0 are due at once,
-    // even if the system has just started.
+    // `RENEWED` is 0 at first. Because of the addition, the figures are due at once, even just
+    // after a system start.
     time.tv_sec.unsigned_abs() + RENEWAL
 }

@@ -1,22 +1,23 @@
 //! Finds the interpreter that the calling thread is running.
 //!
-//! A thread has a current thread state only while it holds the GIL of that state's interpreter. The
-//! only exception is described below.
+//! In CPython, a thread has a current thread state only while it holds the GIL of that state's
+//! interpreter. There is one exception, which is described below.
 //!
 //! Source: `_PyThreadState_Attach` and `detach_thread` in CPython's `Python/pystate.c`, and in 3.12
 //! `PyEval_RestoreThread` and `PyEval_SaveThread`.
 //!
 //! In CPython 3.12, `PyThreadState_Swap` sets the thread state before it takes the GIL. If
-//! finalization ends the thread between these steps, the thread has a thread state but not the GIL.
-//! The destructors of its thread-local variables must then not call CPython's allocators.
+//! CPython's finalization ends the thread between these two steps, the thread has a thread state
+//! but not the GIL. The destructors of its thread-local variables must then not call CPython's
+//! allocators.
 //!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
 //! ```
 //!
-//! CPython stores the current thread state in a thread-local variable. Reading the variable is much
-//! faster than calling CPython's public function. CPython exports no symbol for the variable, so we
-//! search for its address once.
+//! CPython stores a pointer to the current thread state in a thread-local variable. We read this
+//! variable directly, because calling CPython's public function is much slower. CPython exports no
+//! symbol for the variable, so we search for its address once.
 
 use std::{
     ffi::c_void,
@@ -51,7 +52,7 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 /// A distance other than 0 is set only after [`layout_holds`] has returned true.
 ///
 /// A distance of 0 is safe, because [`is_at_hand`] then always returns false. At this distance,
-/// each thread's control block contains a pointer to itself. [`is_at_hand`] follows the pointer and
+/// each thread's control block stores a pointer to itself. [`is_at_hand`] follows this pointer and
 /// reads the third word of the control block, which is never the address of an interpreter.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
@@ -126,8 +127,8 @@ pub(super) unsafe fn find_offset(python: &CPython) {
     }
     // SAFETY: the function may be called at any time.
     let state = unsafe { (functions.current_state)() };
-    // If the layout of a thread state is unknown, its third word can have any value, and
-    // `is_at_hand` must not compare it with the address of an interpreter.
+    // `is_at_hand` compares the third word of a thread state with the address of an interpreter. If
+    // the layout of the thread state is unknown, this word can have any value.
     if !NonNull::new(state).is_some_and(|state| layout_holds(functions, state)) {
         return;
     }

@@ -85,10 +85,10 @@ impl Entry {
     ///
     /// # Safety
     ///
-    /// - The entry must have an interpreter.
+    /// - The entry must belong to an interpreter.
     /// - The calling thread must hold the interpreter's GIL or be the only thread that uses
     ///   CPython.
-    /// - The calling thread must not already hold a reference to the heap.
+    /// - The calling thread must not already hold a reference to the interpreter's heap.
     #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "the GIL is the lock")]
     pub(super) unsafe fn heap(&self) -> &mut OwnedHeap {
@@ -101,7 +101,7 @@ impl Entry {
     ///
     /// # Safety
     ///
-    /// - The entry must not have an interpreter yet.
+    /// - The entry must not belong to an interpreter yet.
     /// - The calling thread must have claimed the entry, unless the entry is `MAIN`.
     /// - The calling thread must hold the GIL of `interpreter`.
     pub(super) unsafe fn assign(&self, interpreter: Interpreter, heap: OwnedHeap) {

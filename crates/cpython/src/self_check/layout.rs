@@ -58,8 +58,9 @@ fn check_words(python: &CPython, domain: Domain) -> Result<(), Difference> {
     if has_null { Err(Difference::NullFunction(domain)) } else { Ok(()) }
 }
 
-/// Checks how the public functions of `domain` call its vtable. Sets a vtable that records the
-/// calls, and then restores CPython's own vtable.
+/// Checks how CPython's public functions for `domain` call the domain's vtable.
+///
+/// Sets a vtable that records the calls, and restores CPython's own vtable afterwards.
 ///
 /// # Safety
 ///

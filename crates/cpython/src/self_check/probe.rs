@@ -5,8 +5,9 @@
 //!          ctx   malloc   calloc   realloc   free   elsewhere
 //! ```
 //!
-//! The context `ctx` is the address of `elsewhere`, so every word is the address of a function that
-//! returns. Whichever word CPython calls as a function, the call is therefore harmless.
+//! The context `ctx` is also the address of the function `elsewhere`. Every word of the vtable is
+//! therefore the address of a function that simply returns. No call can do harm, whichever word
+//! CPython takes for a function.
 
 #![forbid(unsafe_code)]
 

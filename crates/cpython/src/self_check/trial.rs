@@ -22,7 +22,7 @@ const BLOCKS: usize = 8;
 /// # Safety
 ///
 /// - The heap must be installed, and CPython must not have started.
-/// - No other thread may use CPython's allocators in the meantime.
+/// - No other thread may use CPython's allocators during the call.
 pub(crate) unsafe fn check(stats: impl Fn() -> Option<Stats>) -> Result<(), Difference> {
     for domain in Domain::ALL {
         let functions = CPython::functions(domain).ok_or(Difference::Functions(domain))?;
