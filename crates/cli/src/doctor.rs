@@ -20,8 +20,8 @@ pub use self::python::examine;
 
 /// Shows whether Python processes use our heap, and if not, why.
 ///
-/// Examines a Python and a child of it, every Python that a command starts, or a running process.
-/// The exit code is 1 if one of these processes does not use our heap.
+/// Examines a running process, every Python that a command starts, or a given Python and a child of
+/// it. If one of these processes does not use our heap, the exit code is 1.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A Python to examine. May be repeated [default: the one that `obmalloc run` uses]

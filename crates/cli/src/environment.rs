@@ -75,8 +75,8 @@ pub fn env(args: &EnvArgs) -> Result<()> {
 
 /// Returns the value of `LD_PRELOAD` for a permanent file.
 ///
-/// The value of `LD_PRELOAD` must not contain a symbolic link in our private folder, because that
-/// folder may exist only during this session.
+/// The value must not contain a path in our private folder, because that folder may exist only
+/// during this session.
 fn lasting(libraries: &[&Path]) -> Result<String> {
     for library in libraries {
         if !preload::is_listable(library) {

@@ -97,8 +97,9 @@ fn is_musl(loader: &Path) -> bool {
     loader.file_name().is_some_and(|name| name.as_bytes().starts_with(b"ld-musl"))
 }
 
-/// Returns the kind of privilege that this user gains by starting the program, such as
-/// `set-user-ID`. The system removes `LD_PRELOAD` when a user starts such a program.
+/// Returns the privilege that this user gains by starting the program, such as `set-user-ID`.
+///
+/// The system removes `LD_PRELOAD` when it starts a program that gives the user privileges.
 pub(crate) fn privilege(path: &Path) -> Option<&'static str> {
     const SET_USER: u32 = 0o4000;
     const SET_GROUP: u32 = 0o2000;

@@ -1,7 +1,8 @@
 //! Runs a program once, and measures its time and memory.
 //!
-//! The measured peak of memory is never below the memory of this process at the fork. Every Python
-//! needs more than that, so this minimum does not affect the result.
+//! The child of a fork begins with the memory of this process, so the measured peak of memory is
+//! never lower than that. Every Python needs more memory than this process, so the result is not
+//! affected.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,6 @@
-//! A private folder for symbolic links to the folders of libraries. The paths of the links contain
-//! no character that has a special meaning in `LD_PRELOAD`.
+//! A private folder for symbolic links to the folders of libraries.
+//!
+//! The paths of the links contain no character that has a special meaning in `LD_PRELOAD`.
 
 #![forbid(unsafe_code)]
 
@@ -71,8 +72,8 @@ fn link(folder: &Path, target: &Path) -> io::Result<PathBuf> {
     if fs::read_link(&link).is_ok_and(|found| found == target) {
         return Ok(link);
     }
-    // Another process may create the same link at the same time, so we create the link under a
-    // temporary name and rename it.
+    // Another process may create the same link at the same time. We therefore create the link under
+    // a temporary name, and then rename it in one step.
     let new = folder.join(format!("new-{}", process::id()));
     let _ = fs::remove_file(&new);
     symlink(target, &new)?;

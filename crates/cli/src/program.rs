@@ -15,8 +15,9 @@ use crate::{
     failure::{CANNOT_RUN, Failure, NOT_FOUND, Result},
 };
 
-/// The largest number of files that we examine, because the interpreter of a script can be another
-/// script. The kernel has a similar limit.
+/// The largest number of files that we examine for one program.
+///
+/// The interpreter of a script can be another script. The kernel has a similar limit.
 const MOST_INTERPRETERS: usize = 4;
 
 /// Returns the path of the program that a shell would start for `name`.
@@ -53,8 +54,10 @@ pub(crate) fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
 }
 
-/// Checks that the loader can preload our library into the program at `path`. Follows the
-/// interpreters of scripts. Returns a remark if the program itself has no loader.
+/// Checks that the loader can preload our library into the program at `path`.
+///
+/// If the program is a script, checks its interpreter instead. Returns a remark if the program
+/// itself has no loader.
 ///
 /// # Errors
 ///

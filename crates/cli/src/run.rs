@@ -31,15 +31,15 @@ use crate::{
     obmalloc run --stats=stats-%p.json -- gunicorn -w 2 app:app")]
 pub struct Args {
     /// Writes statistics to stderr or to a file at exit. In PATH, %p stands for the process id. If
-    /// PATH ends with .json, the format is JSON.
+    /// PATH ends with .json, the statistics are written as JSON.
     #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "-")]
     stats: Option<OsString>,
     /// Also serves malloc and operator new of the whole process.
     #[arg(long)]
     malloc: bool,
-    /// Ends with code 125 if a CPython would run without the heap, or is newer than the versions
-    /// with which the library was tested.
+    /// Ends with code 125 if a CPython would run without the heap, or is newer than the tested
+    /// versions.
     #[arg(long, group = "switch")]
     strict: bool,
     /// Prints no message if the heap cannot be installed.
@@ -66,7 +66,7 @@ pub struct Args {
 /// # Errors
 ///
 /// Fails if the program cannot be found, cannot use the heap, or cannot be started. If the program
-/// is started, this function does not return.
+/// starts, it replaces this process, so this function does not return.
 pub fn run(args: &Args) -> Result<()> {
     let invocation = args.target.invocation(&env::args_os().collect::<Vec<_>>())?;
     if let Some(remark) = program::check(&invocation.path)? {
@@ -142,8 +142,8 @@ fn reason(invocation: &Invocation, error: &io::Error) -> String {
     }
 }
 
-/// Returns a command that starts `invocation` with the library for CPython. If `malloc` is true,
-/// the command also loads the malloc library.
+/// Returns a command that runs `invocation` with the library for CPython, and with the malloc
+/// library if `malloc` is true.
 ///
 /// # Errors
 ///

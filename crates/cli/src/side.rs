@@ -46,8 +46,8 @@ impl Side {
 
     /// Returns a command that runs `invocation` on this allocator.
     ///
-    /// The command sets a fixed seed for the hashes of strings unless the user has set one, so that
-    /// Python does the same work in every run.
+    /// Python hashes strings with a random seed. Unless the user has set a seed, the command sets a
+    /// fixed one, so that Python does the same work in every run.
     ///
     /// # Errors
     ///

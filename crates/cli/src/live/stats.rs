@@ -15,7 +15,7 @@ use crate::{
 /// Prints the figures of running processes, or of files that `--stats=PATH.json` wrote.
 ///
 /// The figures of an active process are at most about a second old. An idle process published its
-/// figures when it became idle. If a signal ended the process, the figures are the last that it
+/// figures when it became idle. If a signal ended a process, its figures are the last that it
 /// published.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StatsArgs {
