@@ -85,9 +85,10 @@ fn rounded(layout: Layout) -> usize {
 
 /// Returns true if memory in a block of class `now` may stay there when it is resized to `new`.
 ///
-/// `after` is the class that a new allocation for `new` would use. If blocks of class `now` are
-/// larger than those of `after`, the memory stays only if `new` needs more than three quarters of
-/// its block. CPython's `_PyObject_Realloc` (`Objects/obmalloc.c`) uses the same limit.
+/// `after` is the class that a new allocation of the layout `new` would use. If the blocks of class
+/// `now` are larger than those of class `after`, the memory stays only if `new` needs more than
+/// three quarters of its block. CPython's `_PyObject_Realloc` (`Objects/obmalloc.c`) uses the same
+/// limit.
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
     let size = now.map_or(0, SizeClass::block_size);
@@ -95,11 +96,12 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
     now == Some(after) || (fits && 4 * new.size() > 3 * size)
 }
 
-/// Returns a class with room for an eighth more than `new`, if memory grows by less than a quarter.
-/// Returns `None` otherwise.
+/// Returns a size class with spare room if `new` is larger than `old` by less than a quarter.
 ///
-/// Memory that has grown by a little is likely to grow again. The argument `class` must be the
-/// function [`class`] or [`small_class`].
+/// Memory that has grown by a little is likely to grow again. The blocks of the returned class are
+/// therefore at least an eighth larger than `new`. In all other cases, the result is `None`.
+///
+/// The argument `class` must be the function [`class`] or [`small_class`].
 #[inline]
 pub(crate) fn grown(
     old: Layout,

@@ -6,8 +6,8 @@
 //!           └─ empty ─────────► an aligned pointer to nothing
 //! ```
 //!
-//! The same layout is passed when the memory is freed, so we know where the memory came from
-//! without looking up its address.
+//! When memory is freed, the caller passes the same layout as before. The layout tells us where the
+//! memory came from, so we need not look up its address.
 
 use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 
@@ -26,11 +26,13 @@ pub(crate) enum Init {
 ///
 /// # Safety
 ///
-/// - The blocks of `alloc_block` and `alloc_zeroed_block` must meet the requirements of
-///   [`obmalloc::Blocks`]. They must also be naturally aligned: a 64-byte block to 64 bytes, and a
-///   48-byte block to 16 bytes.
-/// - The blocks of `alloc_aligned_block` and `alloc_large` must have the requested alignment.
-/// - No two blocks in use may overlap.
+/// - The blocks that `alloc_block` and `alloc_zeroed_block` return must meet the requirements of
+///   [`obmalloc::Blocks`].
+/// - These blocks must also be naturally aligned. For example, a 64-byte block must be aligned to
+///   64 bytes, and a 48-byte block to 16 bytes.
+/// - The blocks that `alloc_aligned_block` and `alloc_large` return must have the requested
+///   alignment.
+/// - No two live blocks may overlap.
 pub(crate) unsafe trait Layouts {
     /// Tells the compiler what an allocation needs, before the size of the layout is tested.
     #[inline]
@@ -225,13 +227,15 @@ pub(crate) unsafe trait Layouts {
         }
     }
 
-    /// Moves a small block to a new block. It is not inlined, so that memory which does not move
-    /// needs no stack frame.
+    /// Moves the contents of a small block to a new block.
+    ///
+    /// This function is never inlined, so a resize that moves nothing needs no stack frame.
     ///
     /// # Safety
     ///
-    /// - The requirements of [`reallocate`](Self::reallocate) must be met.
-    /// - Both layouts must have small classes, and `after` must be the class for `new`.
+    /// - The caller must meet the requirements of [`reallocate`](Self::reallocate).
+    /// - Both layouts must have small size classes, and `after` must be the class of the layout
+    ///   `new`.
     #[inline(never)]
     unsafe fn move_small(
         &self,
@@ -302,8 +306,8 @@ pub(crate) unsafe trait Layouts {
 
 /// Returns the size to map when a large block is resized from `old` to `new`.
 ///
-/// A block that has grown by a little is likely to grow again, so we map an eighth more. The extra
-/// pages cost nothing until they are used.
+/// A block that grows by less than a quarter is likely to grow again, so we map an eighth more than
+/// the new size. The extra pages use no memory until the program accesses them.
 fn with_room(old: Layout, new: Layout) -> usize {
     let grows_a_little = new.size() > old.size() && new.size() - old.size() < old.size() / 4;
     // A layout has at most isize::MAX bytes, so the addition cannot overflow.

@@ -20,8 +20,9 @@ type PoolHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Pools>;
 
 /// A heap for collections on one thread, which borrow the heap and are all dropped together.
 ///
-/// Dropping or [resetting](Self::reset) the heap frees all of its memory. A collection can
-/// therefore be passed to `mem::forget`, unless its items must be dropped.
+/// Dropping or [resetting](Self::reset) the heap frees all of its memory. The program can therefore
+/// pass a collection to `mem::forget` instead of dropping it, unless the items of the collection
+/// must be dropped.
 ///
 /// Allocations of more than 480 KiB are unmapped one by one. All smaller ones are freed together.
 ///
@@ -63,8 +64,8 @@ impl LocalHeap {
 
     /// Creates a heap that maps at most `bytes` bytes. Requests beyond this limit fail.
     ///
-    /// Each arena counts as 1 MiB, even if few of its blocks are in use. The limit is checked only
-    /// when memory is mapped, so other requests cost nothing extra.
+    /// Each mapped arena counts as 1 MiB, even if few of its blocks are in use. The heap checks the
+    /// limit only when it maps memory, so other requests cost nothing extra.
     ///
     /// ```
     /// # use std::alloc::Layout;
@@ -88,9 +89,11 @@ impl LocalHeap {
 
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// If the callback returns true, the heap tries the request again. Requests that the callback
-    /// itself makes to this heap are refused without another call. If the callback panics, the
-    /// process is aborted, because an allocation must not unwind.
+    /// If the callback returns true, the heap tries the request again. If a request of the callback
+    /// itself exceeds the limit of this heap, that request is refused without another call of the
+    /// callback.
+    ///
+    /// If the callback panics, the process is aborted, because an allocation must not unwind.
     pub fn before_refusal(&mut self, callback: impl FnMut(LimitReached) -> bool + Send + 'static) {
         self.before_refusal.set(Some(Box::new(callback)));
     }
@@ -195,16 +198,17 @@ impl LocalHeap {
         self.heap.get_mut().for_each_block(visit);
     }
 
-    /// Allocates a block when the free list of `class` is empty. If no arena is available, trims
-    /// all heaps and tries again.
+    /// Allocates a block when the free list of `class` is empty. Trims all heaps if no arena is
+    /// available.
     #[cold]
     #[inline(never)]
     fn alloc_block_slow(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
         self.after_trim(|heap| heap.alloc(class))
     }
 
-    /// Calls `request`. If it fails, trims all heaps and calls it again. If it still fails, calls
-    /// the callback, which can ask for one more attempt.
+    /// Calls `request`. If the request fails, trims all heaps and tries it again. If it fails
+    /// again, the callback of [`before_refusal`](Self::before_refusal) can ask for one more
+    /// attempt.
     fn after_trim<T>(&self, request: impl Fn(&mut PoolHeap) -> Option<T>) -> Option<T> {
         // SAFETY: nothing else borrows the heap (its invariant).
         request(unsafe { &mut *self.heap.get() }).or_else(|| {

@@ -30,8 +30,9 @@ use crate::{
 /// assert_eq!(words.concat().len(), 2890);
 /// ```
 ///
-/// With the feature `allocator-api2-02` or `allocator-api2-04`, `ObMalloc` implements the trait
-/// `Allocator` of that version of allocator-api2. Individual collections can then use it:
+/// The features `allocator-api2-02` and `allocator-api2-04` each stand for a version of the crate
+/// allocator-api2. If one of them is enabled, `ObMalloc` implements the trait `Allocator` of that
+/// version. Individual collections can then use the allocator:
 #[cfg_attr(feature = "allocator-api2-04", doc = "```")]
 #[cfg_attr(not(feature = "allocator-api2-04"), doc = "```ignore")]
 /// # use allocator_api2_04 as allocator_api2;
@@ -84,13 +85,14 @@ impl ObMalloc {
 
     /// Sets when the heaps return free memory to the system automatically.
     ///
-    /// A heap returns memory that has been free for the time `decay`. If `decay` is zero, it
-    /// returns free memory at once. If `decay` is `None`, only [`flush`](Self::flush) returns
-    /// memory. The default is one second.
+    /// A heap returns memory to the system once the memory has been free for the time `decay`. If
+    /// `decay` is zero, the heap returns free memory immediately. If `decay` is `None`, only
+    /// [`flush`](Self::flush) returns memory. The default is one second.
     ///
-    /// The setting applies to the calling thread's heap and to heaps that are opened later, so call
-    /// this function at the start of the program. While a thread makes no requests, its heap
-    /// returns nothing automatically.
+    /// Call this function at the start of the program, because it affects only the calling thread's
+    /// heap and heaps that are opened later.
+    ///
+    /// While a thread makes no requests, its heap returns no memory automatically.
     ///
     /// ```
     /// # use global_alloc::ObMalloc;
@@ -102,8 +104,11 @@ impl ObMalloc {
 
     /// Sets whether the heaps use huge pages. The default is [`HugePages::Off`].
     ///
-    /// Call this function at the start of the program. With huge pages, the free parts of an arena
-    /// are returned only by [`flush`](Self::flush), because returning them breaks up huge pages.
+    /// Call this function at the start of the program.
+    ///
+    /// With huge pages, a heap returns the free parts of an arena only during a
+    /// [`flush`](Self::flush) or while memory is short. The reason is that returning these parts
+    /// breaks up huge pages.
     ///
     /// ```
     /// # use global_alloc::{HugePages, ObMalloc};
@@ -113,11 +118,14 @@ impl ObMalloc {
         PerThread.use_huge_pages(huge);
     }
 
-    /// Makes the heaps return unused memory while `pressure` reports that memory is short, for
-    /// example because a container is near its limit. Only the first call has an effect.
+    /// Makes the heaps return unused memory to the system while `pressure` reports that memory is
+    /// short.
     ///
-    /// Call this function at the start of the program. It applies to the calling thread's heap and
-    /// to heaps that are opened later.
+    /// For example, memory is short if a container is near its memory limit. Only the first call of
+    /// this function has an effect.
+    ///
+    /// Call this function at the start of the program, because it affects only the calling thread's
+    /// heap and heaps that are opened later.
     ///
     /// ```
     /// # use global_alloc::{MemoryPressure, ObMalloc};
@@ -129,8 +137,9 @@ impl ObMalloc {
 
     /// Counts the memory of the process, without stopping other threads.
     ///
-    /// The call takes about a microsecond per mapped MiB. During the call, other threads wait only
-    /// if they map or unmap memory. If they allocate or free, the figures are approximate.
+    /// The call takes about a microsecond for each mapped MiB. Other threads can allocate and free
+    /// memory during the call, but the figures are then approximate. A thread that maps or unmaps
+    /// memory must wait until the call ends.
     ///
     /// ```
     /// # use global_alloc::{Detail, ObMalloc};
@@ -181,7 +190,7 @@ impl ObMalloc {
     /// Limits the memory that is mapped for the process. Memory already in use is not affected.
     ///
     /// The limits are checked only when memory is mapped, so other requests cost nothing extra. A
-    /// request beyond the hard limit fails as if the system had no memory.
+    /// request that exceeds the hard limit fails as if the system had no memory left.
     ///
     /// ```
     /// # use global_alloc::{Limits, ObMalloc};
@@ -198,10 +207,12 @@ impl ObMalloc {
 
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// The callback may allocate and free memory, for example to empty a cache. If it returns true,
-    /// the request is tried again. Requests that the callback itself makes are refused without
-    /// another call. If the callback panics, the process is aborted, because an allocation must not
-    /// unwind.
+    /// The callback may allocate and free memory, for example to empty a cache. If the callback
+    /// returns true, the request is tried again.
+    ///
+    /// If a request of the callback itself exceeds the limit, that request is refused without
+    /// another call of the callback. If the callback panics, the process is aborted, because an
+    /// allocation must not unwind.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         PerThread.before_refusal(callback);
     }
@@ -210,12 +221,12 @@ impl ObMalloc {
     /// size.
     ///
     /// The bytes beyond the requested size are uninitialised, and a reallocation might not preserve
-    /// them. The memory must still be freed with its original layout.
+    /// them. The caller must still free the memory with its original layout.
     ///
     /// # Safety
     ///
-    /// - `ptr` must have been returned by this allocator for a layout that is not empty. An empty
-    ///   collection or a box of a zero-sized type has no such pointer.
+    /// - `ptr` must have been returned by this allocator for a layout whose size is not zero. An
+    ///   empty collection, or a box of a zero-sized type, has no such pointer.
     /// - The memory at `ptr` must not have been freed.
     ///
     /// ```
