@@ -38,8 +38,8 @@ impl BeforeRefusal {
 
     /// Calls the callback. Returns true if the request should be repeated.
     ///
-    /// `reached` returns the limit that caused the refusal. If it returns `None`, no limit caused
-    /// the refusal, and this function does not call the callback.
+    /// `reached` returns the limit that caused the refusal. Without a limit, it returns `None`, and
+    /// the callback is not called.
     pub(crate) fn ask(&self, reached: impl FnOnce() -> Option<LimitReached>) -> bool {
         let Some(callback) = self.get() else { return false };
         let Some(reached) = reached() else { return false };

@@ -98,8 +98,8 @@ impl<P: Parts> Heaps<P> {
 
     /// Prevents takeovers of inboxes until the guard is dropped.
     ///
-    /// Hold this lock across a `fork`. Otherwise, the child would lose the blocks that a takeover
-    /// has just moved out of an inbox.
+    /// The forking thread holds this guard across a `fork`. Otherwise, the fork could occur while
+    /// another thread moves blocks out of an inbox, and the child would lose these blocks.
     pub(crate) fn pause_takeovers(&self) -> MutexGuard<'_, ()> {
         sync::lock(&self.takeovers)
     }
@@ -122,8 +122,8 @@ pub(crate) type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Pa
 
 /// A single-owner heap with an inbox and an outbox.
 ///
-/// Other threads return freed blocks of this heap through the inbox. The owner collects freed
-/// blocks of other heaps in the outbox.
+/// The inbox receives blocks of this heap that other threads have freed. The outbox collects blocks
+/// of other heaps that the owner of this heap has freed.
 #[repr(C)]
 pub(crate) struct ThreadHeap<P: Parts> {
     /// # Invariant
@@ -234,8 +234,9 @@ impl<P: Parts> ThreadHeap<P> {
     /// - `start` must be the start of a block that is in use, in a `ThreadHeap` with the same `P`.
     #[inline]
     pub(crate) unsafe fn is_span(start: NonNull<u8>) -> bool {
-        // We test the address first. Few other blocks begin at the start of a unit, so we rarely
-        // read a pool header that another thread writes.
+        // A span (a block that is alone in its pool) begins at the start of a unit, but few other
+        // blocks do. We therefore test the address first, and rarely read a pool header, to which
+        // another thread may write.
         let begins_unit = start.addr().get().is_multiple_of(P::Geometry::SIZES.pool_size);
         // SAFETY: `start` is a block in use of this geometry (contract of `is_span`).
         let class = || unsafe { SizeClass::<P::Geometry>::at(start) };
@@ -259,7 +260,7 @@ impl<P: Parts> ThreadHeap<P> {
     /// # Safety
     ///
     /// - `block` must come from a `ThreadHeap` with the same type parameter `P`.
-    /// - If this heap ever has an arena, the caller must own the heap.
+    /// - The caller must own this heap, unless this heap never has an arena.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
         // SAFETY: `enter_if_own` has the same contract, and the block came from the heap.

@@ -11,8 +11,8 @@ pub type ThreadGeometry = Native;
 
 /// An arena source, a metadata allocator and a geometry, combined in one type parameter.
 ///
-/// Neither the source nor the allocator may call into a heap. A heap calls them in the middle of a
-/// change, while its own state is inconsistent.
+/// The arena source and the metadata allocator must not call into a heap. A heap calls them while
+/// it is changing its own state, which is inconsistent at that moment.
 #[doc(hidden)]
 pub trait Parts: Sized + 'static {
     /// The arena source, which all heaps of a family share behind a lock.

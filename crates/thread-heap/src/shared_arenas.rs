@@ -165,8 +165,8 @@ impl<P: Parts> SharedSource<P> {
     /// Maps or resizes memory of the source, and then records the source's range of addresses in
     /// the arena map.
     ///
-    /// The call may have made the range longer. The map must contain the new part before any memory
-    /// in it is used.
+    /// The call may extend the source's range. The arena map must cover the new part before its
+    /// memory is used.
     fn map_from_source<T>(
         &'static self,
         map: impl FnOnce(&mut Locked<P::Source>) -> Result<T, MapError>,

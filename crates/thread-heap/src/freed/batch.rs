@@ -100,9 +100,9 @@ impl Batch {
     ///
     /// # Safety
     ///
-    /// - The caller must own `block` and all blocks in `others` exclusively.
-    /// - The caller must afterwards use the blocks only through the batch.
-    /// - `block` must have room for a [`Batch`] followed by the addresses of `others`.
+    /// - The caller must exclusively own `block` and all blocks in `others`, and must afterwards
+    ///   use them only through the batch.
+    /// - `block` must have room for a [`Batch`] and, after it, for the addresses of `others`.
     unsafe fn pack(block: NonNull<u8>, others: &[NonNull<u8>]) -> NonNull<Self> {
         let batch = block.cast::<Self>();
         // SAFETY: the caller owns the block, which has room for the count (contract).
@@ -161,8 +161,8 @@ impl Batches {
     ///
     /// # Safety
     ///
-    /// - The caller must own the blocks exclusively and must not use them afterwards.
-    /// - `size` must return the size of each block in bytes.
+    /// - The caller must exclusively own all of `blocks` and must not use them afterwards.
+    /// - `size` must return the size of the given block in bytes.
     /// - Each block must be at least [`LEAST_BLOCK`] bytes long.
     pub(crate) unsafe fn pack(
         blocks: &[NonNull<u8>],

@@ -85,8 +85,8 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     /// Pushes `nodes` for the owner of the heap.
     ///
-    /// If the heap has no owner, the caller becomes its owner, and the nodes are returned. The
-    /// caller must then free the blocks in the nodes and [abandon](Self::abandon) the heap.
+    /// If the heap has no owner, the caller becomes its owner, and the function returns the nodes.
+    /// The caller must then free the blocks in these nodes and [abandon](Self::abandon) the heap.
     #[must_use = "nodes that come back make the caller the owner"]
     pub(crate) fn push(&self, nodes: Segment<N>) -> Option<Segment<N>> {
         let mut head = self.head.load(Relaxed);
@@ -169,8 +169,8 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     /// Counts `bytes` bytes as purged. The caller must push their blocks back afterwards.
     ///
-    /// If the caller counted them after the push, the owner might already have taken the blocks,
-    /// and the count would remain too high.
+    /// If the caller counted the bytes after the push, the owner of the heap might already have
+    /// taken the blocks. The count of purged bytes would then stay too high.
     pub(crate) fn note_purged(&self, bytes: usize) {
         self.purged.fetch_add(bytes, Relaxed);
     }
@@ -187,8 +187,10 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     /// Returns true if the owner has not taken any nodes for [`IDLE_AFTER`].
     ///
-    /// `now` is the time in milliseconds since an arbitrary start. Concurrent calls can return
-    /// different results, which only affects how soon memory is purged.
+    /// `now` is the time in milliseconds since an arbitrary moment.
+    ///
+    /// Concurrent calls may return different results. This is harmless, because the result only
+    /// affects how soon memory is purged.
     pub(crate) fn is_idle(&self, now: usize) -> bool {
         if self.was_taken.load(Relaxed) {
             self.was_taken.store(false, Relaxed);

@@ -3,11 +3,11 @@
 //! A takeover moves the blocks of an inbox into a table. It then purges all pages that waiting
 //! blocks cover completely.
 //!
-//! If a pool is too large for a table, it contains only one block. We purge such a block in place,
-//! except for its first page, which holds the batch.
+//! A pool that is too large for a table contains only one block. We purge the pages of this block
+//! in place, except for the first page, in which the batch is stored.
 //!
-//! Any thread may perform a takeover, because a thread becomes the owner of the blocks that it
-//! takes out of an inbox.
+//! Any thread may perform a takeover, because it becomes the owner of all blocks that it takes from
+//! the inbox.
 
 use std::{cell::Cell, ptr::NonNull};
 
@@ -28,8 +28,8 @@ use crate::{parts::Parts, shared_source::SharedSource};
 ///
 /// Returns three values:
 ///
-/// - the nodes to push back to the inbox,
-/// - true if some blocks could not be purged because there is no table for them,
+/// - the nodes that the caller must push back to the inbox,
+/// - true if some blocks could not be purged, because there is no table for them,
 /// - the number of purged bytes.
 ///
 /// `bytes` is the approximate size of all blocks.
@@ -132,7 +132,8 @@ impl<P: Parts> Tables<P> {
     /// # Safety
     ///
     /// - `batch` must come from [`Batch::pack`], and the caller must own it exclusively.
-    /// - If the result is true, the caller must not use the batch and its blocks afterwards.
+    /// - If the function returns true, the caller must use neither the batch nor its blocks
+    ///   afterwards.
     unsafe fn take(&mut self, batch: NonNull<Batch>, lower: &P::Lower) -> bool {
         // SAFETY: we took the block out of the inbox, and its heap counts it as in use.
         let is_small =

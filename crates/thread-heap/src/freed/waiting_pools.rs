@@ -135,8 +135,8 @@ pub(crate) struct WaitingPools<G, const PAGES: usize = SMALL> {
 }
 
 impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
-    /// Creates an empty table. Returns `None` if there is no memory, or if an entry cannot describe
-    /// a pool of one unit.
+    /// Creates an empty table. Returns `None` if there is no memory, or if a unit does not fit an
+    /// entry.
     pub(crate) fn new<A: MemAlloc>(lower: &A) -> Option<Self> {
         let supported =
             G::SIZES.pool_size.is_multiple_of(PAGE) && G::SIZES.pool_size / PAGE <= PAGES;
@@ -222,9 +222,9 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
     ///
     /// # Safety
     ///
-    /// - `block` must be in use.
-    /// - The thread heap of `block` must use the geometry `G`.
-    /// - The caller must own `block` exclusively and must not use it afterwards.
+    /// - The heap that owns `block` must use the geometry `G`, and must still count the block as in
+    ///   use.
+    /// - The caller must have exclusive access to `block`, and must not use it afterwards.
     pub(crate) unsafe fn add(&mut self, block: NonNull<u8>) {
         // SAFETY: `block` is a block in use of this geometry (contract of `add`).
         let class = unsafe { SizeClass::<G>::at(block) };
@@ -282,8 +282,8 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
         }
     }
 
-    /// Returns true if a pool of one unit in the same arena ends just before `page`, and its last
-    /// page is full.
+    /// Returns true if a pool of one unit in the same arena ends just before `page` with a full
+    /// page.
     fn ends_full_before(&mut self, page: *mut u8) -> bool {
         if page.addr().is_multiple_of(G::SIZES.arena_size) {
             return false;

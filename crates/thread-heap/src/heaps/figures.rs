@@ -8,8 +8,9 @@
 //!            └── purged                    free, without memory
 //! ```
 //!
-//! The header of each pool stores how many of its blocks are in use, so counting does not slow down
-//! allocating and freeing. The other figures are stored in the shared source, under its lock.
+//! The header of each pool stores how many of the pool's blocks are in use. We only read these
+//! headers, so counting does not slow down allocations and frees. The other figures are stored in
+//! the shared source, and its lock protects them.
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +22,7 @@ use crate::{parts::Parts, shared_source::Locked};
 
 /// The memory of all heaps of a family at one moment, in bytes.
 ///
-/// The owners keep allocating and freeing while the figures are computed, so the figures are
+/// Other threads may allocate and free memory while the figures are computed, so the figures are
 /// approximate. If no other thread is running, all figures except `waiting` are exact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

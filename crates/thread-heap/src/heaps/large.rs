@@ -1,7 +1,8 @@
 //! Blocks that are too large for an arena. They belong to the shared source, not to a heap.
 //!
-//! Any thread frees a large block directly, so no large block waits for an idle owner. The heap of
-//! the freeing thread may retain the block for its own next request.
+//! Any thread can free a large block directly, even if another thread has allocated it. Large
+//! blocks therefore never wait for an idle owner. The heap of the freeing thread may retain the
+//! block for its own next request.
 
 use obmalloc::{LargeBlock, NewLarge};
 
@@ -84,9 +85,9 @@ impl<P: Parts> Owner<P> {
     ///
     /// # Safety
     ///
-    /// - `block` must have come from [`alloc_large`](Self::alloc_large) of a heap over the same source,
-    ///   or from [`Heaps::alloc_large`].
-    /// - `block` must not be used afterwards.
+    /// - `block` must have been returned by [`alloc_large`](Self::alloc_large) of a heap that uses
+    ///   the same source, or by [`Heaps::alloc_large`].
+    /// - The caller must not use the memory of `block` afterwards.
     pub unsafe fn free_large(&mut self, block: LargeBlock) {
         // SAFETY: the block came from the shared source, and is not used afterwards (contract).
         self.enter_slowly(|own| unsafe { own.unmap_large(block) });

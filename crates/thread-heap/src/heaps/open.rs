@@ -20,8 +20,8 @@ impl<P: Parts> Heaps<P> {
 
     /// Opens a heap for the thread whose number is `thread`.
     ///
-    /// Adopts an abandoned heap, or reuses a heap that an ended thread with the same number left
-    /// open. If neither exists, creates a new heap.
+    /// The function adopts an abandoned heap, or reuses a heap that a thread with the same number
+    /// left open when it ended. If there is no such heap, the function creates one.
     ///
     /// The heap's blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, and a
     /// 48-byte block to 16.

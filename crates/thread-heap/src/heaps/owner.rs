@@ -35,9 +35,9 @@ const STEP: usize = 256 << 10;
 ///
 /// The live blocks of an abandoned heap stay valid. Another owner can adopt the heap later.
 ///
-/// An `Owner` cannot move to another thread. After a fork, only the heaps of the forking thread
-/// stay usable in the child, so each `Owner` must remain on its thread.
-/// [`OwnedHeap`](crate::OwnedHeap) is an owner that can move.
+/// An `Owner` cannot move to another thread, because after a fork, the child can use only the heaps
+/// of the forking thread. [`OwnedHeap`](crate::OwnedHeap) is an owner that can move to another
+/// thread.
 ///
 /// ```
 /// # use thread_heap::{Owner, ThreadGeometry, obmalloc::SizeClass, raw_mem::{Malloc, MmapArenas}};
@@ -81,10 +81,10 @@ impl<P: Parts> Owner<P> {
     ///
     /// # Safety
     ///
-    /// - The caller must own the heap.
-    /// - The caller must not use the heap in any other way while the returned value is in use.
-    /// - If the caller remains the owner, it must not drop the returned value, because that abandons
-    ///   the heap.
+    /// - The caller must own `heap`.
+    /// - While the returned `Owner` is in use, the caller must not use the heap in any other way.
+    /// - Dropping the returned `Owner` abandons the heap. If the caller remains the owner, it must
+    ///   not drop this value.
     #[inline]
     pub(crate) unsafe fn new(heap: &'static ThreadHeap<P>) -> Self {
         // INVARIANT: the caller owned the heap (contract of `new`).
@@ -244,8 +244,9 @@ impl<P: Parts> Owner<P> {
         unsafe { self.post(block) };
     }
 
-    /// Frees a block of another heap. A block that is alone in its pool is sent to its heap
-    /// immediately, because it may be large.
+    /// Frees a block of another heap.
+    ///
+    /// A block that is alone in its pool may be large, so it is sent to its heap immediately.
     ///
     /// # Safety
     ///
@@ -303,12 +304,12 @@ impl<P: Parts> Owner<P> {
 
     /// Returns unused memory to the system. Call this function before the owner becomes idle.
     ///
-    /// - Sends freed blocks of other heaps back to those heaps.
-    /// - Reclaims this heap's blocks that other threads have freed.
-    /// - Unmaps all empty arenas in this heap and in the arena source.
-    /// - Purges the pages of this heap that contain no block in use.
-    /// - Purges other heaps' pages that contain only freed blocks.
-    /// - Purges the pages of abandoned heaps that contain no block in use.
+    /// - Sends back blocks of other heaps that this owner has freed.
+    /// - Reclaims blocks of this heap that other threads have freed.
+    /// - Unmaps all empty arenas of this heap and of the arena source.
+    /// - Purges the pages of this heap that contain no live block.
+    /// - Purges the pages of other heaps that consist only of freed blocks.
+    /// - Purges the pages of abandoned heaps that contain no live block.
     ///
     /// The result is the number of bytes returned to the system. Some of these bytes may never have
     /// been in memory.
@@ -428,8 +429,9 @@ impl<P: Parts> Owner<P> {
     ///
     /// # Safety
     ///
-    /// - `node` must be the head of a table of this heap's blocks, with entries of `PAGES` pages.
-    /// - The caller must exclusively own `node`.
+    /// - `node` must be the head of a table that another thread has built from blocks of this heap.
+    /// - The table must have been built with the same parameter `PAGES`.
+    /// - The caller must exclusively own the table.
     #[cold]
     #[inline(never)]
     unsafe fn reclaim_table<const PAGES: usize>(&mut self, node: NonNull<Batch>) {
@@ -480,8 +482,8 @@ impl<P: Parts> fmt::Debug for Owner<P> {
 impl<P: Parts> ThreadHeap<P> {
     /// Pushes freed blocks of this heap to its inbox. Returns true if the blocks now wait there.
     ///
-    /// If the heap has no owner, the caller becomes its owner for the duration of the call, and
-    /// frees the blocks itself.
+    /// If the heap has no owner, the caller owns the heap during this call, and frees the blocks
+    /// itself.
     pub(super) fn deliver(&'static self, nodes: Segment<Batch>) -> bool {
         let Some(nodes) = self.inbox.push(nodes) else { return true };
         // SAFETY: the inbox returned the nodes, so the caller is now the owner of the heap.
@@ -525,12 +527,16 @@ impl<P: Parts> Heaps<P> {
 
     /// Takes over inboxes if too many bytes wait in them.
     ///
-    /// If more than [`MOST_WAITING`] bytes wait for idle owners, takes over the inboxes of these
-    /// owners. If more than [`MOST_WAITING_FOR_ALL`] bytes wait in total, takes over all inboxes.
+    /// Freed blocks wait in the inbox of their heap until its owner reclaims them. If more than
+    /// [`MOST_WAITING`] bytes wait for idle owners, we take over the inboxes of these owners. If
+    /// more than [`MOST_WAITING_FOR_ALL`] bytes wait in total, we take over all inboxes. Both rules
+    /// skip inboxes in which fewer than [`STEP`] bytes wait.
     ///
-    /// An owner that has just reclaimed blocks is likely to reclaim the waiting blocks soon, too.
-    /// If their pages were purged, the owner would soon write to these pages again. We therefore
-    /// take over the inbox of such an owner only above the higher limit. O(heaps).
+    /// An owner that is not idle is likely to reclaim its waiting blocks soon. If we purged their
+    /// pages, the owner would soon write to these pages again. We therefore take over the inbox of
+    /// this owner only above the higher limit.
+    ///
+    /// O(heaps).
     #[cold]
     #[inline(never)]
     fn limit_waiting(&self) {

@@ -47,8 +47,9 @@ impl<P: Parts> Heaps<P> {
 
     /// Counts the memory that the heaps of all [`OwnedHeap`](crate::OwnedHeap)s retain.
     ///
-    /// Returns the number of empty arenas that these heaps retain, and the number of slots of large
-    /// mappings that the source allows them to retain.
+    /// Returns two totals over these heaps. The first is the number of empty arenas that the heaps
+    /// retain. The second is the number of large mappings that the source allows the heaps to
+    /// retain.
     ///
     /// # Safety
     ///

@@ -10,12 +10,13 @@ use crate::parts::Parts;
 impl<P: Parts> Heaps<P> {
     /// Calls `visit` with each block in use of all heaps. O(heaps + blocks).
     ///
-    /// Blocks that wait for their owners are freed first, so they are not visited. Large blocks
-    /// belong to no heap, and are not visited either.
+    /// If a thread has freed a block of another heap, the block may still wait for its owner. The
+    /// call reclaims all waiting blocks first, so they are not visited. Large blocks belong to no
+    /// heap, and are not visited either.
     ///
     /// # Safety
     ///
-    /// - No other thread may use a heap of this family during the call.
+    /// - No other thread may use any of these heaps during the call.
     /// - `visit` must neither allocate from these heaps nor free their blocks.
     pub unsafe fn for_each_block(&'static self, mut visit: impl FnMut(LiveBlock)) {
         // SAFETY: nothing else uses a heap (contract).

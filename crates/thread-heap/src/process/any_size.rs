@@ -6,12 +6,15 @@
 //!         └─ all others ───────────► a block with its own mapping
 //! ```
 //!
-//! Each block leads to a tag, which determines how the block is freed. The tag identifies the heap
-//! that owns the block, or is [`HeapTag::LARGE`].
+//! For each block, we can find a tag, which determines how the block is freed. The tag identifies
+//! the heap that owns the block. A block with its own mapping has the tag [`HeapTag::LARGE`].
 //!
-//! We find the tag by masking the address of the byte before the block. We cannot mask the address
-//! of the block itself, because a large block with a large alignment begins one arena size after
-//! its tag. All other blocks begin after the headers of their arena, so the byte before them lies
+//! The tag lies at the start of an arena. To find the tag, we take the address of the byte before
+//! the block, and round it down to a multiple of the arena size.
+//!
+//! We cannot round down the address of the block itself, because a large block with a large
+//! alignment begins one arena size after its tag. All other blocks begin after the headers of their
+//! arena, so the byte before them lies in the same arena.
 //! in the same arena.
 
 use std::ptr::NonNull;
@@ -40,8 +43,8 @@ const CLASS_ALIGN: usize = ThreadGeometry::SIZES.pool_size;
 
 /// An allocator for requests of any size, on top of the heaps of the process's threads.
 ///
-/// Any thread may free any block. All values of this type are the same allocator, which can also
-/// free blocks of [`PerThread`] and of [`OwnedHeap`](crate::OwnedHeap).
+/// Any thread may free any block. All values of this type stand for the same allocator. This
+/// allocator can also free blocks of [`PerThread`] and of [`OwnedHeap`](crate::OwnedHeap).
 ///
 /// ```
 /// use thread_heap::{ThreadMalloc, raw_mem::MemAlloc};
@@ -238,8 +241,8 @@ unsafe fn tag_of(start: NonNull<u8>) -> HeapTag {
 ///
 /// # Safety
 ///
-/// - `block` must be a live block of [`ThreadMalloc`] that is no longer used.
-/// - `heap` must be the heap in the calling thread's slot.
+/// - `block` must be a live block of [`ThreadMalloc`] that the program no longer uses.
+/// - `heap` must be the heap to which the calling thread's slot points.
 #[cold]
 #[inline(never)]
 unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPtr) {
@@ -336,8 +339,8 @@ fn zeroed_above(size: usize) -> Option<NonNull<u8>> {
 
 /// Returns true if a block of `class` stays in place when it is resized to `size` bytes.
 ///
-/// The block stays in place if a new block would have the same class, or if the block would still
-/// be more than three quarters full.
+/// The block stays in place if a new block of `size` bytes would have the same class. It also stays
+/// if more than three quarters of its bytes remain in use.
 fn stays(class: Class, size: usize) -> bool {
     let has = class.block_size();
     size <= has && (4 * size > 3 * has || Class::of(size.max(1)) == Some(class))
@@ -356,8 +359,8 @@ fn with_room(old: usize, new: usize) -> usize {
 ///
 /// # Safety
 ///
-/// - `start` must be a live block of [`ThreadMalloc`] with at least `old` bytes.
-/// - Only the returned block may be used afterwards.
+/// - `start` must point to a live block of [`ThreadMalloc`] with at least `old` bytes.
+/// - If the function returns a new block, the caller must not use the old block afterwards.
 #[inline(never)]
 unsafe fn move_to(start: NonNull<u8>, old: usize, size: usize) -> Option<NonNull<u8>> {
     PerThread.visit_heap();

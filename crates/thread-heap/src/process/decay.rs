@@ -43,8 +43,10 @@ pub(super) fn trim_when_short(pressure: MemoryPressure) {
     PRESSURE.get_or_init(|| pressure);
 }
 
-/// Returns true if memory is short. If a new reading shows this, also purges abandoned heaps and
-/// freed blocks that wait in inboxes.
+/// Returns true if memory is short.
+///
+/// If this call reads the pressure and finds that memory is short, it also purges abandoned heaps
+/// and inboxes.
 fn is_short(now: Duration) -> bool {
     let Some(pressure) = PRESSURE.get() else { return false };
     // The heap that calls this function has an owner, so the flush does not use it.

@@ -2,13 +2,13 @@
 //!
 //! The handlers hold two locks across a fork:
 //!
-//! - The arena source's lock keeps the source consistent in the child.
-//! - The takeover lock prevents takeovers. A takeover removes blocks from an inbox, and the child
-//!   would lose these blocks.
+//! - The lock of the arena source keeps the source consistent in the child.
+//! - The takeover lock prevents takeovers during the fork. A takeover moves blocks out of an inbox,
+//!   and the child would lose these blocks.
 //!
-//! A fork runs prepare handlers in reverse order of registration. Handlers that were registered
-//! before ours therefore run while the arena source is locked. They must not map or unmap arenas,
-//! and must not wait for a thread that may do so.
+//! The handlers that run before a fork are called in reverse order of registration. A handler that
+//! was registered before ours therefore runs while the arena source is locked. It must not map or
+//! unmap arenas, and must not wait for a thread that may do so.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
@@ -76,8 +76,9 @@ extern "C" fn release() {
 
 /// Unlocks the locks, and adapts the state of the child to the loss of all other threads.
 ///
-/// - Stops counting the arenas that the heaps of lost threads retain.
-/// - Resets the thread numbers of those heaps, so that no new thread reuses an inconsistent heap.
+/// - Stops counting the arenas that are retained by heaps of threads that do not exist in the
+///   child.
+/// - Resets the thread numbers of these heaps, so that no new thread reuses an inconsistent heap.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut held) = HELD.take() {

@@ -17,8 +17,8 @@ use crate::{
 
 /// An [`Owner`] of one of the process's heaps that can move between threads.
 ///
-/// The threads of a runtime with a global lock can share an `OwnedHeap`. Each thread can then
-/// immediately reuse a block that another thread has freed.
+/// In a runtime with a global lock, all threads can share one `OwnedHeap`. After one thread has
+/// freed a block, every other thread can immediately reuse the block.
 ///
 /// Blocks of [`PerThread`](crate::PerThread) can be freed with an `OwnedHeap`, and vice versa.
 ///
@@ -39,8 +39,8 @@ use crate::{
 ///
 /// # Fork
 ///
-/// If another thread may be using an `OwnedHeap` during a fork, the child must not use or drop that
-/// `OwnedHeap`. The child can pass the `OwnedHeap` to [`lose`](Self::lose) instead.
+/// Another thread may be using an `OwnedHeap` during a fork. The child must then neither use nor
+/// drop this `OwnedHeap`. Instead, the child can pass it to [`lose`](Self::lose).
 #[derive(Debug)]
 pub struct OwnedHeap {
     owner: Owner<CurrentParts>,

@@ -86,9 +86,11 @@ impl PerThread {
 
     /// Keeps the reserved range of addresses of the process's heaps from growing beyond `bytes`.
     ///
-    /// Call this function before the first request if the address space may be limited and other
-    /// parts of the process need addresses. Arenas outside the range can still be mapped. Their
-    /// addresses are returned to the system when the arenas are unmapped.
+    /// Call this function before the first request if the address space is limited and other parts
+    /// of the process need addresses.
+    ///
+    /// Arenas can still be mapped outside the reserved range. When an arena outside the range is
+    /// unmapped, its addresses are returned to the system.
     pub fn reserve_at_most(self, bytes: usize) {
         HEAPS.lock_source().reserve_at_most(bytes);
     }
@@ -128,9 +130,11 @@ impl PerThread {
 
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// The callback may allocate and free memory. If it returns true, the request is tried again.
+    /// The callback may allocate and free memory. If the callback returns true, the request is
+    /// tried again.
+    ///
     /// If a request of the callback itself exceeds the limit, that request is refused without
-    /// another call. If the callback panics, the process is aborted.
+    /// another call of the callback. If the callback panics, the process is aborted.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         HEAPS.before_refusal(callback);
     }
@@ -161,9 +165,9 @@ impl PerThread {
 
     /// Sets when the process's heaps return free memory to the system automatically.
     ///
-    /// A heap returns memory that has been free for the time `decay`. If `decay` is zero, it
-    /// returns free memory at once. If `decay` is `None`, only [`flush`](Self::flush) returns
-    /// memory. The default is one second.
+    /// A heap returns memory to the system once the memory has been free for the time `decay`. If
+    /// `decay` is zero, the heap returns free memory immediately. If `decay` is `None`, only
+    /// [`flush`](Self::flush) returns memory. The default is one second.
     ///
     /// The setting applies to the calling thread's heap and to heaps that are opened later.
     pub fn set_decay(self, decay: Option<Duration>) {
@@ -173,11 +177,13 @@ impl PerThread {
 
     /// Sets whether the process's heaps use huge pages. The default is [`HugePages::Off`].
     ///
-    /// Call this function before the first request. It applies only to memory that is mapped later,
-    /// up to the size that [`reserve_at_most`](Self::reserve_at_most) allows.
+    /// Call this function before the first request, because it affects only memory that is mapped
+    /// later. Only memory in the reserved range can have huge pages.
+    /// [`reserve_at_most`](Self::reserve_at_most) limits the size of this range.
     ///
-    /// With huge pages, the free parts of an arena are returned only by a [`flush`](Self::flush) or
-    /// while memory is short, because returning them breaks up huge pages.
+    /// With huge pages, a heap returns the free parts of an arena only during a
+    /// [`flush`](Self::flush) or while memory is short. The reason is that returning these parts
+    /// breaks up huge pages.
     pub fn use_huge_pages(self, huge: HugePages) {
         fork::guard();
         decay::use_huge_pages(huge);
@@ -187,8 +193,9 @@ impl PerThread {
     /// Makes the heaps return unused memory while `pressure` reports that memory is short. Only the
     /// first call has an effect.
     ///
-    /// Each running thread returns its own memory when it makes requests, at most twice a second.
-    /// Memory that belongs to no running thread is returned by the next request of any thread.
+    /// While memory is short, each running thread returns the unused memory of its heap when it
+    /// makes requests, at most twice a second. Memory that belongs to no running thread is returned
+    /// during the next request of any thread.
     ///
     /// The setting applies to the calling thread's heap and to heaps that are opened later.
     pub fn trim_when_short(self, pressure: MemoryPressure) {

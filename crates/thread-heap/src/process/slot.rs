@@ -1,20 +1,22 @@
 //! The slot of a thread: a thread-local word that points to the calling thread's heap.
 //!
-//! The compiler may cache the address of a `thread_local!`. The cached address would be wrong once
-//! a coroutine has moved to another thread.
+//! The compiler may cache the address of a `thread_local!` variable. If a coroutine then moves to
+//! another thread, the cached address still refers to the variable of the old thread.
 //!
 //! This module therefore hides the address of the word from the compiler:
 //!
-//! - On x86-64 Linux, inline assembly accesses the word at a fixed offset from the thread pointer.
-//! - On other systems, or with the feature `dynamic-tls`, only functions that are never inlined
+//! - On x86-64 Linux, inline assembly accesses the thread-local word at a fixed offset from the
+//!   thread pointer.
+//! - On other systems, and with the feature `dynamic-tls`, only functions that are never inlined
 //!   access the word.
 //!
 //! The compiler reads the word again after a stack switch, because the switch may write memory.
 //!
 //! # The model of the thread-local
 //!
-//! The word uses the "initial-exec" model of thread-local storage. All libraries loaded with
-//! `dlopen` share a small reserve of memory for this model.
+//! The thread-local word uses the "initial-exec" model of thread-local storage. In a library loaded
+//! with `dlopen`, variables of this model take memory from a small reserve, which all these
+//! libraries share.
 //!
 //! With the feature `dynamic-tls`, the word is an ordinary `thread_local!` and does not use the
 //! reserve.
@@ -204,8 +206,7 @@ pub(super) fn get() -> Heap {
 ///
 /// # Safety
 ///
-/// - The caller must not drop the returned `Owner`.
-/// - The caller must not use the `Owner` after the slot has changed.
+/// - The caller must not drop the returned `Owner`, and must not use it after the slot has changed.
 #[inline]
 pub(super) unsafe fn owner() -> Option<ManuallyDrop<Owner<CurrentParts>>> {
     let heap = get();

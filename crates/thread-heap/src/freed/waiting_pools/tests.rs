@@ -88,8 +88,10 @@ fn covered<G: Geometry>(waiting: &BlocksOf, blocks: BlockStart) -> BTreeSet<usiz
     bytes.into_iter().filter(|(_, bytes)| *bytes == PAGE).map(|(page, _)| page).collect()
 }
 
-/// Returns the pages that are covered by waiting blocks and by unused bytes at the ends of pools of
-/// several units. `blocks` contains all blocks that were allocated.
+/// Returns the pages that consist only of waiting blocks and unused ends of pools with several
+/// units.
+///
+/// `blocks` contains all blocks that were allocated.
 ///
 /// The function computes the pools from the addresses of the blocks, because the blocks of a pool
 /// are adjacent.

@@ -1,15 +1,17 @@
 //! Models of blocks above the small threshold: spans, and blocks in pools of several units.
 //!
 //! Loom cannot observe the headers of pools, because they are plain memory. The models therefore
-//! check the values that other threads read from a header in every interleaving. In addition,
-//! `cargo xtask stress --under thread` searches for races on the headers with ThreadSanitizer.
+//! check, in every interleaving, the values that other threads read from a header.
 //!
-//! Other threads read three fields of a header. The owner writes these fields only while no block
-//! of the unit is in use:
+//! In addition, `cargo xtask stress --under thread` uses ThreadSanitizer to search for races on the
+//! headers.
 //!
-//! - the class of a unit, when its pool is taken from the arena or put back,
-//! - the link from an inner unit to its pool, at the same times,
-//! - the offset of the first block, when the unit is used for the first time.
+//! Other threads read three fields in the header of a unit. The owner of the heap writes these
+//! fields only while no block of the unit is in use:
+//!
+//! - The class of a unit is written when its pool is taken from the arena or put back.
+//! - The link from an inner unit to its pool is written at the same times.
+//! - The offset of the first block is written when the unit is used for the first time.
 
 use obmalloc::{HeaderRule, RetainRule, Rules, Shape};
 
@@ -39,8 +41,7 @@ type TallOwner = Owner<PartsOf<Tall>>;
 
 const SMALL: usize = 4 << 10;
 
-/// The size of the blocks in a pool of six units. The fourth block of such a pool begins in an
-/// inner unit.
+/// The block size of a pool of six units, in which the fourth block begins in an inner unit.
 const MEDIUM: usize = 24 * MIB;
 
 pub(super) const SPAN: usize = 40 * MIB;
@@ -66,8 +67,8 @@ unsafe impl Send for SentOwner {}
 
 /// Passes `owner` to a thread that works with it and then returns it.
 ///
-/// The main thread frees blocks at the same time. Loom misses some interleavings if a thread other
-/// than the main thread stores to an inbox.
+/// The main thread frees blocks meanwhile. Only the main thread stores to an inbox, because loom
+/// otherwise misses some interleavings.
 fn work_in_a_thread(
     owner: TallOwner,
     work: impl FnOnce(&mut TallOwner) + Send + 'static,
