@@ -51,9 +51,9 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 ///
 /// A distance other than 0 is set only after [`layout_holds`] has returned true.
 ///
-/// A distance of 0 is safe, because [`is_at_hand`] then always returns false. At this distance,
-/// each thread's control block stores a pointer to itself. [`is_at_hand`] follows this pointer and
-/// reads the third word of the control block, which is never the address of an interpreter.
+/// While the distance is 0, [`is_at_hand`] reads the first word of the thread's control block,
+/// which points to the control block itself. The third word of the control block is never the
+/// address of an interpreter. [`is_at_hand`] therefore returns false.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Stores CPython's functions for interpreters. Must be called before the heap is installed.

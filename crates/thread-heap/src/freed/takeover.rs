@@ -3,8 +3,9 @@
 //! A takeover moves the blocks of an inbox into a table. It then purges all pages that waiting
 //! blocks cover completely.
 //!
-//! A pool that is too large for a table contains only one block. We purge the pages of this block
-//! in place, except for the first page, in which the batch is stored.
+//! Some pools are too large for a table, but they contain only one block. We purge the pages of
+//! this block directly. We keep its first page, because the page stores the batch that contains the
+//! block.
 //!
 //! Any thread may perform a takeover, because it becomes the owner of all blocks that it takes from
 //! the inbox.
@@ -28,9 +29,10 @@ use crate::{parts::Parts, shared_source::SharedSource};
 ///
 /// Returns three values:
 ///
-/// - the nodes that the caller must push back to the inbox,
-/// - true if some blocks could not be purged, because there is no table for them,
-/// - the number of purged bytes.
+/// - The first value contains the nodes that the caller must push back to the inbox.
+/// - The second value is true if some blocks could not be purged, because there is no table for
+///   them.
+/// - The third value is the number of purged bytes.
 ///
 /// `bytes` is the approximate size of all blocks.
 pub(crate) fn purge<P: Parts>(

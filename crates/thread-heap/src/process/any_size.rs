@@ -9,13 +9,12 @@
 //! For each block, we can find a tag, which determines how the block is freed. The tag identifies
 //! the heap that owns the block. A block with its own mapping has the tag [`HeapTag::LARGE`].
 //!
-//! The tag lies at the start of an arena. To find the tag, we take the address of the byte before
-//! the block, and round it down to a multiple of the arena size.
+//! The address of the tag is a multiple of the arena size. To find the tag, we take the address of
+//! the byte before the block, and round it down.
 //!
 //! We cannot round down the address of the block itself, because a large block with a large
 //! alignment begins one arena size after its tag. All other blocks begin after the headers of their
 //! arena, so the byte before them lies in the same arena.
-//! in the same arena.
 
 use std::ptr::NonNull;
 
