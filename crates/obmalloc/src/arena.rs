@@ -102,10 +102,11 @@ impl Arena {
     ///
     /// # Safety
     ///
-    /// - `base` must be aligned to `arena_size`.
-    /// - `base` must be valid for reads and writes of `arena_size` bytes.
-    /// - Nothing else may use these bytes until [`clear`](Self::clear) is called.
-    /// - If `contents` is [`Contents::Zero`], these bytes must be zero.
+    /// - `base` must point to an arena, which is `arena_size` bytes of memory aligned to
+    ///   `arena_size`.
+    /// - The arena must be valid for reads and writes.
+    /// - Nothing else may use the arena until [`clear`](Self::clear) is called.
+    /// - If `contents` is [`Contents::Zero`], every byte of the arena must be zero.
     pub(crate) unsafe fn set<G: Geometry>(
         &mut self,
         base: NonNull<u8>,
@@ -176,8 +177,8 @@ impl Arena {
     ///
     /// # Safety
     ///
-    /// - `unit` must be less than the number of units in the arena.
-    /// - `unit` must not have been carved since [`set`](Self::set).
+    /// - `unit` must be the index of a unit.
+    /// - No pool may have been carved at `unit` since [`set`](Self::set).
     unsafe fn carve<G: Geometry>(
         &self,
         unit: usize,
@@ -192,8 +193,8 @@ impl Arena {
 
     /// Takes the units of a pool for `class`.
     ///
-    /// If the pool has one unit, prefers a unit that has served `class` before, because the
-    /// processor's cache may still contain its blocks.
+    /// For a one-unit pool, prefers a unit that last served `class`, because its blocks may still
+    /// be cached.
     fn take_run<G: Geometry>(
         &mut self,
         index: ArenaIndex,
@@ -388,8 +389,10 @@ mod tests {
         SIZES.map(|size| (0..count(size)).map(|_| blocks(size)).collect()).to_vec()
     }
 
-    /// Refills a heap. For each size, returns the number of blocks that are in the same pools as
-    /// before, and the number of all blocks.
+    /// Frees all blocks of a heap and allocates them again.
+    ///
+    /// For each size, returns how many blocks lie in the same pools as before, and the number of
+    /// all blocks.
     fn refill<G: Geometry>() -> Vec<(usize, usize)> {
         let mut heap = Heap::<_, _, G>::with_geometry(MmapArenas::new(), Malloc);
         let before = fill(&mut heap, 3);

@@ -35,9 +35,10 @@ pub struct Sizes {
     pub small_threshold: usize,
     /// The largest request that an arena can serve. CPython serves only small requests from arenas.
     ///
-    /// Up to a block size of half a unit, there are eight size classes between two successive
-    /// powers of two. A pool of such blocks consists of one or more adjacent units. Each larger
-    /// block fills a whole number of units.
+    /// Blocks of up to `pool_size / 2` bytes share a pool with other blocks. They have eight size
+    /// classes between each power of two and the next.
+    ///
+    /// A larger block is rounded up to whole units, and shares them with no other block.
     pub arena_threshold: usize,
     /// The size and alignment of a unit, which is a pool of small blocks. CPython: `POOL_SIZE`.
     pub pool_size: usize,
@@ -166,8 +167,9 @@ pub enum RetainRule {
     Unobservable,
     /// Each class may retain one pool until another class needs it or its arena could be unmapped.
     ///
-    /// A class whose pools have only one block may retain several pools. These pools may keep
-    /// arenas mapped if [the source](raw_mem::ArenaSource::retain) allows it.
+    /// If the pools of a class have only one block, the class may retain several pools.
+    ///
+    /// Those pools may keep arenas mapped if [the source](raw_mem::ArenaSource::retain) allows it.
     ///
     /// A class that needs another pool prefers a free pool that it used before.
     ///
@@ -188,9 +190,8 @@ pub enum HeaderRule {
     /// read the tag.
     ///
     /// Blocks are naturally aligned: a 64-byte block to 64 bytes, and a 48-byte block to 16 bytes.
+    ///
     /// Heaps with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython) are the exception.
-    /// 16. Heaps with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython) are the
-    /// exception.
     InArena,
 }
 

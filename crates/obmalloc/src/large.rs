@@ -8,11 +8,13 @@
 //!   ├─────────── offset ───────┤ a page, or the alignment of the block
 //! ```
 //!
-//! The tag has the same offset as in an arena, so a thread can free a block without knowing its
-//! size. The thread reads the tag as for any other block, and finds [`HeapTag::LARGE`].
+//! A large mapping stores its heap tag at the same offset as an arena does. A thread can therefore
+//! free a block without knowing the block's size. It reads the tag as for any other block, and the
+//! tag [`HeapTag::LARGE`] shows that the block is large.
 //!
-//! A header is aligned to `arena_size`, and the block begins at most `arena_size` bytes after it.
-//! We therefore find the header by masking the address of the byte before the block.
+//! The header of a large block is aligned to `arena_size`, and the block begins at most
+//! `arena_size` bytes after its header. We therefore find the header by rounding the address of the
+//! byte before the block down to a multiple of `arena_size`.
 
 use core::ptr::NonNull;
 
@@ -43,8 +45,7 @@ struct Header {
     /// and size.
     mapping: NonNull<u8>,
     bytes: usize,
-    /// The index of the list for mappings of this size. If heaps must not retain the mapping, the
-    /// index is out of bounds.
+    /// The index of the list that can retain a mapping of this size, or [`usize::MAX`] if none can.
     list: usize,
     next: Option<LargeBlock>,
     prev: Option<LargeBlock>,
@@ -92,8 +93,9 @@ impl LargeBlock {
         let offset = if align < unit {
             room
         } else {
-            // The block begins one arena size after its header. The mapping begins at a multiple of
-            // that size, so at most `align` bytes precede the block.
+            // The header lies one arena size before the block. The block begins at most `align`
+            // bytes after the start of the mapping, because the mapping is aligned to the size of
+            // an arena.
             let first = mapping.start.addr().get() + unit;
             first.next_multiple_of(align) - mapping.start.addr().get()
         };
@@ -153,8 +155,8 @@ impl LargeBlock {
     ///
     /// # Safety
     ///
-    /// - The block must be in use, and must have come from `source` with the geometry `G`.
-    /// - The block must not be used afterwards.
+    /// - `self` must be a live block that was mapped from `source` with geometry `G`.
+    /// - The caller must not use the block afterwards.
     pub unsafe fn unmap<G: Geometry>(self, source: &mut impl ArenaSource) {
         // SAFETY: the block is in use (contract), so its header is valid.
         let Header { mapping, bytes, .. } = unsafe { self.header::<G>().read() };
@@ -171,8 +173,8 @@ impl LargeBlock {
     ///
     /// # Safety
     ///
-    /// - The block must be in use, and must have come from `source` with the geometry `G`.
-    /// - Only the returned block may be used afterwards.
+    /// - `self` must be a live block that was mapped from `source` with geometry `G`.
+    /// - If this returns a block, only that block may be used afterwards.
     pub unsafe fn resize<G: Geometry>(
         self,
         source: &mut impl ArenaSource,

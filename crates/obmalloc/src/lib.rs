@@ -50,9 +50,12 @@
 //!  block   of one size class: what a caller gets
 //! ```
 //!
-//! A [`Geometry`] defines the sizes and rules of a heap. [`Pools16K`] matches CPython 3.10 and
-//! later. In CPython's geometries each pool is one unit, and only small requests (up to 256 or 512
-//! bytes) have a size class. A small request of `n` bytes has the class `(n - 1) / alignment`.
+//! A [`Geometry`] defines the sizes and rules of a heap. For example, [`Pools16K`] matches CPython
+//! 3.10 and later.
+//!
+//! CPython's geometries serve only small requests, of up to 256 or 512 bytes depending on the
+//! version. A request of `n` bytes has the size class `(n - 1) / alignment`, and each pool is
+//! exactly one unit of its arena.
 //!
 //! [`Native`] also has larger classes, eight between two powers of two. Its arenas begin with the
 //! headers of all units. It serves a request in one of four ways:
@@ -101,11 +104,11 @@
 //! In CPython's geometries, blocks have the same addresses as in CPython, although the code differs
 //! in three places:
 //!
-//! - A pool that has run out of blocks stays first in its size class's list until another pool
-//!   takes its place.
-//! - Carving cuts a whole page into blocks, whereas CPython cuts one block at a time.
-//! - A size class retains an emptied pool if its next request for a pool would take that pool
-//!   anyway.
+//! - When a pool runs out of free blocks, CPython removes it from the list of its size class at
+//!   once. We leave the pool in the list until another pool takes its place.
+//! - CPython carves one block at a time. We carve all blocks that begin on the same page at once.
+//! - CPython returns an empty pool to its arena. We let the size class retain the pool if its next
+//!   request for a pool would get the same pool anyway.
 
 #![no_std]
 

@@ -7,12 +7,12 @@
 //!   ├─────────┴─────┴──────┴───────────┴ ─ ─ ─ ─ ─ ─ ─ ─ ─ ┤
 //! ```
 //!
-//! An arena is in the list for as long as it is mapped. A thread that has locked the list can
-//! therefore read the headers of every arena in it. Each header stores how many blocks of its pool
-//! are in use.
+//! An arena stays in the list for as long as it is mapped. A thread that has locked the list can
+//! therefore read the headers of every arena in the list. Each pool header stores how many blocks
+//! of the pool are in use.
 //!
-//! While a thread counts, the owners of the heaps keep allocating and freeing. Headers are
-//! therefore read with atomic loads, and the sum is approximate.
+//! While one thread counts, the threads that own the heaps keep allocating and freeing blocks. The
+//! counting thread therefore reads the headers with atomic loads, and its total is approximate.
 
 use core::{
     ptr::NonNull,
@@ -114,12 +114,12 @@ impl ArenaList {
     ///
     /// # Safety
     ///
-    /// - `base` must be the start of a new arena that is valid for reads and writes, and must be
-    ///   aligned to the size of an arena of `G`.
-    /// - The arena must stay mapped until it is [removed](Self::remove).
-    /// - The arena must be zero if `contents` is [`Contents::Zero`].
-    /// - Only a heap with the geometry `G` may use the arena.
-    /// - All arenas of the list must have the same geometry.
+    /// - `base` must point to the start of a new arena, which must be aligned to its size, and
+    ///   valid for reads and writes.
+    /// - The arena must stay mapped until it is [removed](Self::remove) from this list.
+    /// - If `contents` is [`Contents::Zero`], every byte of the arena must be zero.
+    /// - Only a heap with geometry `G` may use the arena.
+    /// - All arenas in this list must have the same geometry.
     pub unsafe fn add<G: Geometry>(&mut self, base: NonNull<u8>, contents: Contents) {
         if !Self::has_room::<G>() {
             return;
@@ -204,7 +204,7 @@ const fn node_offset<G: Geometry>() -> usize {
 ///
 /// # Safety
 ///
-/// - The arena at `base` must be in a list with the geometry `G`, and must stay in it during the
+/// - The arena at `base` must have geometry `G`, and must be in an [`ArenaList`] throughout the
 ///   call.
 unsafe fn count_arena<G: Geometry>(
     base: NonNull<u8>,

@@ -1,8 +1,8 @@
 //! A map that shows whether an address lies in an arena. CPython: `arena_map_root` (from 3.10).
 //!
-//! If the source of the arenas has reserved a range of addresses, the map stores the start and the
-//! length of the range. One comparison then recognises any address in the range. All other arenas
-//! are in a radix tree:
+//! An arena source may reserve a range of addresses for all of its arenas. The map then stores only
+//! the start and the length of the range, and one comparison shows whether an address lies in the
+//! range. Arenas outside the range are recorded in a radix tree:
 //!
 //! ```text
 //! address   ├─ root, 14 bits ─┼─ leaf, 14 bits ─┼─ offset in an arena of 1 MiB, 20 bits ─┤
@@ -10,21 +10,24 @@
 //!
 //! An arena is aligned to its size, so it has exactly one entry. In CPython, an arena may have two.
 //!
-//! Readers take no lock. A reader loads the pointer to a leaf with `Acquire`, which ensures that it
-//! sees an initialised leaf.
+//! Readers take no lock. They load the pointer to a leaf with `Acquire`, so they always see an
+//! initialised leaf.
 //!
-//! Entries and the range are loaded with `Relaxed` ordering. This is sufficient, because a thread
-//! can look up a block of an arena only after it has allocated or received the block. When a thread
-//! receives a block, the synchronisation that passes on the block also makes the entry of its arena
-//! visible. The same holds for the part of the range that contains the block.
+//! Readers load the leaf entries and the reserved range with `Relaxed` ordering. This is
+//! sufficient, because a thread looks up a block only after it has allocated the block or received
+//! it from another thread.
 //!
-//! A reader may see an outdated range, but it still gets the right answer. If it looks up a block
-//! in the range, it sees a range that is long enough to contain the block. It never sees a range
-//! that is too large, for two reasons:
+//! Handing a block to another thread requires synchronisation. The receiver therefore also sees the
+//! map's entry for the arena of the block, or a range that contains the block.
 //!
-//! - The start never changes once it is known, and the length only grows.
-//! - Before a reader sees the start, it sees `NO_RANGE` instead. No address of a program is so
-//!   close to `NO_RANGE` that it would seem to lie in the range.
+//! A reader of the map may load an outdated range, but it still gets the right answer. If it looks
+//! up a block inside the range, the loaded range is long enough to contain this block. The loaded
+//! range is never too long, for two reasons:
+//!
+//! - Once the start of the range is set, it never changes. The length only grows, except when
+//!   `ArenaMap::shrink` is called.
+//! - A reader that does not see the start yet sees `NO_RANGE` instead. No address of a program is
+//!   close enough to `NO_RANGE` to seem to lie in the range.
 
 use core::{marker::PhantomData, mem, ops::Range, ptr, ptr::NonNull};
 
@@ -65,17 +68,17 @@ pub struct ArenaMap<G> {
     length: AtomicUsize,
     /// # Invariant
     ///
-    /// - The pointer is null or points to `ROOT_LEN` items.
-    /// - Each item is null or points to `LEAF_LEN` entries.
-    /// - Only [`release`](Self::release), which takes `&mut self`, frees items and entries.
+    /// - `root` is null or points to an array of `ROOT_LEN` slots.
+    /// - Each slot is null or points to a leaf, which is an array of `LEAF_LEN` entries.
+    /// - Only [`release`](Self::release), which takes `&mut self`, frees these arrays.
     root: AtomicPtr<Slot>,
     geometry: PhantomData<G>,
 }
 
 /// The start of the empty range. No address of a program is close to it.
 ///
-/// A program uses only the lower half of the address space. The lowest addresses of the upper half
-/// belong to the system or do not exist.
+/// This is the lowest address of the upper half of the address space, where programs have no
+/// memory.
 const NO_RANGE: usize = 1 << (usize::BITS - 1);
 
 impl<G: Geometry> ArenaMap<G> {
@@ -144,11 +147,13 @@ impl<G: Geometry> ArenaMap<G> {
     ///
     /// # Safety
     ///
-    /// - All ranges that are not empty must have the same start. No range may be shorter than an
-    ///   earlier one, unless the source was [shrunk](Self::shrink). Calls must not overlap.
-    /// - Until the map is released, the range must contain no memory of any other source.
-    /// - Code that uses the map to find a block's owner must free the blocks in this range to the
-    ///   heaps of this source.
+    /// - All non-empty ranges that are passed to this function must have the same start.
+    /// - No range may be shorter than an earlier one, unless [`shrink`](Self::shrink) was called in
+    ///   between.
+    /// - Calls must not run at the same time.
+    /// - Until the map is released, only the source of these arenas may own memory in the range.
+    /// - Code that finds the owner of a block through this map must free the blocks in the range to
+    ///   heaps of that source.
     #[inline]
     pub unsafe fn reserve(&self, range: Range<usize>) {
         let length = range.len();
@@ -160,32 +165,36 @@ impl<G: Geometry> ArenaMap<G> {
 
     /// Records that the reserved range has become shorter. The range keeps its start.
     ///
-    /// A thread that still sees the old length gets wrong answers only for addresses in the part
-    /// that was cut off. Such a thread has no valid pointer into that part, because another owner
-    /// can map these addresses only after this call, and the system orders the two events.
+    /// Another thread may still see the old length of the range. It then gets wrong answers only
+    /// for addresses in the part that was cut off.
+    ///
+    /// No thread has a valid pointer into the part that was cut off. Other code can map these
+    /// addresses only after this call, and the operating system orders the two events.
     ///
     /// # Safety
     ///
-    /// - The range must be the beginning of the one that was [reserved](Self::reserve) last.
-    /// - Nothing in the part that is cut off may be in use.
-    /// - Calls must not overlap with calls of `reserve`.
+    /// - `range` must begin where the [reserved](Self::reserve) range begins, and must not be
+    ///   longer.
+    /// - Nothing may use memory in the part that is cut off.
+    /// - No call to [`reserve`](Self::reserve) or `shrink` may run at the same time.
     pub unsafe fn shrink(&self, range: Range<usize>) {
         self.length.store(range.len(), Relaxed);
     }
 
-    /// Adds the arena at `base`. Returns false if `lower` has no memory, or if the address is too
-    /// large for the map.
+    /// Adds the arena at `base` to the map.
+    ///
+    /// Returns false if `lower` cannot allocate a node, or if the address has too many bits.
     ///
     /// An arena in the [reserved](Self::reserve) range needs no entry. A large mapping has an entry
     /// only for its start.
     ///
     /// # Safety
     ///
-    /// - Every call must pass the same allocator.
-    /// - `base` must be the start of an arena or large mapping that stays mapped until
-    ///   [`retract`](Self::retract) is called.
-    /// - Code that uses the map to find a block's owner must free this arena's blocks to this
-    ///   arena's heap.
+    /// - `lower` must be the same allocator in every call.
+    /// - `base` must be the start of an arena or a large mapping, which must stay mapped until it
+    ///   is removed with [`retract`](Self::retract).
+    /// - Code that finds the owner of a block through this map must free the blocks of this arena
+    ///   to the heap that owns the arena.
     ///
     /// The allocator must be the same in every call, because a call may free nodes that an earlier
     /// call allocated.

@@ -6,11 +6,11 @@
 //!   last_with:           [1]      [4]      [9]      (the last arena with each number)
 //! ```
 //!
-//! New pools come only from the fullest arena that has room, so that all pools of the other arenas
-//! can become free.
+//! New pools come from the fullest arena that has room. The emptier arenas can then become free and
+//! be unmapped.
 //!
-//! When the number of free units in an arena changes, we move the arena to the front of the arenas
-//! with the same number of free units. This takes O(1).
+//! In the list, arenas with the same number of free units are adjacent. When this number changes
+//! for an arena, we move the arena in front of the others with the new number. This takes O(1).
 
 use core::ptr::NonNull;
 
@@ -103,8 +103,8 @@ impl ArenaTable {
 
     /// Takes a pool for `class` that begins at a multiple of `align` units.
     ///
-    /// The fullest arena with enough free units is tried first. A search for adjacent units visits
-    /// at most [`MAX_SEARCHED`] arenas, and then the emptiest one.
+    /// Tries the fullest arena that has enough free units first, and then emptier ones.
+    /// If [`MAX_SEARCHED`] arenas do not have enough adjacent units, tries only the emptiest arena.
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
         origin: Origin,

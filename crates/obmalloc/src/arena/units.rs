@@ -65,18 +65,20 @@ impl Units {
         self.free.count_ones() as usize
     }
 
-    /// Returns the free unit to use next: the lowest one that is not known to be zero, or otherwise
-    /// the lowest one of all.
+    /// Returns the free unit to use next: the lowest dirty one, or the lowest one if none is dirty.
     pub(crate) fn lowest(self) -> Option<usize> {
         bits(self.free & self.dirty).next().or_else(|| bits(self.free).next())
     }
 
-    /// Finds `units` adjacent free units. The number of the first unit is a multiple of `align`,
-    /// which must be a power of two.
+    /// Finds `units` adjacent free units, the first of which has an index that is a multiple of
+    /// `align`.
     ///
-    /// Prefers units that are not known to be zero, because they may already be backed by memory.
-    /// If several runs are equally good, returns the highest one. The first unit of an arena holds
-    /// the headers, so it is never part of the result.
+    /// `align` must be a power of two.
+    ///
+    /// Prefers dirty units, which may already be backed by memory. Among equally good runs, returns
+    /// the highest one.
+    ///
+    /// Never returns the arena's first unit, which holds the headers.
     pub(crate) fn find_run(self, units: usize, align: usize) -> Option<Run> {
         let aligned = ALIGNED[align.ilog2() as usize % ALIGNED.len()];
         let highest = |mask: u64| {

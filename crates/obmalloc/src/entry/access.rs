@@ -42,8 +42,9 @@ pub trait Access {
 ///
 /// # Safety
 ///
-/// - Every call to [`enter`](Self::enter) on the same value must give access to the same heap.
-/// - Nothing else may borrow the heap while `visit` runs.
+/// - Every call to [`enter`](Self::enter) on the same value must pass the same heap to its
+///   callback.
+/// - Nothing else may borrow the heap while the callback runs.
 pub(crate) unsafe trait Enter {
     type Heap;
 
@@ -87,8 +88,8 @@ impl<H> GilHeld<H> {
     ///
     /// # Safety
     ///
-    /// - Calls that use this value must not run concurrently with each other.
-    /// - The heap's arena source and metadata allocator must not call back into the heap.
+    /// - Only one call that uses this value may run at a time.
+    /// - The arena source and the metadata allocator of `heap` must not call back into the heap.
     ///
     /// The first rule also covers calls to an allocator that contains this value or refers to it.
     pub const unsafe fn new(heap: H) -> Self {

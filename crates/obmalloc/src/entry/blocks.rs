@@ -46,8 +46,8 @@ pub unsafe trait Blocks {
 
     /// Lets the calling thread's heap return memory that has been free for a long time.
     ///
-    /// This function is called for requests that the layer below serves. Without these calls, the
-    /// heap would not notice that time passes.
+    /// This function is called whenever the layer below serves a request. Otherwise, the heap would
+    /// not notice that time passes.
     #[inline]
     fn visit(&self) {}
 
@@ -62,8 +62,8 @@ pub unsafe trait Blocks {
     ///
     /// # Safety
     ///
-    /// `block` must have been allocated by one of this implementer's heaps, with a
-    /// [small](SizeClass::is_small) class.
+    /// `block` must have been allocated by one of this implementer's heaps, with
+    /// a [small](SizeClass::is_small) class.
     #[inline]
     unsafe fn free_small(&self, block: BlockPtr) {
         // SAFETY: the requirements of `free` are weaker than those of `free_small`.
@@ -74,8 +74,8 @@ pub unsafe trait Blocks {
     ///
     /// # Safety
     ///
-    /// If `ptr` lies in an arena of these heaps, it must be the start of a block that the caller
-    /// owns and that has a [small](SizeClass::is_small) class.
+    /// If `ptr` lies in an arena of these heaps, `ptr` must point to the start of a live block that
+    /// is [small](SizeClass::is_small) and owned by the caller.
     unsafe fn free_small_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>>;
 
     /// Returns the size of the block at `ptr` in bytes, or `None` if another allocator provided it.

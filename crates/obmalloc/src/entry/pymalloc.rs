@@ -77,8 +77,8 @@ impl<X, A> Pymalloc<X, A> {
     ///
     /// # Safety
     ///
-    /// A block of `lower` must never lie in an arena that `heap`'s arena source has mapped, because
-    /// [`free`](MemAlloc::free) would pass such a block to `heap`.
+    /// No block of `lower` may lie in an arena of `heap`, because [`free`](MemAlloc::free) would
+    /// pass this block to `heap`.
     ///
     /// `Malloc` and allocators that map their own pages meet this requirement.
     pub const unsafe fn new(heap: X, lower: A) -> Self {

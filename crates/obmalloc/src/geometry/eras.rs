@@ -38,8 +38,7 @@ impl Geometry for Pools4K {
     const SIZES: Sizes = Sizes::CPYTHON_4K;
 }
 
-/// The default geometry. It is the one of CPython 3.10 to 3.15, with pools of 16 KiB and arenas of
-/// 1 MiB.
+/// The default geometry, which is that of CPython 3.10 to 3.15: 16 KiB pools and 1 MiB arenas.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pools16K;
 

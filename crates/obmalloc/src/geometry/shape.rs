@@ -58,9 +58,9 @@ impl<G: Geometry> Shape<G> {
 
     /// True if free units and free pages inside pools can be purged.
     ///
-    /// A purge must not destroy anything that the heap needs. All headers must therefore be in the
-    /// first unit, which is never purged, and the heap must store the state of the other units
-    /// elsewhere.
+    /// A purge returns free pages to the system and discards their contents, so nothing that the
+    /// heap needs may be stored in them. All headers must therefore be in the arena's first unit,
+    /// which is never purged. The state of the other units must not be stored in these units.
     pub(crate) const PURGES: bool = matches!(G::RULES.headers, HeaderRule::InArena)
         && matches!(G::RULES.retain, RetainRule::EachClass)
         && G::SIZES.pool_size >= PAGE
@@ -113,9 +113,9 @@ pub enum BlockStart {
     ///
     /// This affects only small blocks. Larger blocks begin at the start of the pool.
     ///
-    /// An object that Python's garbage collector tracks begins 16 bytes after the start of its
-    /// block. In a pool of 64-byte blocks, the first block begins at offset 48, so its object
-    /// begins at offset 64. Such objects are therefore aligned to cache lines.
+    /// Python's garbage collector places a header of 16 bytes before each object that it tracks. In
+    /// a pool of 64-byte blocks, the first block begins at offset 48, so its object begins at
+    /// offset 64. These objects are therefore aligned to cache lines.
     AsInCPython,
 }
 

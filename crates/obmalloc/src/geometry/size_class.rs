@@ -21,8 +21,7 @@ const PART_OF_FULL_POOL: usize = 8;
 /// A full pool becomes used again after at most this many frees.
 const MOST_FREES: usize = 16;
 
-/// The approximate number of blocks in a pool of blocks above the small threshold. A pool that
-/// would be too large has fewer.
+/// The approximate number of blocks in a medium pool, unless the pool would become too large.
 const BLOCKS_IN_POOL: usize = 32;
 
 /// A pool with several blocks takes up at most one part in this many of an arena.
@@ -195,9 +194,11 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of blocks in a pool of this class. A [span](Self::is_span) has only one.
     ///
-    /// The first pool of an arena has fewer blocks, because it also holds the headers of the other
-    /// pools. In a heap with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython), any pool
-    /// of small blocks can have fewer blocks.
+    /// The first pool of an arena can hold fewer blocks, because it also stores the headers of the
+    /// other pools.
+    ///
+    /// With [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython), every pool of small blocks
+    /// can hold fewer blocks.
     #[inline]
     pub const fn capacity(self) -> usize {
         (self.pool_bytes() - Shape::<G>::BEFORE_POOL) / self.block_size()
@@ -205,8 +206,9 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of blocks that must be freed before a full pool becomes used again.
     ///
-    /// In CPython, a full pool becomes used again after the first free. In our own geometry, that
-    /// rule would move nearly full pools into and out of their list with every other request.
+    /// In CPython, a full pool returns to its size class's list after the first free. Our own
+    /// geometry waits for several frees. Otherwise, a nearly full pool could leave and rejoin the
+    /// list with every other request.
     #[inline]
     pub(crate) const fn frees_until_used(self) -> usize {
         match G::RULES.retain {

@@ -6,9 +6,9 @@
 //! A size class releases its retained pool when another class needs it, or when the arena could be
 //! unmapped.
 //!
-//! Under [`RetainRule::Unobservable`], a class retains a pool only if the next request for a pool
-//! would take that pool anyway. Programs therefore receive the same addresses with and without
-//! retention.
+//! Under [`RetainRule::Unobservable`], a size class retains an empty pool only if its next request
+//! for a pool would get that pool anyway. Retention therefore never changes the addresses that a
+//! program receives.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

@@ -111,8 +111,8 @@ impl ArenaFigures {
         *active += class.pool_bytes();
     }
 
-    /// Adds an arena. Its pools with a block in use have `active` bytes. `purged` bytes of the
-    /// arena are not backed by memory.
+    /// Adds an arena with `active` bytes in used pools, and with `purged` bytes that are not backed
+    /// by memory.
     pub(crate) fn add_arena(&mut self, active: usize, purged: usize) {
         self.arenas += 1;
         self.active += active;

@@ -8,9 +8,11 @@
 //!               └─ otherwise ───────────────► the source unmaps it, or retains it for all heaps
 //! ```
 //!
-//! A heap can reuse its own free large blocks without a lock. It retains no more memory than it has
-//! requested from the source, so that it does not hoard the blocks of other heaps. The source also
-//! limits the memory that the heap may retain, by the rule that covers all retained memory.
+//! A heap can reuse its own freed large blocks without taking a lock. It retains no more memory in
+//! this way than it has requested from the source. It therefore does not hoard blocks that other
+//! heaps have allocated.
+//!
+//! The source also limits these blocks together with all other retained memory.
 
 use core::ptr::NonNull;
 
@@ -25,8 +27,9 @@ use crate::{
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Allocates a block with its own mapping, at a multiple of `align` bytes.
     ///
-    /// The block belongs to this heap, and is unmapped when the heap is reset or dropped. `align`
-    /// must be a power of two. Returns `None` if the source has no memory.
+    /// The block belongs to this heap. Resetting or dropping the heap unmaps the block.
+    ///
+    /// `align` must be a power of two. Returns `None` if the source has no memory.
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
         let new = self.map_large(size, align)?;
@@ -138,9 +141,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// # Safety
     ///
-    /// - `block` must have come from [`map_large`](Self::map_large) of a heap over the same source,
-    ///   or from [`LargeBlock::map`] with the source.
-    /// - The block must not be used again.
+    /// - `block` must be a live block that was returned by [`map_large`](Self::map_large) of a heap
+    ///   with the same source, or by [`LargeBlock::map`] with that source.
+    /// - The caller must not use `block` afterwards.
     pub unsafe fn unmap_large(&mut self, block: LargeBlock) {
         // SAFETY: the block is in use (contract).
         if unsafe { self.may_retain_large(block) } {

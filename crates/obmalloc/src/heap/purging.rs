@@ -14,9 +14,9 @@
 //! - If a quarter of the heap becomes free at once, that memory is purged immediately. Likewise,
 //!   the arena source immediately unmaps the first memory that a program frees.
 //!
-//! If the program soon reuses much of the purged memory, the purge was a mistake. A pause then
-//! begins, in which nothing is purged for the same reason. After each further mistake, the pause is
-//! twice as long.
+//! If the program soon uses much of the purged memory again, the purge was a mistake. The heap then
+//! stops purging for the same reason for a while. Each further mistake doubles the length of this
+//! pause.
 
 #![forbid(unsafe_code)]
 
@@ -52,9 +52,10 @@ const PART_REUSED: usize = 4;
 
 /// The rules for when a heap returns free memory inside its arenas to the system automatically.
 ///
-/// A policy covers free parts of arenas that are in use. The [source](raw_mem::ArenaSource) decides
-/// what happens to arenas that are completely free. A heap with a geometry of CPython never returns
-/// parts of an arena.
+/// A policy applies to the free parts of arenas that are still in use. The [arena
+/// source](raw_mem::ArenaSource) decides what happens to an arena that is completely free.
+///
+/// A heap with one of CPython's geometries never returns parts of an arena.
 ///
 /// ```
 /// use core::time::Duration;
@@ -96,8 +97,9 @@ impl PurgePolicy {
     /// Returns memory after it has been free for at least two fifths of `decay` and at most the
     /// whole of `decay`.
     ///
-    /// `clock` returns the time since an arbitrary start. If `decay` is zero, the heap returns
-    /// memory as soon as it notices that the memory is free.
+    /// `clock` must return the time since an arbitrary start.
+    ///
+    /// If `decay` is zero, the heap returns memory as soon as it notices that the memory is free.
     pub const fn after(decay: Duration, clock: fn() -> Duration) -> Self {
         Self { decay, clock: Some(clock), ..Self::NEVER }
     }
@@ -110,10 +112,11 @@ impl PurgePolicy {
 
     /// Returns all unused memory while memory is short, regardless of the decay time.
     ///
-    /// The slow paths of the heap call `is_short` with the time that `clock` has returned.
-    /// `is_short` should return quickly, must not use the heap, and must leave `errno` unchanged.
-    /// As long as it returns true, the heap is trimmed repeatedly, but at most twice a second, and
-    /// for at most a sixteenth of the time.
+    /// From time to time, the heap calls `is_short` with the current time from `clock`. The
+    /// function should return quickly, must not use the heap, and must leave `errno` unchanged.
+    ///
+    /// While `is_short` returns true, the heap trims itself repeatedly, but at most twice a second
+    /// and for at most a sixteenth of the time.
     ///
     /// ```
     /// use obmalloc::PurgePolicy;
@@ -193,8 +196,10 @@ pub(crate) struct Purging {
     pub(crate) policy: PurgePolicy,
     /// The number of slow paths until the next check of the clock.
     pub(crate) visits: u32,
-    /// The number of units that have become free or nearly free, minus the number of units that
-    /// have become used or full. The value never drops below 0, and each walk resets it.
+    /// The number of units that became free or nearly free, minus the number that became used or
+    /// full.
+    ///
+    /// The value is never negative. Each walk over the free blocks resets it.
     pub(crate) loosened: usize,
     /// The time of the next sweep, or zero before the first check of the clock.
     pub(crate) due: Duration,

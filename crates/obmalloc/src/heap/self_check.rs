@@ -1,10 +1,11 @@
 //! Checks that a heap performs on itself in builds with debug assertions.
 //!
-//! - A freed block is overwritten, so that a program that still uses it is likely to fail.
-//! - A second free of a block is detected, unless the block was allocated in between or waits in
-//!   the inbox of another thread.
-//! - The rules of the heap are checked on every n-th slow path. A larger heap is checked less
-//!   often, because a check takes longer.
+//! - The heap overwrites each block that is freed, so that a program that still uses the block is
+//!   likely to fail.
+//! - The heap detects if a block is freed twice, unless the block was allocated again in between or
+//!   still waits in another thread's inbox.
+//! - The heap checks its rules on every n-th slow path. The larger the heap is, the less often it
+//!   does so, because a check takes longer.
 //!
 //! In other builds, these checks take neither time nor memory.
 

@@ -1,7 +1,8 @@
 //! Spans, which are pools of one block.
 //!
 //! A size class can retain any number of empty spans. If a program repeatedly allocates and frees
-//! several large blocks, the heap then need not search for adjacent units each time:
+//! blocks of this class, they reuse the retained spans, and the heap need not search for adjacent
+//! free units:
 //!
 //! ```text
 //!   list of the class    span, in use ► span, empty ► span, empty
@@ -10,8 +11,9 @@
 //!   in no list           span, full      when its block is freed, it returns to the front
 //! ```
 //!
-//! Like the retained pools of other classes, retained spans normally keep no arena mapped. They may
-//! keep arenas mapped only if the source allows the heap to retain as many arenas as they fill.
+//! The heap normally unmaps an arena that contains only free units and retained spans. Retained
+//! spans may keep arenas mapped only if the arena source lets the heap retain as many arenas as the
+//! spans would fill.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

@@ -88,8 +88,8 @@ pub(crate) struct MapStats {
 
 /// The statistics of a heap at one moment.
 ///
-/// `Display` formats the statistics like CPython's `sys._debugmallocstats()`.
-/// [`write_json`](Self::write_json) writes them as JSON. Neither allocates memory.
+/// `Display` formats the statistics like CPython's `sys._debugmallocstats()`,
+/// and [`write_json`](Self::write_json) writes them as JSON. Neither allocates memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -34,7 +34,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// If a sweep is due, returns memory to the system that has been free for a long time.
     ///
     /// The slow paths of the heap call this function. A program that makes few requests may call it
-    /// as well. The function is cheap, because it checks the clock only in every 64th call.
+    /// as well. Most calls are cheap, because only every 64th call checks the clock.
     #[inline(always)]
     pub fn visit(&mut self) {
         if !Shape::<G>::PURGES {

@@ -11,8 +11,7 @@ use crate::{
     pool::{PoolPtr, State},
 };
 
-/// The largest number of blocks in a pool. One unit has at most 16 KiB, and a block at least 8
-/// bytes.
+/// The largest number of blocks in a pool, which is 16 KiB divided by the smallest block size.
 const MAX_BLOCKS: usize = 2048;
 
 /// A block in use.
@@ -72,8 +71,9 @@ impl Blocks {
 }
 
 impl Arena {
-    /// Calls `visit` with the start, the size, the kind and the state of each block of `pool`, which
-    /// must lie in this arena.
+    /// Calls `visit` with the start, size, kind and state of each block of `pool`.
+    ///
+    /// The pool must lie in this arena.
     ///
     /// Does nothing for a free pool.
     pub(crate) fn for_each_block<G: Geometry>(

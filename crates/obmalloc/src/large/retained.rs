@@ -13,9 +13,9 @@ use crate::geometry::{Geometry, shape::Shape};
 pub(crate) struct RetainedLarge {
     /// # Invariant
     ///
-    /// The blocks of each list are linked through their headers. The blocks came from the heap's
-    /// source and are not in use. Each block begins [`OFFSET`] bytes after its header, and its
-    /// mapping has the size that belongs to the list.
+    /// Each list links free large blocks that came from the heap's arena source. All mappings in a
+    /// list have the size that belongs to the list, and each block begins [`OFFSET`] bytes after
+    /// its header.
     lists: [Option<LargeBlock>; SIZES],
     blocks: usize,
     bytes: usize,
@@ -52,8 +52,9 @@ impl RetainedLarge {
     ///
     /// # Safety
     ///
-    /// - `block` must be in use and in no list, and must have come from the heap's source.
-    /// - `block` must not be used afterwards.
+    /// - `block` must be a live block that came from the heap's source, and must not be in any
+    ///   list.
+    /// - The caller must not use `block` afterwards.
     #[inline]
     pub(crate) unsafe fn push<G: Geometry>(&mut self, block: LargeBlock) {
         // SAFETY: the block is in use (contract), so its header is valid. Nothing else refers to it.

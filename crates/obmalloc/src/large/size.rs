@@ -1,8 +1,10 @@
 //! The sizes of mappings that a heap retains for later requests.
 //!
-//! The sizes are rounded up, so that requests of similar sizes can use the same mapping. There are
-//! eight rounded sizes between two successive powers of two, so at most an eighth of a mapping is
-//! unused. The unused part takes up addresses but no memory.
+//! The size of a mapping is rounded up, so that requests of similar sizes can reuse the same
+//! mapping.
+//!
+//! There are eight rounded sizes between each power of two and the next, so at most an eighth of a
+//! mapping is unused. The unused part takes up addresses but no memory.
 
 #![forbid(unsafe_code)]
 
@@ -30,8 +32,9 @@ pub(super) fn rounded(bytes: usize) -> usize {
 
 /// Returns the index of the smallest rounded size of at least `bytes` bytes.
 ///
-/// The index is less than [`SIZES`]. Returns `None` if there is no such size, or if `bytes` is too
-/// small to be rounded.
+/// The index is less than [`SIZES`].
+///
+/// Returns `None` if `bytes` exceeds every rounded size, or is too small to be rounded.
 #[inline]
 pub(super) fn index(bytes: usize) -> Option<usize> {
     let doubling = || (step_bits(bytes) - step_bits(ABOVE + 1)) as usize;

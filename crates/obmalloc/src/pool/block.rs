@@ -20,9 +20,10 @@ impl BlockPtr {
     ///
     /// # Safety
     ///
-    /// - `start` must be derived from the pointer that a heap returned for the block.
+    /// - `start` must point to the first byte of a live block, and must be derived from the pointer
+    ///   that the heap returned for this block.
     /// - The caller must own the block exclusively.
-    /// - There must be no other `BlockPtr` to the same block.
+    /// - No other `BlockPtr` to the block may exist.
     #[inline]
     pub const unsafe fn from_start(start: NonNull<u8>) -> Self {
         Self(start)

@@ -1,12 +1,12 @@
 //! Numbers that only the owner of a heap writes, and that any thread may read.
 //!
-//! Because only the owner writes a number, no atomic read-modify-write operation is needed. The
-//! stores are atomic, so a reader on another thread sees either the old or the new number, and
-//! never a mixture of both.
+//! Only one thread writes each number, so no atomic read-modify-write operation is needed. Loads
+//! and stores are atomic, so another thread always reads either the old value or the new one, and
+//! never a mixture.
 //!
-//! Every free decrements a [`Count`] and compares the result with 0. If the count were an ordinary
-//! atomic, the compiler would use three instructions for this. We use two instructions of inline
-//! assembly instead.
+//! Every free decrements a [`Count`] and tests whether it has reached 0. If the count were an
+//! ordinary atomic, the compiler would need three instructions for this. Our inline assembly needs
+//! only two.
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
@@ -44,8 +44,8 @@ impl Count {
 ///
 /// # Safety
 ///
-/// - A [`Count`] that is not 0 must be at this offset of `header`.
-/// - Only the calling thread may write to it.
+/// - `header` must contain a nonzero [`Count`] at `OFFSET`.
+/// - Only the calling thread may write to this count.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline(always)]
 pub(crate) unsafe fn decrement<H, const OFFSET: usize>(header: &H) -> bool {
@@ -68,8 +68,8 @@ pub(crate) unsafe fn decrement<H, const OFFSET: usize>(header: &H) -> bool {
 ///
 /// # Safety
 ///
-/// - A [`Count`] that is not 0 must be at this offset of `header`.
-/// - Only the calling thread may write to it.
+/// - `header` must contain a nonzero [`Count`] at `OFFSET`.
+/// - Only the calling thread may write to this count.
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
 #[inline(always)]
 pub(crate) unsafe fn decrement<H, const OFFSET: usize>(header: &H) -> bool {
