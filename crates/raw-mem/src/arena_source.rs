@@ -18,8 +18,8 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 
 /// A source of arenas, which are large pieces of memory aligned to their size.
 ///
-/// A source may also map memory for blocks that are too large for an arena. Each such large mapping
-/// starts at a multiple of an arena's size and holds one block.
+/// A source may also provide large mappings, each of which holds one block that is too large for an
+/// arena. A large mapping starts at a multiple of the arena size.
 ///
 /// A source that wraps another source returns it from [`below`](Self::below). The default methods
 /// then forward their calls to the wrapped source.
@@ -33,9 +33,9 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 ///   size of an arena.
 /// - The memory does not overlap any other memory in use.
 /// - The memory stays valid until [`unmap`](Self::unmap) or [`unmap_large`](Self::unmap_large) is
-///   called, even if the source is moved or one of its safe methods is called.
-/// - The memory is zero if a [`LargeMapping`] or [`map_with_contents`](Self::map_with_contents) says
-///   so.
+///   called. Moving the source or calling its safe methods does not invalidate the memory.
+/// - If the source says that new memory is zeroed, with [`Contents::Zero`] or
+///   by [`LargeMapping::is_zeroed`], every byte of it is zero.
 ///
 /// If [`reserved`](Self::reserved) returns a range that is not empty, these requirements hold as
 /// long as the source exists:
@@ -75,13 +75,11 @@ pub unsafe trait ArenaSource {
     ///
     /// # Safety
     ///
-    /// - `arena` must have been returned by [`map`](Self::map) or
-    ///   [`map_with_contents`](Self::map_with_contents) on this source with the same `size`.
-    /// - `arena` must not have been mapped through a source that wraps this one.
-    /// - `arena` must not have been unmapped already.
-    /// - Nothing may use the arena's memory afterwards.
-    ///
-    /// An arena must be returned through the outermost source that returned it.
+    /// - `arena` must be an arena that this source mapped with the same `size` and has not unmapped
+    ///   since.
+    /// - `arena` must not have been mapped through a source that wraps this one, because only the
+    ///   outermost source may unmap the arena.
+    /// - Nothing may use the memory of the arena afterwards.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 
     /// Maps memory for one large block of `bytes` bytes, which begins at a multiple of `align`.
@@ -100,9 +98,10 @@ pub unsafe trait ArenaSource {
     ///
     /// # Safety
     ///
-    /// - `start` and `bytes` must describe a large mapping of this source with the same `align`.
-    /// - The mapping must not come from a source that wraps this one.
-    /// - Nothing may use the memory afterwards.
+    /// - `start` and `bytes` must describe a large mapping that this source mapped with the same
+    ///   `align`.
+    /// - The mapping must not have been mapped through a source that wraps this one.
+    /// - Nothing may use the memory of the mapping afterwards.
     unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
         if let Some(below) = self.below() {
             // SAFETY: the wrapped source mapped the memory; the caller upholds the rest.
@@ -112,9 +111,11 @@ pub unsafe trait ArenaSource {
 
     /// Grows or shrinks a large mapping from `old` to at least `new` bytes without copying it.
     ///
-    /// The mapping stays in place or moves inside the [reserved](Self::reserved) range. Its
-    /// contents are preserved up to the smaller size. If this call fails, [`resize_or_copy`] copies
-    /// the contents instead.
+    /// The mapping stays in place, or its pages move to another part of the
+    /// source's [reserved](Self::reserved) range. The contents are preserved up to the smaller of
+    /// the two sizes.
+    ///
+    /// If this call fails, [`resize_or_copy`] copies the contents to a new mapping instead.
     ///
     /// # Errors
     ///
@@ -122,9 +123,10 @@ pub unsafe trait ArenaSource {
     ///
     /// # Safety
     ///
-    /// - `start` and `old` must describe a large mapping of this source with the same `align`.
-    /// - The mapping must not come from a source that wraps this one.
-    /// - Unless the call fails, only the mapping that it returns may be used afterwards.
+    /// - `start` and `old` must describe a large mapping that this source mapped with the same
+    ///   `align`.
+    /// - The mapping must not have been mapped through a source that wraps this one.
+    /// - If the call succeeds, only the mapping that it returns may be used afterwards.
     unsafe fn resize_large(
         &mut self,
         start: NonNull<u8>,
@@ -141,17 +143,18 @@ pub unsafe trait ArenaSource {
 
     /// Returns the range of addresses that belongs exclusively to this source.
     ///
-    /// The range is empty if the source has not reserved any addresses. The range may grow whenever
-    /// the source maps or resizes memory, so a user that stores the range must call this function
-    /// again afterwards.
+    /// The range is empty if the source has not reserved any addresses.
+    ///
+    /// The range can grow whenever the source maps or resizes memory. A user that stores the range
+    /// must therefore call this function again after each of these calls.
     fn reserved(&mut self) -> Range<usize> {
         self.below().map_or(0..0, |below| below.reserved())
     }
 
     /// Keeps the range of reserved addresses from growing beyond `bytes` bytes.
     ///
-    /// The addresses stay reserved even after all arenas have been unmapped. Use this function if
-    /// the address space is limited and the program needs addresses for other mappings.
+    /// Addresses stay reserved even after all arenas have been unmapped. Use this limit if the
+    /// address space is small and the program needs addresses for other mappings.
     fn reserve_at_most(&mut self, bytes: usize) {
         if let Some(below) = self.below() {
             below.reserve_at_most(bytes);
@@ -171,9 +174,10 @@ pub unsafe trait ArenaSource {
 
     /// Releases reserved addresses that nothing uses, so that other mappings can use them.
     ///
-    /// If the range becomes shorter, the source calls `publish` with the new range before any other
-    /// mapping can get the released addresses. A request that has failed for lack of addresses may
-    /// succeed afterwards.
+    /// If the range becomes shorter, the source calls `publish` with the new range before it
+    /// releases any addresses to other mappings.
+    ///
+    /// A request that has failed for lack of addresses may succeed afterwards.
     fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
         if let Some(below) = self.below() {
             below.shrink_reserved(publish);
@@ -196,8 +200,8 @@ pub unsafe trait ArenaSource {
     ///
     /// # Safety
     ///
-    /// - The range must lie inside one arena that this source has mapped.
-    /// - Nothing may rely on the contents of the range.
+    /// - The `len` bytes at `start` must lie inside one arena that this source has mapped.
+    /// - The caller must no longer need the contents of these bytes.
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
         match self.below() {
             // SAFETY: the wrapped source mapped the arena; the caller upholds the rest.
@@ -230,8 +234,7 @@ pub unsafe trait ArenaSource {
 
     /// Asks how many free arenas a user, such as a heap, may retain instead of unmapping them.
     ///
-    /// `had` is the number of free arenas that the user has retained so far. `want` is the number
-    /// that the user would like to retain.
+    /// The user retains `had` free arenas now, and would like to retain `want`.
     ///
     /// Returns the number of free arenas that the user may retain, at most `want`. The user must
     /// unmap all others.
@@ -239,12 +242,13 @@ pub unsafe trait ArenaSource {
         self.below().map_or(0, |below| below.retain(had, want))
     }
 
-    /// Asks how many slots of large mappings a user, such as a heap, may retain instead of
-    /// unmapping them. A slot has the size of an arena.
+    /// Asks how much memory in large mappings a user, such as a heap, may retain instead of
+    /// unmapping it.
     ///
-    /// `had` is the number of slots that the user has been allowed to retain so far. `want` is the
-    /// number that the user would like to retain. The user need not use the whole allowance at all
-    /// times.
+    /// All numbers count slots. A slot has the size of an arena.
+    ///
+    /// The user may retain `had` slots now, and would like to retain `want`. It need not use its
+    /// whole allowance.
     ///
     /// Returns the number of slots that the user may retain, at most `want`. The user must unmap
     /// all others.
@@ -270,9 +274,9 @@ pub unsafe trait ArenaSource {
 ///
 /// # Safety
 ///
-/// - `start` and `old` must describe a large mapping of `source` with the same `align`.
-/// - The mapping must not come from a source that wraps `source`.
-/// - Unless the call fails, only the mapping that it returns may be used afterwards.
+/// - `start` and `old` must describe a large mapping that `source` mapped with the same `align`.
+/// - The mapping must not have been mapped through a source that wraps `source`.
+/// - If the call succeeds, only the mapping that it returns may be used afterwards.
 pub unsafe fn resize_or_copy<S: ArenaSource + ?Sized>(
     source: &mut S,
     start: NonNull<u8>,

@@ -2,11 +2,11 @@
 //!
 //! Memory is counted in slots. An arena is one slot, and a large mapping has one or more.
 //!
-//! - Memory is retained only once the program has freed memory and then requested memory again. The
-//!   first memory that a program frees is therefore unmapped immediately.
+//! - The first memory that a program frees is unmapped at once. Memory is retained only after the
+//!   program has freed memory and then requested memory again.
 //! - Memory in use and retained memory together may exceed the recent peak of memory in use only by
-//!   a certain percentage, which the source sets.
-//! - If the program requests no memory for the decay time, nothing may be retained.
+//!   a percentage that the source sets.
+//! - If the program requests no memory for the decay time, no memory may be retained.
 
 #![forbid(unsafe_code)]
 
@@ -41,8 +41,10 @@ pub(crate) struct Demand {
 impl Demand {
     /// Creates the state of a program that has requested nothing yet.
     ///
-    /// Memory may be retained for `decay` after the last request. Memory in use and retained memory
-    /// may exceed the recent peak by `above_peak` percent.
+    /// Memory may be retained until `decay` has passed since the last request.
+    ///
+    /// `above_peak` is the percentage by which memory in use and retained memory may exceed the
+    /// recent peak.
     pub(crate) const fn new(decay: Duration, above_peak: usize) -> Self {
         Self {
             decay,
@@ -62,8 +64,8 @@ impl Demand {
     /// Sets the current time, to which all later calls refer.
     #[inline]
     pub(crate) fn advance_to(&mut self, now: Duration) {
-        // The coarse clock seldom advances between two calls. If it has not, nothing can have
-        // expired, unless the decay time is zero.
+        // The coarse clock often shows the same time in two successive calls. Nothing can have
+        // expired between these calls, unless the decay time is zero.
         if now != self.now || self.decay.is_zero() {
             self.now = now;
             self.expire();
@@ -96,9 +98,9 @@ impl Demand {
 
     /// Records a request for `slots` slots, `reused` of which had been retained.
     ///
-    /// If memory was returned to the system recently, it could have served a part of this request.
-    /// The limit rises by the number of slots in that part, so that this much memory is retained
-    /// the next time.
+    /// If memory that was recently returned to the system could have served this request, too
+    /// little memory was retained. The number of slots that may be retained therefore rises by the
+    /// number of slots that were missing.
     pub(crate) fn request(&mut self, slots: usize, reused: usize) {
         self.requested = self.now;
         self.occupy(slots);

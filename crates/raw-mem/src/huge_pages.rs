@@ -4,18 +4,18 @@
 
 /// The size of a huge page in bytes, on systems with pages of 4 KiB.
 ///
-/// If the system's huge pages have another size, it still uses them, but we may return only parts
-/// of a huge page.
+/// If the system's huge pages have another size, we may return only a part of a huge page.
 pub const HUGE_PAGE: usize = 2 << 20;
 
 /// Whether a [source](crate::ArenaSource) uses huge pages.
 ///
-/// A huge page needs one page fault instead of 512, and access to its memory is faster. However,
-/// all of it stays in memory as long as any part of it is in use, and it may be larger than an
-/// arena.
+/// A huge page causes one page fault instead of 512, and access to its memory is faster. However,
+/// the whole huge page stays in memory as long as any part of it is in use. A huge page can also be
+/// larger than an arena.
 ///
-/// We never use the reserved pool of huge pages (`MAP_HUGETLB`). After a fork, the kernel copies
-/// pages of this kind into other pages of the same pool, and kills the child if the pool is empty.
+/// We never take huge pages from the system's reserved pool (`MAP_HUGETLB`). After a fork, the
+/// kernel copies a huge page from this pool into another page of the pool. If the pool is empty,
+/// the kernel kills the child.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HugePages {
     /// The system decides.
@@ -25,8 +25,10 @@ pub enum HugePages {
     Advise,
     /// In addition, we make a huge page for each arena when we map it (`MADV_COLLAPSE`).
     ///
-    /// This works even if the system's setting is `never`. If the system has no huge page left, the
-    /// arena consists of small pages. Large mappings are treated as with [`Advise`](Self::Advise).
+    /// The source gets huge pages even if the system's setting for them is `never`. If the system
+    /// has no huge page left, the arena consists of small pages.
+    ///
+    /// Large mappings are treated as with [`Advise`](Self::Advise).
     Explicit,
 }
 

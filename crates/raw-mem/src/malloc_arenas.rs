@@ -10,8 +10,8 @@ const START: usize = size_of::<NonNull<u8>>();
 /// A source that allocates each arena from a lower allocator.
 ///
 /// The lower allocator does not align its blocks to the size of an arena. For each arena, we
-/// therefore allocate a block of slightly more than twice that size, and do not use the rest of the
-/// block.
+/// therefore allocate a block of slightly more than twice this size, and leave the rest of the
+/// block unused.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MallocArenas<A>(A);
 

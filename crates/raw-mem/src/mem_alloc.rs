@@ -14,19 +14,19 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 /// Every block that an implementer returns must meet these requirements:
 ///
 /// - The block has at least the requested size.
-/// - The block belongs to the caller until the block is freed or reallocated.
 /// - The block is aligned to 16 bytes, or to a smaller multiple of the word size that the type
 ///   documents.
 /// - The block does not overlap any other live block.
-/// - The block stays valid while the allocator or one of its clones exists, even if the allocator
-///   is moved.
+/// - The block belongs to the caller until the caller frees or reallocates it.
+/// - The block stays valid as long as the allocator or one of its clones exists, even if the
+///   allocator is moved.
 ///
 /// The methods must meet these requirements:
 ///
 /// - [`calloc`](Self::calloc) must set all requested bytes to zero.
-/// - [`realloc`](Self::realloc) must keep the contents, up to the smaller of the two sizes.
+/// - [`realloc`](Self::realloc) must preserve the contents, up to the smaller of the two sizes.
 /// - A failed request must leave every live block unchanged.
-/// - If the type is `Send` or `Sync`, any thread must be able to free a block.
+/// - If the type is `Send` or `Sync`, every thread must be able to free the allocator's blocks.
 ///
 /// Code that relies on any other property must require it in its own safety contract.
 pub unsafe trait MemAlloc {

@@ -61,8 +61,8 @@ pub struct MmapArenas {
 struct Reserved {
     /// # Invariant
     ///
-    /// - The source owns the `count * bytes` bytes that begin at `start`.
-    /// - These bytes are mapped but not accessible.
+    /// - The source owns `count * bytes` bytes of memory at `start`.
+    /// - This memory is mapped, but not accessible.
     /// - `start` is a multiple of `bytes`.
     start: NonNull<u8>,
     count: usize,

@@ -61,8 +61,10 @@ pub(crate) fn map_at(address: NonNull<u8>, bytes: usize, access: Access) -> Resu
 
 /// Maps `bytes` bytes of zeroed pages at a multiple of `align`.
 ///
-/// `bytes` must be a multiple of the page size. `align` must be a power of two and at least the
-/// page size. The function maps more memory than requested, and then unmaps the unaligned ends.
+/// `bytes` must be a multiple of the page size. `align` must be a power of two, and at least the
+/// page size.
+///
+/// Maps more memory than requested, and then unmaps the parts before and after the aligned range.
 pub(crate) fn map_aligned(
     bytes: usize,
     align: usize,
@@ -102,7 +104,7 @@ pub(crate) unsafe fn make_writable(start: NonNull<u8>, bytes: usize) -> Result<(
 ///
 /// # Safety
 ///
-/// - The range must consist of whole pages that the caller has mapped.
+/// - The `bytes` bytes at `start` must be whole pages that the caller has mapped.
 /// - If the call succeeds, nothing may access these pages afterwards.
 pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
@@ -114,13 +116,13 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
 ///
 /// The pages stay mapped and read as zero afterwards.
 ///
-/// We do not map new pages over the range with `MAP_FIXED`, because Linux before 6.12 can lose the
-/// range if that call fails.
+/// We do not map new pages over the range with `MAP_FIXED`. If that call fails, Linux before 6.12
+/// can leave the range unmapped.
 ///
 /// # Safety
 ///
-/// - The range must consist of whole pages that the caller has mapped.
-/// - Nothing may rely on the contents of the range.
+/// - The `bytes` bytes at `start` must be whole pages that the caller has mapped.
+/// - The caller must no longer need the contents of these pages.
 pub(crate) unsafe fn purge(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
     // SAFETY: the caller mapped the pages and no longer needs their contents (contract of `purge`).
@@ -172,8 +174,8 @@ pub(crate) unsafe fn make_huge(start: NonNull<u8>, bytes: usize) {
 ///
 /// # Safety
 ///
-/// - The range must lie in memory that the caller has mapped.
-/// - Nothing may rely on the contents of the range.
+/// - The `len` bytes at `start` must lie in memory that the caller has mapped.
+/// - The caller must no longer need the contents of these bytes.
 pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
     let (page, address) = (page_size(), start.addr().get());
     let end = align_down(address + len, page);
@@ -192,14 +194,14 @@ pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), 
 
 /// Returns `bytes` bytes of memory at `start` to the system, and makes the range inaccessible.
 ///
-/// The range stays mapped throughout, so no other mapping can get its addresses. If the call fails,
-/// the range is usually unchanged. However, Linux before 6.12 can lose the range if the kernel
-/// itself runs out of memory during the call.
+/// The range stays mapped throughout, so no other mapping can take its addresses. If the call
+/// fails, the range is usually unchanged. However, if the kernel runs out of memory during the
+/// call, Linux before 6.12 can leave the range unmapped.
 ///
 /// # Safety
 ///
-/// - The range must consist of whole pages that the caller has mapped.
-/// - Nothing may access these pages afterwards, whether or not the call succeeds.
+/// - The `bytes` bytes at `start` must be whole pages that the caller has mapped.
+/// - Nothing may access these pages afterwards, even if the call fails.
 #[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
 pub(crate) unsafe fn withdraw(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
@@ -213,9 +215,9 @@ pub(crate) unsafe fn withdraw(start: NonNull<u8>, bytes: usize) -> Result<(), Os
 ///
 /// # Safety
 ///
-/// - The first `old` bytes from `start` must be whole pages that the caller has mapped.
-/// - `new` must be a multiple of the page size and not 0.
-/// - If the call succeeds, nothing may access pages after the first `new` bytes.
+/// - The `old` bytes at `start` must be whole pages that the caller has mapped.
+/// - `new` must be a multiple of the page size, and not 0.
+/// - If the call succeeds, nothing may access the memory after the first `new` bytes.
 pub(crate) unsafe fn resize(start: NonNull<u8>, old: usize, new: usize) -> Result<(), OsCode> {
     if new == old {
         return Ok(());

@@ -24,10 +24,10 @@ const MOST_GROUPS: usize = 16;
 ///
 /// Memory is short if one of these conditions holds:
 ///
-/// - A control group (version 2) of the process has used seven eighths of its `memory.max` or
-///   `memory.high`. File pages that the system can drop do not count.
-/// - The tasks of the group have waited for memory for at least a tenth of the last ten seconds,
-///   according to `memory.pressure`. If the process is in no such group, we read
+/// - A control group (cgroup version 2) that contains the process has used seven eighths of its
+///   limit, `memory.max` or `memory.high`. File pages that the system can drop do not count.
+/// - The tasks of the process's control group have waited for memory for at least a tenth of the
+///   last ten seconds, according to `memory.pressure`. Without a control group, we read
 ///   `/proc/pressure/memory`, which covers the whole system.
 ///
 /// On systems without these files, memory is never considered short.
@@ -76,11 +76,13 @@ impl MemoryPressure {
         pressure
     }
 
-    /// Creates a value that reads the files of the control group `group` and of its parents. Unless
-    /// `group` is empty, it must begin with a slash.
+    /// Creates a value that reads the files of the control group `group` and of its parent groups.
     ///
-    /// `top` is the folder of the topmost group. Use this function in tests, or if the groups are
-    /// mounted at an unusual place.
+    /// `group` must be empty or begin with a slash.
+    ///
+    /// `top` is the folder of the topmost control group.
+    ///
+    /// Use this function in tests, or if the control groups are mounted in an unusual folder.
     pub fn of_group(top: &[u8], group: &[u8]) -> Self {
         let group = group.strip_suffix(b"/").unwrap_or(group);
         Self {
@@ -99,8 +101,10 @@ impl MemoryPressure {
 
     /// Reads the files, unless they were read within the last 100 ms.
     ///
-    /// Returns whether memory is short, or `None` if the files were not read. `now` is the time
-    /// since an arbitrary start. `errno` is unchanged.
+    /// Returns whether memory is short, or `None` if the files were not read. Leaves `errno`
+    /// unchanged.
+    ///
+    /// `now` is the time since an arbitrary start.
     pub fn read_if_due(&self, now: Duration) -> Option<bool> {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let due = self.next.load(Relaxed);
@@ -160,8 +164,8 @@ impl Group<'_> {
         used.saturating_sub(files.unwrap_or(0)) >= most
     }
 
-    /// Returns the number in a file of the group. If a limit is not set, the file contains `max`,
-    /// and the result is `None`.
+    /// Reads a file of this control group that contains a number. Returns `None` if it contains
+    /// `max`, which means no limit.
     fn number(&self, name: &[u8]) -> Option<u64> {
         number_at_start(read_file(&Path::of(&[self.folder, name]), &mut [0; 64])?)
     }
@@ -177,8 +181,7 @@ fn number_at_start(text: &[u8]) -> Option<u64> {
     core::str::from_utf8(&text[..digits]).ok()?.parse().ok()
 }
 
-/// A path that ends with a zero byte. If a path is too long, we store an empty one, which names no
-/// file.
+/// A path that ends with a zero byte. A path that is too long is stored as an empty path.
 struct Path {
     bytes: [u8; LONGEST],
     /// # Invariant

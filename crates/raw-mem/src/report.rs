@@ -44,8 +44,8 @@ impl Output {
         Self { descriptor, buffer: [0; 512], len: 0, is_complete: true }
     }
 
-    /// Writes the contents of the buffer. If this fails, for example because stderr is closed,
-    /// [`finish`](Self::finish) will return false.
+    /// Writes the contents of the buffer. If this fails, for example because stderr is
+    /// closed, [`finish`](Self::finish) will return false.
     pub fn flush(&mut self) {
         self.is_complete &= write(self.descriptor, &self.buffer[..self.len]);
         self.len = 0;
@@ -92,9 +92,11 @@ pub fn abort_with(line: fmt::Arguments<'_>) -> ! {
 /// Returns true if the `len` bytes at `start` can be read. This is slow, because it asks the
 /// system.
 ///
-/// Use this function in reports of corruption, which must not crash. The function also returns true
-/// if it cannot find out whether the memory is readable. This happens on some systems, and if the
-/// process has no free file descriptors.
+/// Use this function when you report heap corruption, because the report must not crash on a
+/// damaged pointer.
+///
+/// The function also returns true if it cannot test the memory. This is the case on some systems,
+/// and when the process has no free file descriptor.
 #[must_use]
 pub fn is_readable(start: *const u8, len: usize) -> bool {
     system::is_readable(start, len)
@@ -123,8 +125,8 @@ mod system {
         true
     }
 
-    /// To test a page, we ask the system to write one of its bytes to a pipe. The system refuses if
-    /// the byte cannot be read.
+    /// We test each page by writing one byte of the page to a pipe. The system call fails if this
+    /// byte cannot be read.
     pub(super) fn is_readable(start: *const u8, len: usize) -> bool {
         let Some(end) = start.addr().checked_add(len) else { return false };
         let mut pipe = [0; 2];

@@ -24,9 +24,9 @@ use crate::{
 /// The percentage by which arenas in use and retained arenas may exceed the recent peak of arenas
 /// in use.
 ///
-/// The margin is needed because one thread's heap cannot use the arenas that another heap retains.
-/// If some threads fill their heaps while others empty theirs, each heap soon needs its arenas
-/// again.
+/// A heap cannot use the free arenas that another heap retains. When some threads fill their heaps
+/// while others empty theirs, every heap soon needs its arenas again. We therefore allow more
+/// arenas than the recent peak.
 const ABOVE_PEAK: usize = 50;
 
 /// A source that wraps another source and retains some free arenas for later requests.
@@ -60,8 +60,8 @@ pub struct RetainingArenas<S: ArenaSource> {
     ///
     /// # Invariant
     ///
-    /// - The list contains `count` arenas. Each of them starts with a `Kept`.
-    /// - The arenas came from `source`, have the size `size`, and are not in use.
+    /// - The list consists of `count` free arenas, each of which starts with a `Kept` entry.
+    /// - The arenas came from `source`, and each has the size `size`.
     first: Option<NonNull<Kept>>,
     count: usize,
     size: Option<ArenaSize>,

@@ -6,8 +6,9 @@ use std::{fmt::Write, process};
 
 use crate::{Output, Usage, preserving_errno};
 
-/// Writes one line to stderr, without allocating memory. `errno` is unchanged. If writing fails,
-/// for example because stderr is closed, the error is ignored.
+/// Writes a warning of one line to stderr, without allocating memory. Leaves `errno` unchanged.
+///
+/// Ignores errors, which occur for example if stderr is closed.
 pub fn warn_of_soft_limit(usage: &Usage) {
     let (pid, used, limit) = (process::id(), usage.bytes(), usage.limits().soft);
     preserving_errno(|| {

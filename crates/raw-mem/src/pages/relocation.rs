@@ -24,10 +24,11 @@ pub(crate) enum Relocation {
 ///
 /// # Safety
 ///
-/// - Both ranges must consist of whole pages that the caller has mapped, and must not overlap.
-/// - The page after the old range must be mapped.
-/// - Nothing may rely on the contents of the new range.
-/// - Nothing may use the old range at the same time.
+/// - The `bytes` bytes at `from` and the `bytes` bytes at `to` must be whole pages that the caller
+///   has mapped. The two ranges must not overlap.
+/// - The page after the range at `from` must be mapped.
+/// - Nothing may use the range at `from` during the call.
+/// - The caller must no longer need the contents of the range at `to`.
 pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) -> Relocation {
     // SAFETY: the caller has mapped the range and the page after it (contract of `relocate`).
     if !unsafe { is_one_mapping(from, bytes) } {
@@ -49,15 +50,17 @@ pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) 
     }
 }
 
-/// Returns true if a single mapping contains the whole range. In rare cases, the function returns
-/// false although there is only one mapping.
+/// Returns true if the kernel keeps the whole range as a single mapping.
 ///
-/// We must know whether there is a single mapping before we call `mremap`. If the pages belong to
-/// several mappings, `mremap` fails only after it has unmapped the new range.
+/// In rare cases, returns false although there is only one mapping.
 ///
-/// To find this out, we ask the system to extend the range by one page. This always fails, because
-/// the page after the range is not free. The error is `EFAULT` if there are several mappings, and
-/// `ENOMEM` otherwise.
+/// The system call `mremap` cannot move pages that belong to several mappings. It first unmaps the
+/// target range, and then fails. We must therefore find out whether there is a single mapping
+/// before we call `mremap`.
+///
+/// To find out whether the range is a single mapping, we ask the system to extend it by one page.
+/// This request always fails, because the page after the range is not free. The error is `EFAULT`
+/// if there are several mappings, and `ENOMEM` otherwise.
 ///
 /// # Safety
 ///
@@ -137,8 +140,8 @@ mod tests {
         let (old, new) = (mapped(4), mapped(4));
         fill(old, 4 * PAGE);
         fill(new, PAGE);
-        // The kernel keeps the former offset of a moved page in its records, so a moved page does
-        // not merge with its neighbours.
+        // The kernel remembers the old offset of a moved page, so the page's mapping does not merge
+        // with its neighbours.
         let other = mapped(1);
         fill(other, PAGE);
         // SAFETY: the ranges were mapped above, each followed by another page.

@@ -5,10 +5,13 @@
 //!                                                 extent   │ never touched, or purged
 //! ```
 //!
-//! A large mapping rarely fills its last slot. If a longer mapping has used that slot before, the
-//! pages after the new mapping may still be backed by memory, which is wasted. The extents show how
-//! much memory is wasted in this way. We purge it only if the total is too large, so a loop that
-//! repeatedly maps the same sizes makes no system calls.
+//! A large mapping occupies whole slots, and rarely fills its last slot. If a longer mapping has
+//! used this slot before, the pages after the new mapping may still be backed by memory that
+//! nothing uses.
+//!
+//! The extent of a slot shows how much memory is wasted in this way. We return this memory to the
+//! system only if there is much of it, so a loop that repeatedly maps the same sizes makes no
+//! system calls.
 
 #![forbid(unsafe_code)]
 
@@ -28,11 +31,13 @@ impl<'a> Extents<'a> {
         Self { pages }
     }
 
-    /// Records that a mapping has used the slots of `run`. In the last slot, it has used only the
-    /// first `pages` pages.
+    /// Records that a mapping has used the slots of `run`, but only the first `pages` pages of the
+    /// last slot.
     ///
-    /// `slot_pages` is the number of pages in a slot. `is_stale` must be true if the last slot was
-    /// stale before, because its previous extent then still counts.
+    /// `slot_pages` is the number of pages in a slot.
+    ///
+    /// `is_stale` must be true if the last slot was stale before, because its previous extent then
+    /// still counts.
     pub(super) fn note(&mut self, run: Range<usize>, slot_pages: u32, pages: u32, is_stale: bool) {
         let Some(run) = self.pages.get_mut(run) else { return };
         let Some((last, others)) = run.split_last_mut() else { return };

@@ -6,12 +6,12 @@
 //!                  in use          in use          given back
 //! ```
 //!
-//! The system uses a huge page only if all of the memory in it is accessible. All slots of a range
-//! with huge pages are therefore writable, whether or not they are used.
+//! The system uses a huge page only if all of its memory is accessible. In a range with huge pages,
+//! every slot is therefore writable, even if the slot is free.
 //!
-//! A huge page is returned to the system when none of its slots is used or retained. Until then, a
-//! free slot keeps its memory, and is stale. A trim also returns the memory of these slots, which
-//! breaks up huge pages.
+//! A huge page is returned to the system when none of its slots is used or retained. Until then,
+//! its free slots keep their memory, which may contain old data. A trim returns the memory of these
+//! slots, too, which breaks up the huge page.
 
 use core::ops::Range;
 
@@ -43,8 +43,8 @@ impl ReservedRange {
         self.huge = huge;
     }
 
-    /// Marks a run of used slots as free. Returns to the system the huge pages that no longer
-    /// contain a slot in use.
+    /// Marks a run of used slots as free. Returns to the system the huge pages that are now
+    /// entirely free.
     ///
     /// # Safety
     ///
@@ -109,8 +109,8 @@ impl ReservedRange {
         ((at + before).next_multiple_of(slots) - before).min(self.slots.len())
     }
 
-    /// Returns the number of slots in a huge page, and the number of slots of the first huge page
-    /// that lie before the range.
+    /// Returns the number of slots in a huge page, and how many slots of the first one precede the
+    /// range.
     fn huge_page_slots(&self) -> (usize, usize) {
         let slot = self.slot_size().bytes();
         let before = self.start_of(0).addr().get() % HUGE_PAGE / slot;

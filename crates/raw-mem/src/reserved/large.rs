@@ -1,8 +1,8 @@
 //! Large mappings, which are runs of adjacent slots.
 //!
-//! All slots of a run are writable. The pages after the requested bytes form the tail. A tail is
-//! not touched, so it normally uses no memory. If an earlier mapping has touched the tail, we purge
-//! it, unless the total size of all tails is small.
+//! All slots of a large mapping are writable. The pages after the requested bytes form the tail of
+//! the mapping. Nothing touches the tail, so it normally uses no memory. If an earlier mapping has
+//! touched these pages, we purge them, unless all tails together are small.
 
 use core::{ops::Range, ptr, ptr::NonNull};
 
@@ -98,8 +98,9 @@ impl ReservedRange {
     ///
     /// # Safety
     ///
-    /// `start` and `old` must describe a large mapping of this range. Unless the call fails, only
-    /// the mapping that it returns may be used afterwards.
+    /// `start` and `old` must describe a large mapping of this range.
+    ///
+    /// If the call succeeds, only the mapping that it returns may be used afterwards.
     pub(super) unsafe fn resize_large(
         &mut self,
         start: NonNull<u8>,
@@ -200,9 +201,10 @@ impl ReservedRange {
 ///
 /// # Safety
 ///
-/// - Both ranges must be writable whole pages that the caller owns, and must not overlap.
-/// - The page after each part of the old range must be mapped.
-/// - Nothing may use either range at the same time.
+/// - The `bytes` bytes at `old` and the `bytes` bytes at `new` must be writable whole pages that
+///   the caller owns. The two ranges must not overlap.
+/// - The page after the range at `old` must be mapped.
+/// - Nothing else may use the two ranges during the call.
 unsafe fn move_contents(old: NonNull<u8>, new: NonNull<u8>, bytes: usize, slot: usize) -> bool {
     let mut done = 0;
     let mut piece = bytes;

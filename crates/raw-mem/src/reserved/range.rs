@@ -1,8 +1,8 @@
 //! A reserved range of addresses, divided into slots of equal size.
 //!
-//! The range begins small, because reserved addresses count against a limit on the address space.
-//! If it has no room for a request, it grows at its end. It is far away from all other mappings, so
-//! the addresses after it are usually free.
+//! The range begins small, because reserved addresses count against the process's limit on its
+//! address space. When the range has no room for a request, it grows at its end. The range is far
+//! away from all other mappings, so the addresses after it are usually free.
 
 use core::{
     ops::{Range, RangeInclusive},
@@ -35,18 +35,18 @@ const SLOT_BYTES: RangeInclusive<usize> = 1 << 16..=1 << 30;
 
 /// The addresses at which a range may start.
 ///
-/// The system does not place other mappings here unless it is asked to. Programs, their heaps,
-/// shared libraries and stacks lie above these addresses, and the shadow memory of a sanitizer lies
-/// below them.
+/// The system places mappings at these addresses only on request. Programs, their heaps, shared
+/// libraries and stacks lie above these addresses, and the shadow memory of sanitizers lies below
+/// them.
 const STARTS: Range<usize> = 0x1100_0000_0000..0x5000_0000_0000;
 
 /// A range of addresses that is reserved for this source.
 pub(super) struct ReservedRange {
     /// # Invariant
     ///
-    /// - The range owns all its slots, which begin at `base`. The slots and the page after them are
-    ///   always mapped.
-    /// - Slots that are used or retained are writable. With huge pages, all slots are writable.
+    /// - The range owns all its slots, the first of which begins at `base`. The slots, and one page
+    ///   after the last slot, are always mapped.
+    /// - Used and retained slots are writable. With huge pages, all slots are writable.
     base: NonNull<u8>,
     slot: ArenaSize,
     /// The binary logarithm of the size of a slot.
@@ -188,8 +188,8 @@ impl ReservedRange {
 
     /// Adds at least `needed` slots at the end of the range. Returns `None` if that is impossible.
     ///
-    /// If the system allows it, the range grows by at least half of its size, so that it rarely has
-    /// to grow.
+    /// If the system allows it, the range grows by at least half its size, so it seldom has to
+    /// grow.
     pub(super) fn add_slots(&mut self, needed: usize) -> Option<()> {
         if needed == 0 {
             return Some(());
@@ -317,8 +317,8 @@ impl ReservedRange {
         }
     }
 
-    /// Returns the number of slots that a user may retain. The user could retain `had` slots so
-    /// far, and wants to retain `want`.
+    /// Returns how many slots a user may retain. The user may retain `had` slots now, and wants to
+    /// retain `want`.
     pub(super) fn retain_by_users(&mut self, had: usize, want: usize) -> usize {
         self.by_users = self.by_users.saturating_sub(had);
         self.demand.occupy(had);

@@ -6,11 +6,11 @@
 //! | retained | writable | some | 0 | 1 |
 //! | used | writable | some | 1 | 0 |
 //!
-//! A slot becomes stale when it is retained, because its memory then contains old data. If the slot
-//! is used again, it stays stale until it becomes free.
+//! A slot becomes stale when it is retained, which means that its memory may contain old data. The
+//! slot stays stale until it becomes free, even if it is used again in between.
 //!
-//! With huge pages, free slots are writable. A free slot can be stale if it shares a huge page with
-//! a slot in use.
+//! With huge pages, free slots are writable, and a free slot can be stale if its huge page is in
+//! use.
 
 #![forbid(unsafe_code)]
 
@@ -267,8 +267,9 @@ impl<'a> Slots<'a> {
         count
     }
 
-    /// Finds the highest run of retained slots below `end`. Marks the last `most` slots of this run
-    /// as used, or all of them if there are fewer.
+    /// Finds the highest run of retained slots below `end`, and marks up to `most` of them as used.
+    ///
+    /// The marked slots are the last ones of the run.
     pub(super) fn take_last_retained(&mut self, end: usize, most: usize) -> Option<Range<usize>> {
         let all = bits::last_run(self.retained, end.min(self.top));
         let run = all.start.max(all.end.saturating_sub(most))..all.end;

@@ -165,8 +165,9 @@ fn a_range_that_cannot_be_made_writable_goes_on_without_huge_pages() {
     assert_eq!(writable_bytes(&mut source), SLOT);
 }
 
-/// Forks a child that writes to all pages. Returns true if the child was not killed, and each
-/// process sees only its own writes.
+/// Forks a child that writes to all pages of `arenas`.
+///
+/// Returns true if the child survives and each process sees only its own writes.
 fn child_can_write_to(arenas: &[NonNull<u8>]) -> bool {
     // SAFETY: the child only writes to memory that is mapped, and ends.
     let child = unsafe { libc::fork() };

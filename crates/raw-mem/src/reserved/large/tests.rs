@@ -238,8 +238,8 @@ fn moving_a_large_mapping_does_not_copy_it() {
     refuse(Plan::Never);
     let grown = resize(&mut source, mapping, 600 * SLOT);
     assert!(is_filled(grown.start, 0..mapping.bytes, 7));
-    // The five calls add slots, make the new run writable, test whether the old run is one mapping,
-    // move its pages, and withdraw it.
+    // The five system calls add slots, make them writable, check the old mapping, move its pages,
+    // and withdraw it.
     assert_eq!(calls(), 5);
 }
 
