@@ -42,8 +42,8 @@ unsafe impl Sync for ArenaVTable {}
 
 /// An arena source behind a lock.
 ///
-/// No caller gets access to the source itself, because it could then replace the source and unmap
-/// arenas that are in use.
+/// Callers cannot access the source itself. Otherwise, they could replace the source, which would
+/// unmap arenas in use.
 pub struct LockedSource<S>(Mutex<S>);
 
 impl<S> LockedSource<S> {
@@ -119,9 +119,8 @@ unsafe extern "C" fn alloc<S: ArenaSource>(ctx: *mut c_void, size: usize) -> *mu
 
 /// # Safety
 ///
-/// - `ctx` must come from a vtable created by [`ArenaVTable::of`] with type parameter `S`.
-/// - `arena` must be null or a live arena.
-/// - A live arena must come from [`alloc`] with the same `ctx` and `size`.
+/// - `ctx` must come from a vtable that [`ArenaVTable::of`] created with type parameter `S`.
+/// - `arena` must be null, or a live arena that [`alloc`] returned for the same `ctx` and `size`.
 /// - The caller must not use `arena` afterwards.
 unsafe extern "C" fn free<S: ArenaSource>(ctx: *mut c_void, arena: *mut c_void, size: usize) {
     // SAFETY: `ctx` is a `&'static LockedSource<S>` (contract of `free`).

@@ -15,9 +15,10 @@ impl CAllocator {
     ///
     /// # Safety
     ///
-    /// - Called with `vtable.ctx`, the functions must meet the requirements of [`MemAlloc`].
-    /// - The functions must be safe to call from every thread that uses the allocator.
-    /// - The functions must stay valid while the allocator is in use.
+    /// - When called with `vtable.ctx`, the functions of `vtable` must meet the contract
+    ///   of [`MemAlloc`].
+    /// - Every thread that uses the allocator must be allowed to call these functions.
+    /// - The functions must stay valid as long as the allocator is in use.
     ///
     /// These requirements also apply to every copy of the allocator.
     #[inline]

@@ -1,7 +1,7 @@
 //! The current allocator of each domain, which can be replaced while other threads allocate.
 //!
-//! A reader loads a function and its context atomically. CPython loads them separately, so it can
-//! combine a function of one allocator with the context of another.
+//! A thread that allocates loads a function and the function's context atomically. CPython loads
+//! the two separately, so it can call a function of one allocator with the context of another.
 
 use core::ptr::NonNull;
 
@@ -73,9 +73,10 @@ impl<A: MemAlloc> DomainTable<A> {
     ///
     /// # Safety
     ///
-    /// - `allocator` must be able to free and reallocate every live block of the domain.
-    /// - `allocator` must also be able to do this for blocks that calls in progress return.
-    /// - `allocator` must meet the requirements of [`CAllocator::new`] while the table is in use.
+    /// - `allocator` must be able to free and reallocate every live block of `domain`. This
+    ///   includes blocks that calls in progress are about to return.
+    /// - `allocator` must meet the requirements of [`CAllocator::new`] as long as the table is in
+    ///   use.
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {
         let slot = &self.slots[domain.index()];
         let mut records = sync::lock(&self.records);

@@ -15,9 +15,11 @@ const WORD: usize = size_of::<usize>();
 
 /// A global allocator of a Rust program or library that allocates from `A`.
 ///
-/// Every alignment is supported. If the alignment is above the word size, a block needs that many
-/// more bytes, and every reallocation moves it. A debug hook below then detects a write after the
-/// block only if it lies beyond those extra bytes.
+/// Every alignment is supported. If the alignment exceeds the word size, a block needs as many
+/// extra bytes as the alignment, and every reallocation moves the block.
+///
+/// Some of the extra bytes that the alignment requires can lie after the block. A debug hook inside
+/// `A` does not detect writes to these bytes.
 ///
 /// ```
 /// use allocator_api::{Domain, Global, hooks::Debug, raw_mem::Malloc};
@@ -29,8 +31,8 @@ const WORD: usize = size_of::<usize>();
 /// assert_eq!(numbers.iter().sum::<u32>(), 499_500);
 /// ```
 ///
-/// With [`CFunctions`], a Rust extension of CPython allocates through CPython's domain raw, so
-/// that tracemalloc and the debug hooks see its memory.
+/// With [`CFunctions`], a Rust extension of CPython allocates from CPython's raw domain. CPython's
+/// `tracemalloc` and its debug hooks then also cover the memory of the extension.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Global<A>(A);
 
@@ -48,8 +50,7 @@ impl<A> Global<A> {
 
 /// Returns the number of bytes to request from `A` for an aligned block of this layout.
 ///
-/// The distance from the start of `A`'s block to the aligned block is at least a word and at most
-/// the alignment.
+/// The aligned block begins at least one word and at most `align` bytes after the block of `A`.
 fn room(layout: Layout) -> usize {
     // A layout has at most isize::MAX bytes after rounding up, so the sum does not overflow.
     layout.size() + layout.align()
@@ -71,8 +72,8 @@ unsafe fn place(base: NonNull<u8>, layout: Layout) -> NonNull<u8> {
 
 /// Returns the block of `A` that contains the aligned block at `start`.
 ///
-/// Returns `start` itself if the word before it is not a distance written by [`place`]. In this
-/// case the program has passed a wrong pointer, which a debug hook below reports.
+/// Returns `start` itself if the word before it is not a valid distance. In this case, the program
+/// has passed an invalid pointer, which a debug hook inside `A` reports.
 ///
 /// # Safety
 ///
@@ -179,8 +180,9 @@ impl CFunctions {
     ///
     /// # Safety
     ///
-    /// - The functions must meet the requirements of [`MemAlloc`]. A size of 0 must yield a block.
-    /// - Any thread must be able to call them at any time.
+    /// - The functions must meet the requirements of [`MemAlloc`], and must return a block for a
+    ///   size of 0.
+    /// - Every thread must be allowed to call these functions at any time.
     pub const unsafe fn new(
         malloc: unsafe extern "C" fn(usize) -> *mut c_void,
         calloc: unsafe extern "C" fn(usize, usize) -> *mut c_void,

@@ -1,7 +1,8 @@
 //! A limit on the number of bytes that one domain has in use.
 //!
-//! For a heap or a process, the limit is checked when memory is mapped, so requests cost nothing
-//! extra. A domain has no mappings of its own, so this hook counts the bytes of each request.
+//! The limit of a heap or a process is checked when memory is mapped, so it costs nothing per
+//! request. An allocator domain maps no memory itself, so this hook counts the bytes of each
+//! request.
 
 use core::ptr::NonNull;
 use std::collections::BTreeMap;
@@ -12,12 +13,14 @@ use sync::Mutex;
 /// A hook that limits how many bytes of the allocator below it are in use.
 ///
 /// Before the hook refuses a request, it calls a callback that can free memory. If the callback
-/// returns true, the hook tries the request again. The callback must not panic. If its own requests
-/// exceed the limit, they are refused without another call.
+/// returns true, the hook tries the request again.
 ///
-/// If the allocator below does not know the [usable size](MemAlloc::usable_size) of a block, the
-/// hook stores the requested size in a table. That table is allocated from the global allocator. In
-/// this case, the hook must not itself be part of the global allocator.
+/// The callback must not panic. If a request of the callback itself exceeds the limit, the hook
+/// refuses the request without calling the callback again.
+///
+/// If the wrapped allocator does not know the [usable size](MemAlloc::usable_size) of a block, the
+/// hook stores the requested size in a table. The memory of this table comes from the global
+/// allocator, so the hook must not be part of the global allocator in this case.
 ///
 /// ```
 /// use allocator_api::Limited;

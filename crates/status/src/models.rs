@@ -26,8 +26,8 @@ fn a_reader_gets_a_whole_text_or_none() {
     });
 }
 
-/// A broken variant of the protocol. The words are stored with `Relaxed` ordering, so a reader can
-/// see them before it sees the odd sequence number.
+/// A broken variant of the sequence lock, which stores the words of the text with `Relaxed`
+/// ordering. A reader can therefore see new words before it sees the odd sequence number.
 #[test]
 fn relaxed_words_are_rejected() {
     sync::rejected(|| {

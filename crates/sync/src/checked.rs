@@ -50,8 +50,8 @@ thread_local! {
 
 /// Runs `body` once for every possible interleaving of its threads.
 ///
-/// Loom 0.7 can miss interleavings if a thread loads an atomic and later stores to it. Put such
-/// stores in the main thread, which loom runs first.
+/// Loom 0.7 can miss interleavings if a thread loads an atomic and later stores to the same atomic.
+/// Put these stores in the main thread, which loom runs first.
 ///
 /// # Panics
 ///

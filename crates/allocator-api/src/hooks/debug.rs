@@ -24,8 +24,7 @@ pub use self::{
 };
 use crate::Domain;
 
-/// The number of bytes at each end of a block that [`Debug`](struct@Debug) saves and then
-/// overwrites while the block is being reallocated.
+/// How many bytes at each end of a block are saved and overwritten while the block is reallocated.
 const ERASED: usize = 64;
 
 /// The number of blocks that the debug hooks of this process have allocated.
@@ -41,18 +40,18 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 /// | a double free, or a use after free | the letter and the guards have been overwritten |
 /// | a pointer that no allocator returned | it is not aligned, or there is no letter before it |
 ///
-/// If a check fails, the hook describes the block on stderr and ends the process. The description
-/// has the same wording as CPython's. Writing it allocates no memory.
+/// If a check fails, the hook writes a description of the block to stderr and ends the process. The
+/// description has the same wording as in CPython. The hook allocates no memory for it.
 ///
-/// New blocks are filled with clean bytes (`0xCD`) and freed blocks with dead bytes (`0xDD`), so a
-/// program that reads them is likely to fail. While a block is being reallocated, both of its ends
-/// are filled with dead bytes.
+/// The hook fills new blocks with clean bytes (`0xCD`) and freed blocks with dead bytes (`0xDD`). A
+/// program that relies on these contents is likely to fail. While a block is being reallocated, the
+/// hook fills both ends of the old block with dead bytes.
 ///
-/// Memory that the allocator below has unmapped cannot be checked. If a block in such memory is
-/// freed again, a signal ends the process.
+/// The hook cannot check memory that the wrapped allocator has unmapped. If the program frees a
+/// block in this memory again, a signal such as `SIGSEGV` ends the process.
 ///
-/// Blocks have the alignment of the allocator below, up to 16 bytes. Each block needs 24 more
-/// bytes, or 32 with serial numbers.
+/// A block has the alignment of the wrapped allocator's blocks, but at most 16 bytes. The overhead
+/// of a block is 24 bytes, or 32 bytes with serial numbers.
 ///
 /// ```
 /// use allocator_api::{Domain, hooks::Debug, raw_mem::{Malloc, MemAlloc}};
@@ -158,9 +157,10 @@ impl<A: MemAlloc> Debug<A> {
 
     /// Allocates `size` bytes at a multiple of `align`, which must be a power of two.
     ///
-    /// The block can be freed and reallocated like any other block. After a reallocation, it is
-    /// aligned to at most 16 bytes. CPython has no such blocks, so we mark them with a letter of
-    /// their own, `a`.
+    /// The block can be freed and reallocated like any other block. A reallocated block is aligned
+    /// to at most 16 bytes.
+    ///
+    /// CPython has no aligned blocks, so we mark them with the additional domain letter `a`.
     pub fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
         if align <= 2 * WORD {
             return self.malloc(size);

@@ -6,8 +6,8 @@
 //!                   Traces: a table of blocks in use, figures by domain and by place
 //! ```
 //!
-//! The tables are allocated from the global allocator. While a thread uses the tables, its own
-//! requests are not traced, so the tables never contain themselves.
+//! The tables of traced blocks are allocated from the global allocator. While a thread uses these
+//! tables, its own requests are not traced, so a table never contains an entry for its own memory.
 
 mod inside;
 mod place;
@@ -49,8 +49,8 @@ std::thread_local! {
 /// Nothing is traced before [`start`](Self::start). The functions that return figures cover only
 /// the blocks that were allocated since then.
 ///
-/// One lock protects the table of blocks. If a thread forks while another thread holds the lock, the
-/// child can never unlock it. A program must therefore not fork while it traces.
+/// A program must not fork while it traces. One lock protects the table of blocks. If another
+/// thread holds this lock during the fork, the child process can never acquire it.
 #[derive(Debug)]
 pub struct Traces {
     table: Mutex<Table>,
@@ -117,8 +117,9 @@ impl Traces {
         Snapshot::new(self.with(|table| table.blocks()))
     }
 
-    /// Prints a summary of the blocks in use to stderr. At the end of `main`, these are the blocks
-    /// that were never freed.
+    /// Prints a summary of the blocks in use to stderr.
+    ///
+    /// At the end of `main`, these are the blocks that were never freed.
     pub fn print(&self) {
         let snapshot = self.snapshot();
         // Writing to stderr reports no errors.
@@ -141,8 +142,8 @@ impl Default for Traces {
 /// If a debug hook has `Traces` as its host, its error reports name the place that allocated the
 /// block.
 ///
-/// The `Trace` hook must be above the debug hook. Then the table and the error reports contain the
-/// same addresses, namely those that the program sees.
+/// The `Trace` hook must wrap the debug hook, and not the other way round. Both hooks then know a
+/// block by the same address, which is the one that the program uses.
 impl Host for Traces {
     fn write_place(&self, out: &mut Output, ptr: *const u8) {
         // The thread that found the error may already hold the lock of the table.
@@ -165,9 +166,9 @@ impl Host for Traces {
 
 /// A hook that traces the blocks in use. CPython: `tracemalloc`.
 ///
-/// While tracing is off, the hook adds one load and one branch to a request. While tracing is on, a
-/// request takes a lock, and the trace of each block in use takes 38 to 75 bytes. The [crate's
-/// page](crate) has measurements.
+/// While tracing is off, the hook adds one load and one branch to each request. While tracing is
+/// on, each request takes a lock, and each block in use needs 38 to 75 bytes for its trace. See
+/// the [crate's page](crate) for measurements.
 ///
 /// If a traced domain passes a request on to another traced domain, the request is traced only
 /// once.
@@ -217,9 +218,10 @@ impl<A> Trace<A> {
         sync::lock(&self.traces.table).add(block.addr().get(), size, self.domain, calls);
     }
 
-    /// Removes a block from the table before the block is freed or resized. If we removed it later,
-    /// another thread might already have a block at the same address. The calling thread must be
-    /// [inside](enter).
+    /// Removes a block from the table. This must happen before the block is freed or resized,
+    /// because another thread can get a block at the same address immediately afterwards.
+    ///
+    /// The calling thread must be [inside](enter) the hook.
     fn remove(&self, block: NonNull<u8>) -> Option<Block> {
         let address = block.addr().get();
         let removed = sync::lock(&self.traces.table).remove(address);

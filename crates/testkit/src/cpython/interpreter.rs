@@ -163,8 +163,9 @@ unsafe fn get_allocator(library: &Library, domain: c_int) -> Vtable {
 /// # Safety
 ///
 /// - `library` must be CPython.
-/// - `vtable` must be one of CPython's allocators.
-/// - Memory from the previous allocator of `domain` must not be freed while `vtable` is installed.
+/// - `vtable` must be an allocator that CPython itself provides.
+/// - While `vtable` is installed, nothing may free memory that came from the previous allocator of
+///   `domain`.
 unsafe fn set_allocator(library: &Library, domain: c_int, mut vtable: Vtable) {
     // SAFETY: the type is that of CPython's headers. The function copies the vtable.
     unsafe {

@@ -1,8 +1,8 @@
 //! Starts a real CPython whose allocator `pymalloc` is used only by the test.
 //!
-//! - Before the interpreter starts, `malloc` replaces `pymalloc` as the interpreter's allocator.
-//! - The interpreter is always started, because `pymalloc` has needed a thread state since CPython
-//!   3.12.
+//! - Before the interpreter starts, we replace its allocator `pymalloc` by `malloc`, so the
+//!   interpreter itself does not use `pymalloc`.
+//! - We always start the interpreter, because `pymalloc` needs a thread state since CPython 3.12.
 //! - A process can start only one interpreter, so [`in_each`] starts one process for each
 //!   libpython.
 

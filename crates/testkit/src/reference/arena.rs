@@ -85,8 +85,9 @@ impl Arenas {
         (number, pool)
     }
 
-    /// Takes back an empty pool. If all pools of its arena are then available, unmaps the arena
-    /// unless the rules retain it.
+    /// Returns an empty pool to its arena.
+    ///
+    /// Unmaps the arena if all of its pools are then available, unless the rules retain the arena.
     pub(super) fn put_pool(&mut self, number: usize, pool: usize, rules: &Rules) {
         let arena = self.arena_mut(number);
         arena.free_pools.push(pool);

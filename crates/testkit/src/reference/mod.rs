@@ -15,8 +15,8 @@
 //!    never used.
 //! 6. The usable arenas are sorted by their number of available pools, fewest first. An arena that
 //!    gains a pool is placed before others with the same number (`nfp2lasta`).
-//! 7. An arena without live blocks is unmapped, unless it is the last usable one and
-//!    [`Rules::retain_last_arena`] is true.
+//! 7. An arena without live blocks is unmapped, unless it is the last usable one
+//!    and [`Rules::retain_last_arena`] is true.
 
 mod arena;
 mod figures;

@@ -9,8 +9,8 @@
 //!
 //! The size and the serial number are big-endian. The offsets are for a 64-bit machine.
 //!
-//! A block with a greater alignment, which CPython does not have, begins further after its base.
-//! The word before its size holds the distance from the base to the block.
+//! A block that is aligned to more than 16 bytes begins further after its base. The word before the
+//! block's size holds the distance from the base to the block. CPython has no such blocks.
 
 use core::ptr::NonNull;
 
@@ -108,8 +108,8 @@ impl Block {
     ///
     /// # Safety
     ///
-    /// - The block must have `size` bytes, [`HEADER`] bytes before it and the trailer of `style`
-    ///   after it. All of them must be writable.
+    /// - The [`HEADER`] bytes before the block, its `size` bytes, and the trailer of `style` after
+    ///   it must be writable.
     pub(super) unsafe fn write_around(self, size: usize, letter: u8, serial: usize, style: Style) {
         // SAFETY: the header is writable (contract).
         unsafe {
@@ -131,8 +131,9 @@ impl Block {
     ///
     /// # Safety
     ///
-    /// - If the address is aligned to a word, the header must be readable. The block whose size the
-    ///   header gives must also be readable, and so must its trailer.
+    /// - If the block's address is aligned to a word, the header before the block must be readable.
+    /// - In this case, the block must also be readable for the size that the header states, and so
+    ///   must the trailer after it.
     pub(super) unsafe fn check(self, letter: u8, style: Style) -> Result<usize, Misuse> {
         if !self.0.addr().get().is_multiple_of(WORD) {
             return Err(Misuse::Unaligned);
@@ -160,16 +161,16 @@ impl Block {
 
     /// Returns false if a block of `size` bytes is large and its trailer cannot be read.
     ///
-    /// If the size was overwritten, it is likely to be large. Small sizes are not checked, because
-    /// asking the system takes a few microseconds.
+    /// A size that was overwritten is likely to be large. Small sizes are not checked, because the
+    /// system call for the check takes a few microseconds.
     fn may_have(self, size: usize, style: Style) -> bool {
         size < LARGE || is_readable(self.tail(size), style.trailer())
     }
 
     /// Returns true if the header or the contents show that the block has been freed.
     ///
-    /// The allocator below may have overwritten the first words of a freed block, but not with
-    /// anything that looks like the header of another domain.
+    /// The wrapped allocator may have overwritten the first words of a freed block. However, these
+    /// words never look like the header of a block of another domain.
     ///
     /// # Safety
     ///

@@ -44,8 +44,9 @@ impl Operation {
     }
 }
 
-/// An error in the use of an allocator. `Display` writes the same text as CPython for the errors
-/// that CPython also reports.
+/// A misuse of an allocator by the program.
+///
+/// `Display` writes CPython's wording for each error that CPython also reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misuse {

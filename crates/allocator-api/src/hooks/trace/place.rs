@@ -6,8 +6,8 @@ use std::{fmt, sync::Arc};
 
 /// The place of an allocation: the addresses of the calls that led to it, the last call first.
 ///
-/// `Display` writes one line per call. Function names need the feature `backtrace`. If names can be
-/// found, the calls inside the allocator are left out.
+/// `Display` writes one line per call. With the feature `backtrace`, the line names the function if
+/// its name can be found, and calls inside the allocator are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place(pub(super) Arc<[usize]>);
 
@@ -58,8 +58,10 @@ mod calls {
         "core::ops::function::",
     ];
 
-    /// Stores the addresses of the last calls and returns their number. We store `OWN` calls more
-    /// than `frames`, because the first ones are inside the allocator.
+    /// Stores the addresses of the innermost calls of this thread, and returns their number.
+    ///
+    /// Stores `frames` calls and up to `OWN` more, because the innermost calls are inside the
+    /// allocator.
     pub(crate) fn capture(frames: usize, calls: &mut [usize; MOST]) -> usize {
         let wanted = if frames == 0 { 0 } else { (frames + OWN).min(MOST) };
         let mut found = 0;

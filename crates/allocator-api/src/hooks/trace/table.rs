@@ -46,8 +46,9 @@ impl Table {
         }
     }
 
-    /// Adds a block that was allocated by `calls`. If there is no memory for an entry, only
-    /// increments the number of untraced blocks.
+    /// Adds a block and the calls that allocated it.
+    ///
+    /// If there is no memory for an entry, only counts the block as untraced.
     pub(super) fn add(&mut self, address: usize, size: usize, domain: Domain, calls: &[usize]) {
         match self.place_of(calls) {
             Some(place) => self.insert(address, Block { size, domain, place }),
@@ -61,8 +62,8 @@ impl Table {
             self.untraced += 1;
             return;
         }
-        // A block can be freed below this hook, without the hook's knowledge. If its address is
-        // then reused, the table still has the old entry.
+        // A program can free a block through the wrapped allocator, without a call to this hook. If
+        // another block then gets the same address, the table still contains the old entry.
         self.remove(address);
         self.blocks.insert(address, block);
         for figures in self.figures_of(block) {
