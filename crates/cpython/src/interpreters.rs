@@ -121,9 +121,9 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // After a fork, CPython may end an interpreter although this thread does not hold its GIL. We
-    // then keep the interpreter's entry. If a new interpreter is created at the same address,
-    // `start` releases the entry.
+    // After a fork, CPython may end an interpreter although this thread does not hold its GIL. The
+    // interpreter then keeps its entry in our table. If a new interpreter is created at the same
+    // address, `start` releases the entry.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         unsafe { entry.release() };

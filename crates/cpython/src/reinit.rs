@@ -212,8 +212,9 @@ impl Watch {
     /// - The vtables must be able to free every live block of their domains.
     unsafe fn set(&self, domains: &[Domain], vtables: &[VTable]) {
         for (domain, vtable) in domains.iter().zip(vtables) {
-            // CPython 3.8 allocates one raw block without calling the vtable, but frees this block
-            // through the vtable in a forked child. A debug hook would report the block as damaged.
+            // CPython 3.8 allocates one block of the raw domain without calling the domain's
+            // vtable, but frees this block through the vtable in a forked child. A debug hook would
+            // report the block as damaged.
             if *domain == Domain::Raw && self.is_3_8 {
                 continue;
             }

@@ -86,8 +86,8 @@ fn rounded(layout: Layout) -> usize {
 /// Returns true if memory in a block of class `now` may stay there when it is resized to `new`.
 ///
 /// `after` is the class that a new allocation of the layout `new` would use. If the blocks of class
-/// `now` are larger than those of class `after`, the memory stays only if `new` needs more than
-/// three quarters of its block. CPython's `_PyObject_Realloc` (`Objects/obmalloc.c`) uses the same
+/// `now` are larger than those of class `after`, the memory stays only if more than three quarters
+/// of its block remain in use. CPython's `_PyObject_Realloc` (`Objects/obmalloc.c`) uses the same
 /// limit.
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {

@@ -61,7 +61,7 @@ static IS_WATCHING: AtomicBool = AtomicBool::new(false);
 static IS_REPORTING: AtomicBool = AtomicBool::new(false);
 
 /// True once the process has called `_exit`. From then on, our signal handler does not end the
-/// process, so the report about the exit is always written.
+/// process, so that the report about the exit can be completed.
 static IS_ENDING: AtomicBool = AtomicBool::new(false);
 
 /// The signals that users and service managers send to stop a program, and that end it by default.

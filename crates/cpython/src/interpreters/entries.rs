@@ -85,7 +85,7 @@ impl Entry {
     ///
     /// # Safety
     ///
-    /// - The entry must belong to an interpreter.
+    /// - This entry of the table must belong to an interpreter.
     /// - The calling thread must hold the interpreter's GIL or be the only thread that uses
     ///   CPython.
     /// - The calling thread must not already hold a reference to the interpreter's heap.
@@ -101,7 +101,7 @@ impl Entry {
     ///
     /// # Safety
     ///
-    /// - The entry must not belong to an interpreter yet.
+    /// - This entry of the table must not belong to an interpreter yet.
     /// - The calling thread must have claimed the entry, unless the entry is `MAIN`.
     /// - The calling thread must hold the GIL of `interpreter`.
     pub(super) unsafe fn assign(&self, interpreter: Interpreter, heap: OwnedHeap) {

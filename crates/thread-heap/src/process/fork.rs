@@ -76,9 +76,9 @@ extern "C" fn release() {
 
 /// Unlocks the locks, and adapts the state of the child to the loss of all other threads.
 ///
-/// - Stops counting the arenas that are retained by heaps of threads that do not exist in the
-///   child.
-/// - Resets the thread numbers of these heaps, so that no new thread reuses an inconsistent heap.
+/// - The arenas that heaps of the lost threads retain are no longer counted.
+/// - The thread numbers of these heaps are reset, so that no new thread reuses an inconsistent
+///   heap.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut held) = HELD.take() {
