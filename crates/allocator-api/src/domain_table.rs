@@ -1,7 +1,8 @@
 //! The current allocator of each domain, which can be replaced while other threads allocate.
 //!
-//! A thread that allocates loads a function and the function's context atomically. CPython loads
-//! the two separately, so it can call a function of one allocator with the context of another.
+//! When a thread allocates, it loads the allocator's function and context together, in one atomic
+//! step. CPython loads the two separately, so it can call a function of one allocator with the
+//! context of another.
 
 use core::ptr::NonNull;
 

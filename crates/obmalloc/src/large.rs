@@ -155,8 +155,8 @@ impl LargeBlock {
     ///
     /// # Safety
     ///
-    /// - `self` must be a live block that was mapped from `source` with geometry `G`.
-    /// - The caller must not use the block afterwards.
+    /// - `self` must be a live block that `source` mapped with geometry `G`.
+    /// - Nothing may use the block afterwards.
     pub unsafe fn unmap<G: Geometry>(self, source: &mut impl ArenaSource) {
         // SAFETY: the block is in use (contract), so its header is valid.
         let Header { mapping, bytes, .. } = unsafe { self.header::<G>().read() };
@@ -173,7 +173,7 @@ impl LargeBlock {
     ///
     /// # Safety
     ///
-    /// - `self` must be a live block that was mapped from `source` with geometry `G`.
+    /// - `self` must be a live block that `source` mapped with geometry `G`.
     /// - If this returns a block, only that block may be used afterwards.
     pub unsafe fn resize<G: Geometry>(
         self,

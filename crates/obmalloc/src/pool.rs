@@ -421,7 +421,7 @@ pub(crate) struct Watched<G> {
 pub(crate) struct PoolPtr(
     /// # Invariant
     ///
-    /// - The pointer refers to a pool header that was written when the pool was carved.
+    /// - The pointer refers to a pool header that was written when the pool was created.
     /// - The header stays mapped as long as any `PoolPtr` to it is in use.
     /// - The pointer is valid for reads and writes of the whole pool.
     ///
@@ -460,8 +460,8 @@ impl PoolPtr {
     ///
     /// # Safety
     ///
-    /// - `base` must point to the start of an arena that is valid for reads and writes.
-    /// - No pool may exist in this arena yet.
+    /// - The arena at `base` must be valid for reads and writes.
+    /// - The arena must not contain a pool yet.
     pub(crate) unsafe fn tag_arena<G: Geometry>(base: NonNull<u8>, tag: HeapTag) {
         if matches!(G::RULES.headers, HeaderRule::InArena) {
             // SAFETY: the arena is valid for writing (contract), and nothing else is in it yet.

@@ -13,7 +13,7 @@
 //! Readers take no lock. They load the pointer to a leaf with `Acquire`, so they always see an
 //! initialised leaf.
 //!
-//! Readers load the leaf entries and the reserved range with `Relaxed` ordering. This is
+//! Readers of the map load its entries and its reserved range with `Relaxed` ordering. This is
 //! sufficient, because a thread looks up a block only after it has allocated the block or received
 //! it from another thread.
 //!

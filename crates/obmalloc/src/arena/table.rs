@@ -9,8 +9,8 @@
 //! New pools come from the fullest arena that has room. The emptier arenas can then become free and
 //! be unmapped.
 //!
-//! In the list, arenas with the same number of free units are adjacent. When this number changes
-//! for an arena, we move the arena in front of the others with the new number. This takes O(1).
+//! The list is sorted by the number of free units. When this number changes for an arena, we move
+//! the arena in front of the other arenas with the new number. This takes O(1) time.
 
 use core::ptr::NonNull;
 
@@ -103,8 +103,9 @@ impl ArenaTable {
 
     /// Takes a pool for `class` that begins at a multiple of `align` units.
     ///
-    /// Tries the fullest arena that has enough free units first, and then emptier ones.
-    /// If [`MAX_SEARCHED`] arenas do not have enough adjacent units, tries only the emptiest arena.
+    /// Tries the fullest arena that has enough free units first, and then emptier arenas. If this
+    /// fails [`MAX_SEARCHED`] times because the free units are not adjacent, tries only the
+    /// emptiest arena.
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
         origin: Origin,

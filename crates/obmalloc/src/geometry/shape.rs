@@ -60,7 +60,7 @@ impl<G: Geometry> Shape<G> {
     ///
     /// A purge returns free pages to the system and discards their contents, so nothing that the
     /// heap needs may be stored in them. All headers must therefore be in the arena's first unit,
-    /// which is never purged. The state of the other units must not be stored in these units.
+    /// which is never purged. The state of the other units must be stored outside these units, too.
     pub(crate) const PURGES: bool = matches!(G::RULES.headers, HeaderRule::InArena)
         && matches!(G::RULES.retain, RetainRule::EachClass)
         && G::SIZES.pool_size >= PAGE

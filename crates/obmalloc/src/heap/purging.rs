@@ -15,8 +15,7 @@
 //!   the arena source immediately unmaps the first memory that a program frees.
 //!
 //! If the program soon uses much of the purged memory again, the purge was a mistake. The heap then
-//! stops purging for the same reason for a while. Each further mistake doubles the length of this
-//! pause.
+//! performs no purge of the same kind for some time. Each further mistake doubles this time.
 
 #![forbid(unsafe_code)]
 

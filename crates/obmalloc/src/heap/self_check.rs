@@ -4,8 +4,8 @@
 //!   likely to fail.
 //! - The heap detects if a block is freed twice, unless the block was allocated again in between or
 //!   still waits in another thread's inbox.
-//! - The heap checks its rules on every n-th slow path. The larger the heap is, the less often it
-//!   does so, because a check takes longer.
+//! - The heap checks its rules on every n-th slow path. Here, n grows with the size of the heap,
+//!   because a larger heap takes longer to check.
 //!
 //! In other builds, these checks take neither time nor memory.
 

@@ -1,8 +1,8 @@
 //! Spans, which are pools of one block.
 //!
-//! A size class can retain any number of empty spans. If a program repeatedly allocates and frees
-//! blocks of this class, they reuse the retained spans, and the heap need not search for adjacent
-//! free units:
+//! A size class can retain any number of empty spans (pools of one block). If a program repeatedly
+//! allocates and frees blocks of this class, they reuse the retained spans, and the heap need not
+//! search for adjacent free units:
 //!
 //! ```text
 //!   list of the class    span, in use ► span, empty ► span, empty

@@ -132,8 +132,8 @@ impl Block {
     /// # Safety
     ///
     /// - If the block's address is aligned to a word, the header before the block must be readable.
-    /// - In this case, the block must also be readable for the size that the header states, and so
-    ///   must the trailer after it.
+    /// - As many bytes of the block as the header states must also be readable, and so must the
+    ///   trailer after them.
     pub(super) unsafe fn check(self, letter: u8, style: Style) -> Result<usize, Misuse> {
         if !self.0.addr().get().is_multiple_of(WORD) {
             return Err(Misuse::Unaligned);
