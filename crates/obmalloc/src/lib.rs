@@ -65,7 +65,7 @@
 //! | up to 512 bytes | a *small pool* of one unit, which has 16 KiB |
 //! | up to 8 KiB | a *medium pool* of up to 8 units, with about 32 blocks |
 //! | up to 480 KiB | a *span*, which is a pool of one block, rounded up to whole units |
-//! | above | a [`LargeBlock`], which has a mapping of its own: see [`Heap::alloc_large`] |
+//! | above | a [`LargeBlock`], which has a separate mapping: see [`Heap::alloc_large`] |
 //!
 //! # Where things are
 //!

@@ -3,7 +3,7 @@
 //! ```text
 //!   slots        │ arena │ free  │ arena │ arena │ free  │ free  │
 //!   huge pages   ├───────────────┼───────────────┼───────────────┤
-//!                  in use          in use          given back
+//!                  in use          in use          returned
 //! ```
 //!
 //! The system uses a huge page only if all of its memory is accessible. In a range with huge pages,
