@@ -48,7 +48,7 @@ impl Watcher {
         };
         match self {
             Self::None => {}
-            Self::Address => sanitize("-Zsanitizer=address", "asan"),
+            Self::Address => sanitize("-Zsanitizer=address --cfg asan", "asan"),
             Self::Thread => {
                 let mixed = "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer --cfg tsan";
                 sanitize(mixed, "tsan");

@@ -229,7 +229,9 @@ fn address_sanitizer() -> Result<Tally> {
         "-p",
         "obmalloc-object-cache",
     ];
-    let targets = ["--lib", "--test", "model", "--test", "threads"];
+    let targets = [
+        "--lib", "--test", "model", "--test", "threads", "--test", "purging", "--test", "checkers",
+    ];
     // The sanitizer itself needs more addresses than the limit in this test allows.
     let skipped = ["--skip", "in_a_limited_address_space_nearly_all_of_the_rest_can_be_used"];
     let others = watched(

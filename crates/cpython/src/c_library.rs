@@ -14,6 +14,7 @@
 
 use std::{
     ffi::c_int,
+    ptr::NonNull,
     sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -47,16 +48,18 @@ pub(crate) fn set_decay(decay: Option<Duration>) {
     TRIMMER.set_decay(decay);
 }
 
-/// Notes a request for a new block of `size` bytes, and trims the C library if a trim is due.
+/// Notes that the C library returned `block`, a new block of `size` bytes. Trims it if a trim is due.
 ///
 /// The caller must not be inside the C library's allocator.
 #[inline]
-pub(crate) fn note_alloc(size: usize) {
-    TRIMMER.note_live(1);
-    note_resize(size);
+pub(crate) fn note_new(block: Option<NonNull<u8>>, size: usize) {
+    if block.is_some() {
+        TRIMMER.note_live(1);
+        note_resize(size);
+    }
 }
 
-/// Notes that a block is resized to `size` bytes, and trims the C library if a trim is due.
+/// Notes that a block was resized to `size` bytes, and trims the C library if a trim is due.
 ///
 /// The caller must not be inside the C library's allocator.
 #[inline]

@@ -52,36 +52,39 @@ impl Lower {
 unsafe impl MemAlloc for Lower {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
         status::beat();
-        c_library::note_alloc(size);
-        if expects_blocks_of_cpython() {
-            return self.cpython.malloc(size);
-        }
-        // SAFETY: the function takes any size, and refuses one that is too large.
-        unsafe { (self.raw.malloc)(size) }
+        let block = match expects_blocks_of_cpython() {
+            true => self.cpython.malloc(size),
+            // SAFETY: the function takes any size, and refuses one that is too large.
+            false => unsafe { (self.raw.malloc)(size) },
+        };
+        c_library::note_new(block, size);
+        block
     }
 
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         status::beat();
-        c_library::note_alloc(count.saturating_mul(size));
-        if expects_blocks_of_cpython() {
-            return self.cpython.calloc(count, size);
-        }
-        // SAFETY: the function takes any sizes, and refuses a product that is too large.
-        unsafe { (self.raw.calloc)(count, size) }
+        let block = match expects_blocks_of_cpython() {
+            true => self.cpython.calloc(count, size),
+            // SAFETY: the function takes any sizes, and refuses a product that is too large.
+            false => unsafe { (self.raw.calloc)(count, size) },
+        };
+        c_library::note_new(block, count.saturating_mul(size));
+        block
     }
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
         status::beat();
+        let block = match expects_blocks_of_cpython() {
+            // SAFETY: `ptr` is null or a live block of either allocator (contract).
+            true => unsafe { self.cpython.realloc(ptr, size) },
+            // SAFETY: `ptr` is null or a live block of the raw domain (contract of `realloc`).
+            false => unsafe { (self.raw.realloc)(ptr, size) },
+        };
         match ptr {
             Some(_) => c_library::note_resize(size),
-            None => c_library::note_alloc(size),
+            None => c_library::note_new(block, size),
         }
-        if expects_blocks_of_cpython() {
-            // SAFETY: `ptr` is null or a live block of either allocator (contract).
-            return unsafe { self.cpython.realloc(ptr, size) };
-        }
-        // SAFETY: `ptr` is null or a live block of the raw domain (contract of `realloc`).
-        unsafe { (self.raw.realloc)(ptr, size) }
+        block
     }
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {

@@ -36,6 +36,8 @@ struct Watch {
     python: CPython,
     functions: ScriptFunctions,
     script: CString,
+    /// True if the user has named a signal.
+    has_signal: bool,
     is_scheduled: AtomicBool,
     host: Host,
 }
@@ -59,7 +61,9 @@ pub(crate) fn watch(python: &CPython, settings: &Settings, host: Host) {
     };
     let is_scheduled = AtomicBool::new(false);
     let python = *python;
-    let watch = WATCH.get_or_init(|| Watch { python, functions, script, is_scheduled, host });
+    let has_signal = settings.trim_signal.is_some();
+    let watch =
+        WATCH.get_or_init(|| Watch { python, functions, script, has_signal, is_scheduled, host });
     // SAFETY: the hook has the expected type, and may be added before CPython is initialised.
     unsafe { (watch.functions.add_audit_hook)(schedule, ptr::null_mut()) };
 }
@@ -120,7 +124,8 @@ unsafe extern "C" fn run(_: *mut c_void) -> c_int {
         if !has_run {
             // SAFETY: this thread holds the GIL.
             unsafe { (functions.clear_error)() };
-            let why = "OBMALLOC_TRIM_SIGNAL names no signal of this system";
+            let names = "OBMALLOC_TRIM_SIGNAL names no signal of this system";
+            let why = if watch.has_signal { names } else { "this CPython refused the callback" };
             (watch.host.say)(&format!("cannot trim by itself: {why}"));
         }
     }

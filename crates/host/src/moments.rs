@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 
 use libc::c_int;
 
-use crate::words::{OFF, UnknownWord, is_one_of};
+use crate::words::{OFF, UnknownWord, is_one_of, plain_number};
 
 /// The moments at which reports are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +96,7 @@ fn interval(word: &[u8]) -> Option<Duration> {
         [digits @ .., b's'] => (digits, Duration::from_secs),
         _ => return None,
     };
-    let digits = str::from_utf8(digits).ok()?;
-    digits.parse().ok().filter(|number| *number > 0).map(unit)
+    plain_number(digits).filter(|number| *number > 0).map(unit)
 }
 
 impl fmt::Display for Moment {
@@ -137,7 +136,7 @@ mod tests {
 
     #[test]
     fn an_unknown_word_is_refused_with_the_known_ones() {
-        for value in ["exit,atexit", "SIGKILL", "5", "0s", "s", "exit,"] {
+        for value in ["exit,atexit", "SIGKILL", "5", "0s", "+5s", "s", "exit,"] {
             let error = Moments::of("OBMALLOC_STATS_ON", value.as_bytes()).unwrap_err();
             let text = error.to_string();
             assert!(text.starts_with("OBMALLOC_STATS_ON: unknown value \""), "{text}");

@@ -77,7 +77,10 @@ impl Place {
                 write(&mut stderr, false);
                 stderr.finish();
             }
-            Self::File(path) => path.of_process(pid).write(path.is_json(), write),
+            Self::File(path) => match path.of_process(pid) {
+                Some(file) => file.write(path.is_json(), write),
+                None => say(format_args!("cannot write the statistics to {path}: it is too long")),
+            },
         }
     }
 }
@@ -131,21 +134,21 @@ impl Path {
         self.bytes[..self.len].ends_with(b".json")
     }
 
-    /// Returns the path with each `%p` replaced by `pid`, or as much of the path as fits.
-    pub fn of_process(&self, pid: u32) -> Self {
+    /// Returns the path with each `%p` replaced by `pid`, or `None` if it would be too long.
+    pub fn of_process(&self, pid: u32) -> Option<Self> {
         let mut path = Self::EMPTY;
         let mut left = &self.bytes[..self.len];
         while let Some((byte, rest)) = left.split_first() {
             if let Some(rest) = left.strip_prefix(b"%p") {
-                // We ignore the error, because a path that is too long is truncated.
-                let _ = write!(path, "{pid}");
+                write!(path, "{pid}").ok()?;
+                left = rest;
+            } else if path.push(*byte) {
                 left = rest;
             } else {
-                path.push(*byte);
-                left = rest;
+                return None;
             }
         }
-        path
+        Some(path)
     }
 
     /// Returns the path as a C string.
@@ -204,8 +207,15 @@ mod tests {
     #[test]
     fn a_path_can_contain_the_process_id_and_determines_the_format() {
         let place = path("/tmp/a%p-%p%.json");
-        assert_eq!(place.of_process(12).to_string(), "/tmp/a12-12%.json");
+        assert_eq!(place.of_process(12).unwrap().to_string(), "/tmp/a12-12%.json");
         assert!(place.is_json() && !path("out.txt").is_json());
+    }
+
+    #[test]
+    fn a_path_that_the_process_id_makes_too_long_is_not_used() {
+        let place = path(&format!("{}/%p", "/x".repeat(LONGEST / 2 - 3)));
+        assert_eq!(place.of_process(1).unwrap().len, LONGEST - 4);
+        assert!(place.of_process(1_000_000).is_none());
     }
 
     #[test]

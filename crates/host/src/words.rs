@@ -180,7 +180,7 @@ impl Decay {
 }
 
 /// Returns the number that `digits` represents, or `None` if it contains anything but digits.
-fn plain_number<N: FromStr>(digits: &[u8]) -> Option<N> {
+pub(crate) fn plain_number<N: FromStr>(digits: &[u8]) -> Option<N> {
     let is_plain = digits.iter().all(u8::is_ascii_digit);
     str::from_utf8(digits).ok()?.parse().ok().filter(|_| is_plain)
 }

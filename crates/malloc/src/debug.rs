@@ -43,10 +43,11 @@ pub(crate) fn is_on() -> bool {
     match MODE.load(Relaxed) {
         UNKNOWN => {
             let is_on = is_requested();
+            let mode = if is_on { ON } else { OFF };
             // The environment does not change before the program runs, so concurrent first calls
-            // all store the same mode.
-            MODE.store(if is_on { ON } else { OFF }, Relaxed);
-            if is_on {
+            // all find the same mode. Only one of them may register the fork handlers.
+            let is_first = MODE.compare_exchange(UNKNOWN, mode, Relaxed, Relaxed).is_ok();
+            if is_on && is_first {
                 keep_consistent_over_fork();
             }
             is_on

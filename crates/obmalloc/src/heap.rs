@@ -14,7 +14,7 @@
 
 use core::{marker::PhantomData, ptr::NonNull};
 
-use raw_mem::{ArenaSource, MemAlloc};
+use raw_mem::{ArenaSource, MemAlloc, mark_accessible, mark_inaccessible};
 
 pub(crate) mod check;
 pub(crate) mod empty_pools;
@@ -572,6 +572,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
                 // SAFETY: the arena came from this source. No block on the pages is in use or on a
                 // free list.
                 is_refused = unsafe { source.purge(start, range.len() * PAGE) }.is_err();
+                if !is_refused {
+                    mark_inaccessible(start.addr().get(), range.len() * PAGE);
+                }
                 !is_refused
             });
         });
@@ -579,6 +582,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     }
 
     fn unmap(&mut self, base: NonNull<u8>) {
+        mark_arena_accessible::<G>(base);
         // SAFETY: the arena came from this source, and nothing refers to it without its record.
         unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
     }
@@ -589,11 +593,19 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.source.retain(self.retained_arenas(), 0);
         self.arenas_of_spans = 0;
         self.arenas.clear(&self.lower, |base| {
+            mark_arena_accessible::<G>(base);
             // SAFETY: the arena came from this source, and the lists of pools were cleared above.
             unsafe { self.source.unmap(base, Shape::<G>::ARENA) };
         });
         // SAFETY: the blocks are no longer used (contract of the callers).
         unsafe { self.unmap_all_large() };
+    }
+}
+
+/// Makes purged pages accessible to the next user of the arena at `base`.
+fn mark_arena_accessible<G: Geometry>(base: NonNull<u8>) {
+    if Shape::<G>::PURGES {
+        mark_accessible(base.addr().get(), G::SIZES.arena_size);
     }
 }
 

@@ -45,6 +45,7 @@ mod align;
 mod arena_size;
 mod arena_source;
 mod bump;
+mod checkers;
 #[cfg(feature = "std")]
 mod clock;
 mod contents;
@@ -93,6 +94,7 @@ pub use align::{align_down, align_up};
 pub use arena_size::ArenaSize;
 pub use arena_source::{ArenaSource, RESERVED_BYTES, resize_or_copy};
 pub use bump::Bump;
+pub use checkers::{mark_accessible, mark_inaccessible};
 #[cfg(feature = "std")]
 pub use clock::coarse_now;
 pub use contents::Contents;

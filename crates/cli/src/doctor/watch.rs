@@ -62,7 +62,7 @@ fn findings(family: &Family, mut reports: BTreeMap<u32, Report>) -> Vec<Finding>
 fn without_report(process: &Process) -> Finding {
     let mut finding = Finding::of_process(process);
     if finding.in_force {
-        finding.state += "; no report, because a signal or _exit ended it, or it still runs";
+        finding.state += "; no report, because a signal ended it, or it still runs";
     }
     finding
 }

@@ -24,6 +24,8 @@
 
 use core::{cmp, ops::Range};
 
+use raw_mem::mark_accessible;
+
 use crate::{
     arena::{
         Arena,
@@ -225,6 +227,9 @@ impl Arena {
         let reused = self.purged.count_in(pages.clone());
         if reused > 0 {
             self.reused += reused as u32;
+            if let Some(base) = self.base() {
+                mark_accessible(base.addr().get() + pages.start * PAGE, pages.len() * PAGE);
+            }
             self.purged.remove(pages);
             self.publish_purged::<G>();
         }
