@@ -168,8 +168,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates a block of `class` whose first `bytes` bytes are zero.
     ///
-    /// `bytes` must not exceed the size of the block. If the heap already knows that the memory is
-    /// zero, it does not write to the memory.
+    /// `bytes` must not exceed the block size. If the heap knows that the memory is zeroed, it
+    /// skips the write.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_zeroed(&mut self, class: SizeClass<G>, bytes: usize) -> Option<BlockPtr> {
@@ -184,12 +184,13 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates a block of `class` that begins at a multiple of `align` bytes. O(arenas).
     ///
-    /// `align` must be a power of two of at most half the size of an arena. If the size of the
-    /// class is a multiple of `align`, and `align` is at most the size of a unit, the call is as
-    /// cheap as [`alloc`](Self::alloc).
+    /// `align` must be a power of two, and at most half the size of an arena.
     ///
-    /// Returns `None` if no arena can be mapped, if the class is small, or if the heap has
-    /// [`BlockStart::AsInCPython`].
+    /// If `align` divides the block size and is at most the unit size,
+    /// prefer [`alloc`](Self::alloc), which then returns an aligned block as well.
+    ///
+    /// Returns `None` if no arena can be mapped, if the class is small, or if the heap
+    /// has [`BlockStart::AsInCPython`].
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_aligned(&mut self, class: SizeClass<G>, align: usize) -> Option<BlockPtr> {
         let units = align.div_ceil(G::SIZES.pool_size);
@@ -279,9 +280,11 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Returns as much unused memory to the system as possible.
     ///
-    /// Unmaps all arenas without a block in use, including those that the arena source retains. In
-    /// our own geometry, also purges all pages without a block in use. This takes O(pools + free
-    /// blocks), and one system call for each range of pages.
+    /// Unmaps every arena that has no live block, even if the arena source lets the heap retain the
+    /// arena. If the geometry supports it, also returns to the system every page that no live block
+    /// touches.
+    ///
+    /// Takes O(pools + free blocks) time, and one system call for each range of pages.
     ///
     /// The result is the number of bytes returned to the system. Some of these bytes may never have
     /// been in memory.
@@ -399,8 +402,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Finds a full pool of `class` with a free block, and makes it used. O(pools).
     ///
-    /// This function is used if there is no memory for a new pool. The few free blocks of full
-    /// pools then serve the next requests.
+    /// The heap calls this function when it has no memory for a new pool. A pool counts as full
+    /// even if a few of its blocks are free, so these blocks can serve the next requests.
     #[cold]
     fn full_pool_with_room(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         if class.frees_until_used() == 1 || align > 1 {
@@ -447,8 +450,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         true
     }
 
-    /// Handles a free that changed the state of `pool`. If `pool` was full, it becomes used again.
-    /// If it is now empty, it is retained or freed.
+    /// Handles a free that changed the state of `pool`.
+    ///
+    /// A full pool becomes used again. An empty pool is retained by its size class or returned to
+    /// its arena.
     #[cold]
     #[inline(never)]
     fn pool_event(&mut self, pool: PoolPtr) {
@@ -514,8 +519,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Returns `pool` to its arena. The pool must be empty and in no list.
     ///
-    /// If the whole arena is then free, and neither the geometry nor the source lets the heap
-    /// retain it, the arena is unmapped.
+    /// If all pools of the arena are then free, unmaps the arena unless the heap may retain it.
     pub(crate) fn free_pool(&mut self, pool: PoolPtr) {
         self.purging.note_loosened(pool.header().class::<G>().map_or(1, SizeClass::units));
         pool.header().become_free::<G>();

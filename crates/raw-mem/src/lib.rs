@@ -15,9 +15,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`MemAlloc`] allocates, reallocates and frees blocks. [`ArenaSource`] maps arenas, which are
-//! large pieces of memory that are aligned to their own size. It can also map memory for single
-//! blocks that are too large for an arena.
+//! A [`MemAlloc`] allocates, reallocates and frees blocks. An [`ArenaSource`] maps arenas. An arena
+//! is a large piece of memory that is aligned to its own size.
+//!
+//! An arena source can also map memory for a single block that is too large for an arena.
 //!
 //! ```text
 //!   heaps, caches, hooks, vtables       implement MemAlloc over another MemAlloc
@@ -36,8 +37,8 @@
 //!
 //! # Features
 //!
-//! `std` (on by default) adds [`Malloc`], [`PageBlocks`], [`MmapArenas`], [`ReservedArenas`] and
-//! [`RetainingArenas`]. The crate is `no_std` without it.
+//! `std` (on by default) adds [`Malloc`], [`PageBlocks`], [`MmapArenas`], [`ReservedArenas`]
+//! and [`RetainingArenas`]. The crate is `no_std` without it.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 

@@ -10,15 +10,18 @@
 //!
 //! A `1` stands for a bit that is set in the record of the arena.
 //!
-//! 1. No block that is in use or on the free list touches an uncarved page. A block before the
-//!    pool's `next_offset` that touches an uncarved page is itself uncarved.
-//! 2. When a pool has no other block left, its lowest uncarved page is carved again.
-//! 3. Each purged page is uncarved or belongs to a free unit, and has not been touched since the
-//!    purge.
+//! 1. A block that is in use or on the free list never touches an uncarved page. Every other block
+//!    that touches an uncarved page counts as uncarved, too.
+//! 2. When a pool has no other free block left, the heap carves the pool's lowest uncarved page
+//!    into blocks again.
+//! 3. A purged page is a page whose memory was returned to the system. It is uncarved or belongs to
+//!    a free unit of the arena, and nothing has touched it since the purge.
 //!
-//! A page that becomes uncarved keeps its memory at first. If it is still uncarved some time later,
-//! the pool has evidently not needed the page, so it is purged. The fast paths that allocate and
-//! free blocks do no extra work for this.
+//! A page becomes uncarved when it holds only free blocks, which then leave the free list. The page
+//! keeps its memory at first. If the pool does not need the page for some time, the heap purges the
+//! page, which returns the memory to the system.
+//!
+//! The fast paths that allocate and free blocks do no extra work for this.
 
 #![forbid(unsafe_code)]
 
@@ -136,8 +139,8 @@ impl Arena {
             return;
         }
         let free = self.free_bytes::<G>(pool, &layout);
-        // Pages after the last block never become uncarved. In a clean unit, the pages after the
-        // last carved block do not become uncarved either, because nothing has touched them.
+        // We do not mark the pages after the pool's last block as uncarved. If nothing has touched
+        // the memory after the last carved block, we do not mark the pages there either.
         let blocks_end = layout.first + header.capacity(class) * layout.size;
         let end = if self.units.is_zero(run) { layout.end } else { blocks_end };
         let mut new = Pages::NONE;
