@@ -1,16 +1,20 @@
 //! Returns free memory of the C library to the system.
 //!
 //! The C library serves CPython's requests above 512 bytes, and retains most memory that CPython
-//! frees. `malloc_trim` returns this memory to the system, but it has two costs. The function
-//! visits all free memory of the C library, and each returned page causes a page fault when it is
-//! used again. We limit both costs:
+//! frees. The function `malloc_trim` makes the C library return this memory to the system.
 //!
-//! - A trim takes place only after two *calm* intervals, during which the memory in use has changed
-//!   little. The program is then unlikely to use many of the returned pages soon.
-//! - Trims take at most one part in [`PART_OF_TIME`] of the running time.
+//! A call of `malloc_trim` takes time, because it visits all free memory of the C library.
+//! Afterwards, each returned page causes a page fault when the program uses it again. We limit both
+//! costs:
 //!
-//! Together, the two intervals last four fifths of the heap's decay time. If the decay time is
-//! zero, a trim needs no calm interval.
+//! - We call `malloc_trim` only after two *calm* intervals. In a calm interval, the amount of
+//!   memory in use changes little, so the program is unlikely to use many of the returned pages
+//!   soon.
+//! - These calls together take at most one part in [`PART_OF_TIME`] of the running time.
+//!
+//! The decay time of the heap is the time after which it returns free memory. The two calm
+//! intervals together last four fifths of the decay time. If the decay time is zero, we do not wait
+//! for a calm interval.
 
 use std::{
     ffi::c_int,
@@ -29,12 +33,16 @@ const REQUESTS: u32 = 64;
 /// Trims take at most one part in `PART_OF_TIME` of the running time.
 const PART_OF_TIME: u32 = 128;
 
-/// The largest change of memory in use during a calm interval, in bytes per second. If a program
-/// uses this much returned memory again, the page faults take less than a hundredth of its time.
+/// An interval is calm if the amount of memory in use changes by at most this many bytes per
+/// second.
+///
+/// If a program uses returned memory again at this rate, the page faults take less than a hundredth
+/// of its time.
 const CALM: u64 = 16 << 20;
 
-/// Each request for at least this many bytes counts as a change of memory in use. For smaller
-/// blocks, only a change in their number counts.
+/// A request for at least this many bytes always counts as a change of the memory in use.
+///
+/// Smaller blocks count as a change only if their number changes.
 const LARGE: usize = 64 << 10;
 
 /// The number of calm intervals before a trim.
@@ -48,7 +56,8 @@ pub(crate) fn set_decay(decay: Option<Duration>) {
     TRIMMER.set_decay(decay);
 }
 
-/// Notes that the C library returned `block`, a new block of `size` bytes. Trims it if a trim is due.
+/// Notes that the C library returned `block`, a new block of `size` bytes. Trims the C library if a
+/// trim is due.
 ///
 /// The caller must not be inside the C library's allocator.
 #[inline]
@@ -82,8 +91,8 @@ fn trim_on_its_own(now: Duration) {
     TRIMMER.note_trimmed(now, start.elapsed());
 }
 
-/// Makes the C library return free memory to the system. Does nothing in a C library that has no
-/// `malloc_trim`. `errno` is unchanged.
+/// Makes the C library return free memory to the system, and preserves `errno`. Does nothing if the
+/// C library has no `malloc_trim`.
 pub(crate) fn trim() {
     // SAFETY: this is the type of the function in every C library that has it.
     let trim: Option<unsafe extern "C" fn(usize) -> c_int> =
@@ -97,8 +106,8 @@ pub(crate) fn trim() {
 
 /// Decides when to trim. Times are in microseconds.
 ///
-/// If two threads run at the same time, an update can be lost. A trim then takes place earlier or
-/// later than intended.
+/// If two threads update the counters at the same time, one update can be lost. A trim then takes
+/// place earlier or later than intended.
 struct Trimmer {
     /// The number of requests until the next check of the clock.
     until_check: AtomicU32,
@@ -205,8 +214,10 @@ impl Trimmer {
         is_due.then_some(now)
     }
 
-    /// Returns the number of bytes by which memory in use has changed in the current interval, and
-    /// begins the next interval. Blocks below [`LARGE`] count with their mean size.
+    /// Returns how many bytes of memory in use have changed in the current interval, and begins the
+    /// next interval.
+    ///
+    /// Blocks smaller than [`LARGE`] count with their mean size.
     fn take_change(&self) -> usize {
         let [requests, bytes, large] =
             [&self.requests, &self.bytes, &self.large].map(|count| count.swap(0, Relaxed));
@@ -242,8 +253,8 @@ mod tests {
         trimmer
     }
 
-    /// Allocates and frees blocks of `size` bytes, up to `bytes` at the same time. Makes at least as
-    /// many requests as precede a check of the clock. Returns true if a trim is due at `now`.
+    /// Allocates and frees `bytes` bytes in blocks of `size` until the clock is checked. Returns
+    /// true if a trim is due.
     fn is_due(trimmer: &Trimmer, now: Duration, bytes: usize, size: usize) -> bool {
         let blocks = (bytes / size).max(1);
         let mut is_due = false;

@@ -23,15 +23,16 @@ pub(crate) fn expect_blocks_of_cpython() {
 }
 
 fn expects_blocks_of_cpython() -> bool {
-    // `Relaxed` is enough. A thread can receive a block of CPython's allocator from another thread.
-    // The flag was set before the block was passed on, so the receiver sees the flag too.
+    // This load can be `Relaxed`. A thread sets the flag before it passes a block of CPython's
+    // allocator to another thread, so the receiver of the block sees the flag too.
     EXPECTS_OTHERS.load(Relaxed)
 }
 
 /// CPython's raw domain. We call its public functions, so that hooks in this domain see the calls.
 ///
-/// If CPython's own allocator for obj has served requests, all requests go to that allocator. The
-/// allocator forwards blocks that it did not allocate to the raw domain.
+/// CPython's own allocator for the domain obj may have served requests before our heap did. If so,
+/// we send all requests to that allocator, which forwards the blocks of other allocators to the raw
+/// domain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lower {
     raw: DomainFunctions,

@@ -7,9 +7,12 @@
 //!              is it debug? ─► debug hook ─► one heap behind a lock ─► mappings
 //! ```
 //!
-//! Debug mode adds no code to the fast paths of `malloc` and `free`. The slow path that would open
-//! a thread's heap first checks for debug mode, so no thread has a heap in this mode. Debug blocks
-//! do not lie in the heap of any thread, so `free` takes its slow path for foreign memory.
+//! Debug mode adds no code to the fast paths of `malloc` and `free`:
+//!
+//! - `malloc` checks for debug mode only in the slow path that opens a thread's heap. In debug
+//!   mode, no heap is ever opened, so every call takes this path.
+//! - `free` takes a slow path for every block that does not lie in a thread's heap. Debug blocks
+//!   never lie in a thread's heap.
 
 mod one_heap;
 
@@ -44,8 +47,9 @@ pub(crate) fn is_on() -> bool {
         UNKNOWN => {
             let is_on = is_requested();
             let mode = if is_on { ON } else { OFF };
-            // The environment does not change before the program runs, so concurrent first calls
-            // all find the same mode. Only one of them may register the fork handlers.
+            // Several threads may make the first call at the same time. The environment does not
+            // change before the program runs, so all of them find the same mode. Only one of them
+            // may register the fork handlers.
             let is_first = MODE.compare_exchange(UNKNOWN, mode, Relaxed, Relaxed).is_ok();
             if is_on && is_first {
                 keep_consistent_over_fork();
@@ -123,8 +127,8 @@ pub(crate) unsafe fn free(ptr: NonNull<u8>) {
 
 /// # Safety
 ///
-/// - `ptr` must be a pointer that the program uses as a live block.
-/// - If the result is not `None`, the program must not use `ptr` again.
+/// - `ptr` must be an address that the program uses as a live block.
+/// - If the result is not `None`, the program must not use the old block again.
 pub(crate) unsafe fn resize(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
     // SAFETY: the program uses `ptr` as a live block (contract), and the hook checks the block.
     unsafe { HOOK.realloc(Some(ptr), size) }
