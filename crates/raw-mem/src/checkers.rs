@@ -1,11 +1,14 @@
 //! Tells memory checkers which memory must not be used.
 //!
-//! Valgrind's memcheck and AddressSanitizer report every access to an inaccessible range. An
-//! allocator marks memory that it has returned to the system, so that a stale pointer into this
-//! memory is reported. The marks do not change what the processor allows.
+//! Valgrind's memcheck and AddressSanitizer report every access to memory that is marked as
+//! inaccessible. An allocator marks the memory that it has returned to the system, so that the
+//! tools report accesses through stale pointers.
 //!
-//! Memcheck is told in every build on x86-64, at the cost of about ten instructions for each call.
-//! AddressSanitizer is told in builds with `--cfg asan`, because only these can be linked with it.
+//! The marks do not change what the processor allows.
+//!
+//! Every build on x86-64 tells memcheck about the marks, which costs about ten instructions for
+//! each call. Only builds with `--cfg asan` tell AddressSanitizer, because other builds cannot be
+//! linked with it.
 
 /// Marks `len` bytes from the address `start` as inaccessible.
 pub fn mark_inaccessible(start: usize, len: usize) {
