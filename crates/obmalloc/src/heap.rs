@@ -186,9 +186,6 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// `align` must be a power of two, and at most half the size of an arena.
     ///
-    /// If `align` divides the block size and is at most the unit size,
-    /// prefer [`alloc`](Self::alloc), which then returns an aligned block as well.
-    ///
     /// Returns `None` if no arena can be mapped, if the class is small, or if the heap
     /// has [`BlockStart::AsInCPython`].
     #[must_use = "the block leaks unless it is freed"]
@@ -197,6 +194,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         let is_placed = self.blocks == BlockStart::Aligned && 2 * units <= Shape::<G>::POOLS;
         if class.is_small() || !is_placed || !align.is_power_of_two() {
             return None;
+        }
+        if units == 1 && class.block_size().is_multiple_of(align) {
+            return self.alloc(class);
         }
         let next = self.used.first(class).header().free_blocks().next();
         if next.is_some_and(|next| next.addr().get().is_multiple_of(align)) {
@@ -626,7 +626,10 @@ mod tests {
     use raw_mem::{ArenaSize, Malloc, MallocArenas, MapError, MmapArenas, NoAlloc};
 
     use super::*;
-    use crate::geometry::eras::{GiveBackAll, Pools4K, RetainEachClass};
+    use crate::{
+        Native,
+        geometry::eras::{GiveBackAll, Pools4K, RetainEachClass},
+    };
 
     type TestHeap<G> = Heap<MmapArenas, Malloc, G>;
 
@@ -649,6 +652,16 @@ mod tests {
             unsafe { heap.free(block) };
             heap.check_invariants();
         }
+    }
+
+    #[test]
+    fn blocks_whose_size_is_a_multiple_of_their_alignment_share_a_pool() {
+        let mut heap = heap::<Native>();
+        let class = SizeClass::of(8192).unwrap();
+        let blocks: Vec<_> = (0..64).map(|_| heap.alloc_aligned(class, 4096).unwrap()).collect();
+        assert!(blocks.iter().all(|block| block.start().addr().get().is_multiple_of(4096)));
+        assert_eq!(heap.stats().arenas.current, 1, "64 blocks need 512 KiB");
+        drain(&mut heap, blocks);
     }
 
     #[test]
