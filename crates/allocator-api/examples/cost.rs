@@ -1,8 +1,8 @@
 //! Measures what the hooks cost: `cargo run --release -p obmalloc-allocator-api --example cost`.
 //!
-//! Each line shows two times, both from the fastest of many runs. The first is the time to allocate
-//! and free one block of 64 bytes. The second is the time per block when 10,000 blocks are in use
-//! at once.
+//! Each line of the output shows two times, both from the fastest of many runs. The first is the
+//! time to allocate and free a single block of 64 bytes. The second is the time per block if 10,000
+//! of these blocks are first allocated and then freed.
 
 use std::{
     hint::black_box,

@@ -120,7 +120,8 @@ unsafe extern "C" fn alloc<S: ArenaSource>(ctx: *mut c_void, size: usize) -> *mu
 /// # Safety
 ///
 /// - `ctx` must come from a vtable that [`ArenaVTable::of`] created with type parameter `S`.
-/// - `arena` must be null, or a live arena that [`alloc`] returned for the same `ctx` and `size`.
+/// - `arena` must be null, or an arena that [`alloc`] returned for the same `ctx` and `size` and
+///   that has not been freed.
 /// - The caller must not use `arena` afterwards.
 unsafe extern "C" fn free<S: ArenaSource>(ctx: *mut c_void, arena: *mut c_void, size: usize) {
     // SAFETY: `ctx` is a `&'static LockedSource<S>` (contract of `free`).

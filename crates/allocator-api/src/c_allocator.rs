@@ -15,10 +15,10 @@ impl CAllocator {
     ///
     /// # Safety
     ///
-    /// - When called with `vtable.ctx`, the functions of `vtable` must meet the contract
-    ///   of [`MemAlloc`].
-    /// - Every thread that uses the allocator must be allowed to call these functions.
-    /// - The functions must stay valid as long as the allocator is in use.
+    /// - Called with the context `vtable.ctx`, the functions in `vtable` must meet the contract of
+    ///   [`MemAlloc`].
+    /// - Every thread that uses the returned allocator must be allowed to call these functions.
+    /// - The functions must stay valid as long as the returned allocator is in use.
     ///
     /// These requirements also apply to every copy of the allocator.
     #[inline]

@@ -1,8 +1,8 @@
 //! The current allocator of each domain, which can be replaced while other threads allocate.
 //!
-//! When a thread allocates, it loads the allocator's function and context together, in one atomic
-//! step. CPython loads the two separately, so it can call a function of one allocator with the
-//! context of another.
+//! An allocator consists of C functions and a context pointer. A thread loads the function and the
+//! context in one atomic step, so both always belong to the same allocator. CPython loads them
+//! separately, so it can call a function of the old allocator with the context of the new one.
 
 use core::ptr::NonNull;
 
@@ -74,8 +74,8 @@ impl<A: MemAlloc> DomainTable<A> {
     ///
     /// # Safety
     ///
-    /// - `allocator` must be able to free and reallocate every live block of `domain`. This
-    ///   includes blocks that calls in progress are about to return.
+    /// - `allocator` must be able to free and reallocate every live block of `domain`, including
+    ///   blocks that other threads are just allocating.
     /// - `allocator` must meet the requirements of [`CAllocator::new`] as long as the table is in
     ///   use.
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {

@@ -15,11 +15,11 @@ const WORD: usize = size_of::<usize>();
 
 /// A global allocator of a Rust program or library that allocates from `A`.
 ///
-/// Every alignment is supported. If the alignment exceeds the word size, a block needs as many
-/// extra bytes as the alignment, and every reallocation moves the block.
+/// Every alignment is supported, but an alignment above the word size has a cost. The block then
+/// needs extra bytes, as many as its alignment, and moves with every reallocation.
 ///
-/// Some of the extra bytes that the alignment requires can lie after the block. A debug hook inside
-/// `A` does not detect writes to these bytes.
+/// Some of the extra bytes can lie after the block, where a debug hook inside `A` cannot detect
+/// writes to them.
 ///
 /// ```
 /// use allocator_api::{Domain, Global, hooks::Debug, raw_mem::Malloc};
@@ -31,8 +31,8 @@ const WORD: usize = size_of::<usize>();
 /// assert_eq!(numbers.iter().sum::<u32>(), 499_500);
 /// ```
 ///
-/// With [`CFunctions`], a Rust extension of CPython allocates from CPython's raw domain. CPython's
-/// `tracemalloc` and its debug hooks then also cover the memory of the extension.
+/// With [`CFunctions`], a Rust extension module can allocate from CPython's raw memory domain.
+/// CPython's `tracemalloc` and debug hooks then cover the memory of the extension, too.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Global<A>(A);
 
@@ -72,8 +72,8 @@ unsafe fn place(base: NonNull<u8>, layout: Layout) -> NonNull<u8> {
 
 /// Returns the block of `A` that contains the aligned block at `start`.
 ///
-/// Returns `start` itself if the word before it is not a valid distance. In this case, the program
-/// has passed an invalid pointer, which a debug hook inside `A` reports.
+/// Returns `start` itself if its distance is invalid, so that a debug hook inside `A` can report
+/// the bad pointer.
 ///
 /// # Safety
 ///
@@ -180,9 +180,9 @@ impl CFunctions {
     ///
     /// # Safety
     ///
-    /// - The functions must meet the requirements of [`MemAlloc`], and must return a block for a
-    ///   size of 0.
-    /// - Every thread must be allowed to call these functions at any time.
+    /// - The functions must meet the requirements of [`MemAlloc`]. For a size of 0, they must
+    ///   return a block and not null.
+    /// - Every thread must be allowed to call the functions at any time.
     pub const unsafe fn new(
         malloc: unsafe extern "C" fn(usize) -> *mut c_void,
         calloc: unsafe extern "C" fn(usize, usize) -> *mut c_void,

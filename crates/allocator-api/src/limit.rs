@@ -1,8 +1,8 @@
 //! A limit on the number of bytes that one domain has in use.
 //!
-//! The limit of a heap or a process is checked when memory is mapped, so it costs nothing per
-//! request. An allocator domain maps no memory itself, so this hook counts the bytes of each
-//! request.
+//! An allocator domain maps no memory itself, so this hook must count the bytes of each request.
+//! The limits of a heap or a process cost less, because they are checked only when memory is
+//! mapped.
 
 use core::ptr::NonNull;
 use std::collections::BTreeMap;
@@ -12,15 +12,17 @@ use sync::Mutex;
 
 /// A hook that limits how many bytes of the allocator below it are in use.
 ///
-/// Before the hook refuses a request, it calls a callback that can free memory. If the callback
-/// returns true, the hook tries the request again.
+/// If a request would exceed the limit, the hook calls a callback that can free memory. If the
+/// callback returns true, the hook tries the request again.
 ///
-/// The callback must not panic. If a request of the callback itself exceeds the limit, the hook
-/// refuses the request without calling the callback again.
+/// The callback must not panic.
 ///
-/// If the wrapped allocator does not know the [usable size](MemAlloc::usable_size) of a block, the
-/// hook stores the requested size in a table. The memory of this table comes from the global
-/// allocator, so the hook must not be part of the global allocator in this case.
+/// If the callback itself makes a request that exceeds the limit, the hook refuses that request
+/// without calling the callback again.
+///
+/// The hook must not be part of the global allocator if the wrapped allocator does not know the
+/// [usable size](MemAlloc::usable_size) of its blocks. In this case, the hook stores the requested
+/// sizes in a table, and the memory of the table comes from the global allocator.
 ///
 /// ```
 /// use allocator_api::Limited;

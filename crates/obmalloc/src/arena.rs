@@ -102,10 +102,10 @@ impl Arena {
     ///
     /// # Safety
     ///
-    /// - `base` must point to an arena, which is `arena_size` bytes of memory aligned to
-    ///   `arena_size`.
-    /// - The arena must be valid for reads and writes.
-    /// - Nothing else may use the arena until [`clear`](Self::clear) is called.
+    /// - `base` must point to the start of an arena: `arena_size` bytes that are aligned to
+    ///   `arena_size`, and valid for reads and writes.
+    /// - Only the owner of this arena record may use the arena until [`clear`](Self::clear) is
+    ///   called.
     /// - If `contents` is [`Contents::Zero`], every byte of the arena must be zero.
     pub(crate) unsafe fn set<G: Geometry>(
         &mut self,

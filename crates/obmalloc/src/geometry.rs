@@ -35,8 +35,10 @@ pub struct Sizes {
     pub small_threshold: usize,
     /// The largest request that an arena can serve. CPython serves only small requests from arenas.
     ///
-    /// Blocks of up to `pool_size / 2` bytes share a pool with other blocks. They have eight size
-    /// classes between each power of two and the next.
+    /// A block of up to `pool_size / 2` bytes shares its pool with other blocks of the same size
+    /// class.
+    ///
+    /// There are eight of these size classes between each power of two and the next.
     ///
     /// A larger block is rounded up to whole units, and shares them with no other block.
     pub arena_threshold: usize,

@@ -280,8 +280,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Returns as much unused memory to the system as possible.
     ///
-    /// Unmaps every arena that has no live block, even if the arena source lets the heap retain the
-    /// arena. If the geometry supports it, also returns to the system every page that no live block
+    /// Unmaps every arena that contains no live block, even if the arena source lets the heap
+    /// retain it.
+    ///
+    /// If the geometry supports it, also returns to the system every page that no live block
     /// touches.
     ///
     /// Takes O(pools + free blocks) time, and one system call for each range of pages.
@@ -402,8 +404,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Finds a full pool of `class` with a free block, and makes it used. O(pools).
     ///
-    /// The heap calls this function when it has no memory for a new pool. A pool counts as full
-    /// even if a few of its blocks are free, so these blocks can serve the next requests.
+    /// The heap calls this function when it has no memory for a new pool. A full pool can still
+    /// contain a few free blocks, because it becomes used again only after several frees.
     #[cold]
     fn full_pool_with_room(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         if class.frees_until_used() == 1 || align > 1 {

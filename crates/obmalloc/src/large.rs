@@ -8,13 +8,13 @@
 //!   ├─────────── offset ───────┤ a page, or the alignment of the block
 //! ```
 //!
-//! A large mapping stores its heap tag at the same offset as an arena does. A thread can therefore
-//! free a block without knowing the block's size. It reads the tag as for any other block, and the
-//! tag [`HeapTag::LARGE`] shows that the block is large.
+//! A block can be freed without knowing whether it is large. Every arena and every large mapping
+//! stores a tag at the same offset from its start. In an arena, the tag identifies the heap that
+//! owns the arena. In a large mapping, the tag is [`HeapTag::LARGE`].
 //!
-//! The header of a large block is aligned to `arena_size`, and the block begins at most
-//! `arena_size` bytes after its header. We therefore find the header by rounding the address of the
-//! byte before the block down to a multiple of `arena_size`.
+//! We find the header of a large block by rounding the address of the byte before the block down to
+//! a multiple of `arena_size`. This works because the header begins at such a multiple, and at most
+//! `arena_size` bytes before the block.
 
 use core::ptr::NonNull;
 
@@ -93,9 +93,8 @@ impl LargeBlock {
         let offset = if align < unit {
             room
         } else {
-            // The header lies one arena size before the block. The block begins at most `align`
-            // bytes after the start of the mapping, because the mapping is aligned to the size of
-            // an arena.
+            // The header begins `unit` bytes before the block. The offset is at most `align`,
+            // because `unit` divides `mapping.start` and `align`.
             let first = mapping.start.addr().get() + unit;
             first.next_multiple_of(align) - mapping.start.addr().get()
         };
@@ -173,8 +172,8 @@ impl LargeBlock {
     ///
     /// # Safety
     ///
-    /// - `self` must be a live block that `source` mapped with geometry `G`.
-    /// - If this returns a block, only that block may be used afterwards.
+    /// - `self` must be a live block that was allocated from `source` with the same geometry `G`.
+    /// - If this call returns a block, only the returned block may be used afterwards.
     pub unsafe fn resize<G: Geometry>(
         self,
         source: &mut impl ArenaSource,

@@ -53,9 +53,11 @@
 //! A [`Geometry`] defines the sizes and rules of a heap. For example, [`Pools16K`] matches CPython
 //! 3.10 and later.
 //!
-//! With CPython's geometries, a heap serves only small requests, of up to 256 or 512 bytes
-//! depending on the version. A request of `n` bytes has the size class `(n - 1) / alignment`, and
-//! each pool is exactly one unit of its arena.
+//! With CPython's geometries, a heap serves only small requests, up to 256 or 512 bytes depending
+//! on the CPython version.
+//!
+//! A request of `n` bytes has the size class `(n - 1) / alignment`. Each pool is exactly one unit
+//! of its arena.
 //!
 //! [`Native`] also has larger classes, eight between two powers of two. Its arenas begin with the
 //! headers of all units. It serves a request in one of four ways:

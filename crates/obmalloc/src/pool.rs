@@ -7,17 +7,22 @@
 //!  ├────────┴───────┴───────┴─ ─ ─ ─┴───────────────────┴──────┘
 //! ```
 //!
-//! An arena is divided into units of equal size, and each unit has a header. A pool of small blocks
-//! is a single unit. A pool of larger blocks can consist of several adjacent units. The header of
-//! the first unit then describes the pool, and the headers of the other units point to it.
+//! An arena is divided into units of equal size. A pool holds blocks of one size class, and
+//! occupies one or more adjacent units.
 //!
-//! If the free list of a pool is empty, the heap carves new blocks from the unused memory after the
-//! last block. It carves as far as the end of the page in which the returned block ends. The caller
-//! will touch that page anyway, so carving touches no additional page.
+//! Every unit has a header. The header of a pool's first unit describes the pool. The headers of
+//! the pool's other units point to the first one.
 //!
-//! If a page of a pool holds only free blocks, the heap can turn the page back into uncarved
-//! memory, and later return that memory to the system. The arena's record tracks these pages (see
-//! `arena::uncarved`). A flag in the pool's header shows whether there are any.
+//! When the free list of a pool is empty, the heap *carves* more of the pool's unused memory into
+//! blocks. It returns the first new block, and stops at the end of the page in which that block
+//! ends. The caller will touch this page anyway, so carving touches no additional page.
+//!
+//! If a page of a pool holds only free blocks, the heap can remove these blocks from the free list.
+//! The page is then no longer divided into blocks, and the heap can return its memory to the
+//! system.
+//!
+//! The arena's record marks these pages (see `arena::uncarved`). A flag in the pool's header shows
+//! whether there are any.
 //!
 //! ```text
 //!                 a class needs a pool             out of blocks
@@ -26,9 +31,11 @@
 //!         └─────────────────────────────────┘ └────────────────────────┘
 //! ```
 //!
-//! Freeing a block can change the state of its pool in two ways. If no other block is in use, the
-//! pool becomes empty. If the pool was full, it becomes used again. In CPython this happens after
-//! the first free, and in our own geometry after several frees.
+//! Freeing a block can change the state of its pool. A used pool becomes empty when its last live
+//! block is freed.
+//!
+//! A full pool becomes used again after the first free in CPython, and after several frees in our
+//! own geometry.
 //!
 //! In both cases, the same counter reaches 0, so `free` needs only one test.
 
@@ -97,9 +104,9 @@ const HAS_UNCARVED_PAGES: u32 = 1 << 31;
 /// The header of a pool. Every field that changes is a cell, because all references to headers are
 /// shared.
 ///
-/// Only the thread that owns the heap writes to a pool header. Other threads may read the header at
-/// any time to count the blocks in use. The fields that they read therefore have the atomic types
-/// of the module [`watched`].
+/// Only the thread that owns the heap writes to a pool header. Other threads may read some of its
+/// fields at any time, to count the live blocks. These fields have atomic types from the module
+/// [`watched`], so that reading them is not a data race.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct PoolHeader {
@@ -356,8 +363,8 @@ impl PoolHeader {
 
 /// Returns the number of blocks in use in a pool whose [count](PoolHeader::until_event) is `count`.
 ///
-/// A thread that does not own the heap may have read `state` and `count` at different moments. The
-/// result is then inaccurate, but never negative.
+/// The result is inaccurate, but never underflows, if another thread read `state` and `count` while
+/// the owner was changing them.
 fn in_use_of<G: Geometry>(
     state: State,
     class: SizeClass<G>,
@@ -382,9 +389,10 @@ fn first_offset_in<G: Geometry>(class: Option<SizeClass<G>>, first: u16) -> usiz
 
 /// Returns `pool` unchanged, but forces the compiler to keep the pointer in a register.
 ///
-/// Without this function, the compiler recomputes the header's address for each access. The
-/// processor then takes longer to forward a store to a load from the same address. Allocating and
-/// freeing one block takes 1.1 ns with the function, and 3.7 ns without it.
+/// Allocating and freeing one block takes 1.1 ns with this function, and 3.7 ns without it.
+///
+/// Without it, the compiler recomputes the header's address for each access, and the processor
+/// forwards stores to loads more slowly.
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 #[inline(always)]
 fn in_a_register(mut pool: *mut PoolHeader) -> *mut PoolHeader {
@@ -421,9 +429,9 @@ pub(crate) struct Watched<G> {
 pub(crate) struct PoolPtr(
     /// # Invariant
     ///
-    /// - The pointer refers to a pool header that was written when the pool was created.
-    /// - The header stays mapped as long as any `PoolPtr` to it is in use.
-    /// - The pointer is valid for reads and writes of the whole pool.
+    /// - The pointer points to the initialised header of a pool.
+    /// - The header stays mapped as long as any copy of this pointer is in use.
+    /// - The pointer is valid for reads and writes of the whole pool, not only of the header.
     ///
     /// The exception is [`PoolPtr::NONE`], which points to a static header that never changes.
     NonNull<PoolHeader>,
@@ -484,12 +492,11 @@ impl PoolPtr {
     ///
     /// # Safety
     ///
-    /// - `start` must point to the first byte of the new pool, and must be aligned to the pool
-    ///   size.
-    /// - The memory of the pool must be valid for reads and writes until the arena is unmapped.
-    /// - No other pool may have been created at `start` since the arena was mapped.
-    ///
-    /// The second requirement also covers the pool's header and the heap's tag.
+    /// - `start` must point to the first byte of the new pool, and must be a multiple of
+    ///   `pool_size`.
+    /// - The memory of the pool, of its header and of the stored `tag` must be valid for reads and
+    ///   writes until the arena is unmapped.
+    /// - Since the arena was mapped, no other pool may have been created at `start`.
     pub(crate) unsafe fn carve<G: Geometry>(
         start: NonNull<u8>,
         arena: ArenaIndex,
@@ -515,10 +522,10 @@ impl PoolPtr {
     ///
     /// # Safety
     ///
-    /// - `base` must point to the start of a mapped arena of geometry `G`. This geometry must store
-    ///   all pool headers at the start of the arena.
-    /// - `unit` must be less than the number of units in an arena.
-    /// - The pool header with the index `unit` must be all zero or initialised.
+    /// - `G` must be a geometry whose arenas begin with the headers of all pools.
+    /// - `base` must point to the start of a mapped arena with geometry `G`.
+    /// - `unit` must be less than the number of pool headers in the arena.
+    /// - The pool header at index `unit` must either be initialised or consist only of zeros.
     pub(crate) unsafe fn watch<G: Geometry>(base: NonNull<u8>, unit: usize) -> Option<Watched<G>> {
         // SAFETY: the header lies in the arena (contract).
         let header = unsafe { base.cast::<PoolHeader>().add(unit) };

@@ -18,8 +18,8 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 
 /// A source of arenas, which are large pieces of memory aligned to their size.
 ///
-/// A source may also provide large mappings, each of which holds one block that is too large for an
-/// arena. A large mapping starts at a multiple of the arena size.
+/// A source may also provide *large mappings*. Each of them holds one block that is too large for
+/// an arena, and starts at a multiple of the arena size.
 ///
 /// A source that wraps another source returns it from [`below`](Self::below). The default methods
 /// then forward their calls to the wrapped source.
@@ -77,8 +77,8 @@ pub unsafe trait ArenaSource {
     ///
     /// - `arena` must be an arena that this source mapped with the same `size` and has not unmapped
     ///   since.
-    /// - `arena` must not have been mapped through a source that wraps this one, because only the
-    ///   outermost source may unmap the arena.
+    /// - If the arena was mapped through a source that wraps this one, it must be unmapped through
+    ///   that source instead.
     /// - Nothing may use the memory of the arena afterwards.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 
@@ -98,9 +98,10 @@ pub unsafe trait ArenaSource {
     ///
     /// # Safety
     ///
-    /// - `start` and `bytes` must describe a large mapping that this source mapped with the same
-    ///   `align`.
-    /// - The mapping must not have been mapped through a source that wraps this one.
+    /// - `start` and `bytes` must be the address and the size of a large mapping that this source
+    ///   mapped with the same `align`.
+    /// - If the mapping was made through a source that wraps this one, it must be unmapped through
+    ///   that source instead.
     /// - Nothing may use the memory of the mapping afterwards.
     unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
         if let Some(below) = self.below() {
@@ -111,9 +112,10 @@ pub unsafe trait ArenaSource {
 
     /// Grows or shrinks a large mapping from `old` to at least `new` bytes without copying it.
     ///
-    /// The mapping stays in place, or its pages move to another part of the
-    /// source's [reserved](Self::reserved) range. The contents are preserved up to the smaller of
-    /// the two sizes.
+    /// The mapping stays in place, or its pages move to other addresses in the source's
+    /// [reserved](Self::reserved) range.
+    ///
+    /// The contents are preserved up to the smaller of the two sizes.
     ///
     /// If this call fails, [`resize_or_copy`] copies the contents to a new mapping instead.
     ///
@@ -123,9 +125,10 @@ pub unsafe trait ArenaSource {
     ///
     /// # Safety
     ///
-    /// - `start` and `old` must describe a large mapping that this source mapped with the same
-    ///   `align`.
-    /// - The mapping must not have been mapped through a source that wraps this one.
+    /// - `start` and `old` must be the address and the size of a large mapping that this source
+    ///   mapped with the same `align`.
+    /// - If the mapping was made through a source that wraps this one, it must be resized through
+    ///   that source instead.
     /// - If the call succeeds, only the mapping that it returns may be used afterwards.
     unsafe fn resize_large(
         &mut self,
@@ -145,16 +148,16 @@ pub unsafe trait ArenaSource {
     ///
     /// The range is empty if the source has not reserved any addresses.
     ///
-    /// The range can grow whenever the source maps or resizes memory. A user that stores the range
-    /// must therefore call this function again after each of these calls.
+    /// The range can grow with every call that maps or resizes memory. A caller that stores the
+    /// range must update the stored range after each of these calls.
     fn reserved(&mut self) -> Range<usize> {
         self.below().map_or(0..0, |below| below.reserved())
     }
 
     /// Keeps the range of reserved addresses from growing beyond `bytes` bytes.
     ///
-    /// Addresses stay reserved even after all arenas have been unmapped. Use this limit if the
-    /// address space is small and the program needs addresses for other mappings.
+    /// Use this limit in a process with a small address space. Reserved addresses are not available
+    /// for other mappings, even after all arenas have been unmapped.
     fn reserve_at_most(&mut self, bytes: usize) {
         if let Some(below) = self.below() {
             below.reserve_at_most(bytes);
@@ -201,7 +204,7 @@ pub unsafe trait ArenaSource {
     /// # Safety
     ///
     /// - The `len` bytes at `start` must lie inside one arena that this source has mapped.
-    /// - The caller must no longer need the contents of these bytes.
+    /// - Nothing may rely on the contents of these bytes afterwards.
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
         match self.below() {
             // SAFETY: the wrapped source mapped the arena; the caller upholds the rest.
@@ -274,8 +277,10 @@ pub unsafe trait ArenaSource {
 ///
 /// # Safety
 ///
-/// - `start` and `old` must describe a large mapping that `source` mapped with the same `align`.
-/// - The mapping must not have been mapped through a source that wraps `source`.
+/// - `start` and `old` must be the address and the size of a large mapping that `source` mapped
+///   with the same `align`.
+/// - If the mapping was made through a source that wraps `source`, it must be resized through that
+///   source instead.
 /// - If the call succeeds, only the mapping that it returns may be used afterwards.
 pub unsafe fn resize_or_copy<S: ArenaSource + ?Sized>(
     source: &mut S,

@@ -1,14 +1,15 @@
 //! Tells memory checkers which memory must not be used.
 //!
-//! Valgrind's memcheck and AddressSanitizer report every access to memory that is marked as
-//! inaccessible. An allocator marks the memory that it has returned to the system, so that the
-//! tools report accesses through stale pointers.
+//! An allocator marks memory as inaccessible when it returns the memory to the system. Valgrind's
+//! memcheck and AddressSanitizer then report every access through a stale pointer.
 //!
 //! The marks do not change what the processor allows.
 //!
-//! Every build on x86-64 tells memcheck about the marks, which costs about ten instructions for
-//! each call. Only builds with `--cfg asan` tell AddressSanitizer, because other builds cannot be
-//! linked with it.
+//! Every build on x86-64 tells memcheck about the marks, which costs about ten instructions per
+//! call.
+//!
+//! Only builds with `--cfg asan` tell AddressSanitizer, because other builds cannot be linked with
+//! it.
 
 /// Marks `len` bytes from the address `start` as inaccessible.
 pub fn mark_inaccessible(start: usize, len: usize) {

@@ -2,11 +2,12 @@
 //!
 //! Memory is counted in slots. An arena is one slot, and a large mapping has one or more.
 //!
-//! - The first memory that a program frees is unmapped at once. Memory is retained only after the
-//!   program has freed memory and then requested memory again.
-//! - Memory in use and retained memory together may exceed the recent peak of memory in use only by
-//!   a percentage that the source sets.
-//! - If the program requests no memory for the decay time, no memory may be retained.
+//! - The source unmaps the first memory that a program frees. It starts to retain free memory when
+//!   the program requests more memory after a free.
+//! - Memory in use and retained memory together may exceed the recent peak of memory in use, but
+//!   only by a percentage that each source sets.
+//! - If the program requests no memory for the decay time, by default one second, no memory may be
+//!   retained.
 
 #![forbid(unsafe_code)]
 
@@ -64,8 +65,8 @@ impl Demand {
     /// Sets the current time, to which all later calls refer.
     #[inline]
     pub(crate) fn advance_to(&mut self, now: Duration) {
-        // The coarse clock often shows the same time in two successive calls. Nothing can have
-        // expired between these calls, unless the decay time is zero.
+        // If the coarse clock still shows the same time, nothing can have expired, unless the decay
+        // time is zero.
         if now != self.now || self.decay.is_zero() {
             self.now = now;
             self.expire();
@@ -98,9 +99,9 @@ impl Demand {
 
     /// Records a request for `slots` slots, `reused` of which had been retained.
     ///
-    /// If memory that was recently returned to the system could have served this request, too
-    /// little memory was retained. The number of slots that may be retained therefore rises by the
-    /// number of slots that were missing.
+    /// If this request needs memory that the source has only recently returned to the system, the
+    /// source retained too little. We then raise the limit on retained memory by the missing
+    /// amount.
     pub(crate) fn request(&mut self, slots: usize, reused: usize) {
         self.requested = self.now;
         self.occupy(slots);

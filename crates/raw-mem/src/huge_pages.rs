@@ -9,13 +9,14 @@ pub const HUGE_PAGE: usize = 2 << 20;
 
 /// Whether a [source](crate::ArenaSource) uses huge pages.
 ///
-/// A huge page causes one page fault instead of 512, and access to its memory is faster. However,
-/// the whole huge page stays in memory as long as any part of it is in use. A huge page can also be
-/// larger than an arena.
+/// A huge page causes one page fault instead of 512, and access to its memory is faster.
 ///
-/// We never take huge pages from the system's reserved pool (`MAP_HUGETLB`). After a fork, the
-/// kernel copies a huge page from this pool into another page of the pool. If the pool is empty,
-/// the kernel kills the child.
+/// However, the whole huge page stays in memory as long as any part of it is in use. A single huge
+/// page can contain several arenas.
+///
+/// We never use `MAP_HUGETLB`, which takes huge pages from a pool that the system has reserved. If
+/// a process writes to such a page after a fork, the kernel must copy the page to another page from
+/// the pool. If the pool is empty, the kernel kills the child process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HugePages {
     /// The system decides.
@@ -25,8 +26,8 @@ pub enum HugePages {
     Advise,
     /// In addition, we make a huge page for each arena when we map it (`MADV_COLLAPSE`).
     ///
-    /// The source gets huge pages even if the system's setting for them is `never`. If the system
-    /// has no huge page left, the arena consists of small pages.
+    /// The source gets huge pages even if the system setting for transparent huge pages is `never`.
+    /// If no huge page is available, the arena consists of small pages.
     ///
     /// Large mappings are treated as with [`Advise`](Self::Advise).
     Explicit,

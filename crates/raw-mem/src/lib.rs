@@ -15,8 +15,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A [`MemAlloc`] allocates, reallocates and frees blocks. An [`ArenaSource`] maps arenas. An arena
-//! is a large piece of memory that is aligned to its own size.
+//! A [`MemAlloc`] allocates, reallocates and frees blocks. An [`ArenaSource`] maps and unmaps
+//! arenas, which are large pieces of memory that are aligned to their own size.
 //!
 //! An arena source can also map memory for a single block that is too large for an arena.
 //!

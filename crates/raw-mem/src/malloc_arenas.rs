@@ -9,9 +9,9 @@ const START: usize = size_of::<NonNull<u8>>();
 
 /// A source that allocates each arena from a lower allocator.
 ///
-/// The lower allocator does not align its blocks to the size of an arena. For each arena, we
-/// therefore allocate a block of slightly more than twice this size, and leave the rest of the
-/// block unused.
+/// For each arena, we allocate a block of slightly more than twice the arena's size, because the
+/// lower allocator does not align its blocks to the size of an arena. A block of this length always
+/// contains an aligned arena. The rest of the block is not used.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MallocArenas<A>(A);
 

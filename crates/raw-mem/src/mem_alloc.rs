@@ -24,7 +24,8 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 /// The methods must meet these requirements:
 ///
 /// - [`calloc`](Self::calloc) must set all requested bytes to zero.
-/// - [`realloc`](Self::realloc) must preserve the contents, up to the smaller of the two sizes.
+/// - [`realloc`](Self::realloc) must preserve the contents, up to the smaller of the old and the
+///   new size.
 /// - A failed request must leave every live block unchanged.
 /// - If the type is `Send` or `Sync`, every thread must be able to free the allocator's blocks.
 ///

@@ -61,9 +61,9 @@ pub struct MmapArenas {
 struct Reserved {
     /// # Invariant
     ///
-    /// - The source owns `count * bytes` bytes of memory at `start`.
-    /// - This memory is mapped, but not accessible.
-    /// - `start` is a multiple of `bytes`.
+    /// - The source owns the `count * bytes` bytes that begin at `start`, which are mapped but not
+    ///   accessible.
+    /// - `start` is a multiple of `bytes`, the size of one arena.
     start: NonNull<u8>,
     count: usize,
     /// The size of one arena, in bytes.

@@ -104,7 +104,7 @@ pub(crate) unsafe fn make_writable(start: NonNull<u8>, bytes: usize) -> Result<(
 ///
 /// # Safety
 ///
-/// - The `bytes` bytes at `start` must be whole pages that the caller has mapped.
+/// - `start` and `bytes` must describe whole pages that the caller has mapped.
 /// - If the call succeeds, nothing may access these pages afterwards.
 pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
@@ -116,13 +116,13 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
 ///
 /// The pages stay mapped and read as zero afterwards.
 ///
-/// We do not map new pages over the range with `MAP_FIXED`. If that call fails, Linux before 6.12
-/// can leave the range unmapped.
+/// We do not use `mmap` with `MAP_FIXED`, because Linux before 6.12 can leave the range unmapped if
+/// the call fails.
 ///
 /// # Safety
 ///
-/// - The `bytes` bytes at `start` must be whole pages that the caller has mapped.
-/// - The caller must no longer need the contents of these pages.
+/// - `start` and `bytes` must describe whole pages that the caller has mapped.
+/// - Nothing may rely on the contents of these pages afterwards.
 pub(crate) unsafe fn purge(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
     // SAFETY: the caller mapped the pages and no longer needs their contents (contract of `purge`).
@@ -175,7 +175,7 @@ pub(crate) unsafe fn make_huge(start: NonNull<u8>, bytes: usize) {
 /// # Safety
 ///
 /// - The `len` bytes at `start` must lie in memory that the caller has mapped.
-/// - The caller must no longer need the contents of these bytes.
+/// - Nothing may rely on the contents of these bytes afterwards.
 pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
     let (page, address) = (page_size(), start.addr().get());
     let end = align_down(address + len, page);
@@ -194,13 +194,14 @@ pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), 
 
 /// Returns `bytes` bytes of memory at `start` to the system, and makes the range inaccessible.
 ///
-/// The range stays mapped throughout, so no other mapping can take its addresses. If the call
-/// fails, the range is usually unchanged. However, if the kernel runs out of memory during the
-/// call, Linux before 6.12 can leave the range unmapped.
+/// The range stays mapped throughout, so no other mapping can take its addresses.
+///
+/// If the call fails, the range is usually unchanged. However, Linux before 6.12 can leave the
+/// range unmapped if the kernel runs out of memory during the call.
 ///
 /// # Safety
 ///
-/// - The `bytes` bytes at `start` must be whole pages that the caller has mapped.
+/// - `start` and `bytes` must describe whole pages that the caller has mapped.
 /// - Nothing may access these pages afterwards, even if the call fails.
 #[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
 pub(crate) unsafe fn withdraw(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
@@ -215,7 +216,7 @@ pub(crate) unsafe fn withdraw(start: NonNull<u8>, bytes: usize) -> Result<(), Os
 ///
 /// # Safety
 ///
-/// - The `old` bytes at `start` must be whole pages that the caller has mapped.
+/// - `start` and `old` must describe whole pages that the caller has mapped.
 /// - `new` must be a multiple of the page size, and not 0.
 /// - If the call succeeds, nothing may access the memory after the first `new` bytes.
 pub(crate) unsafe fn resize(start: NonNull<u8>, old: usize, new: usize) -> Result<(), OsCode> {

@@ -22,13 +22,13 @@ const MOST_GROUPS: usize = 16;
 
 /// Detects whether memory is short for this process. Reads files of Linux, and allocates nothing.
 ///
-/// Memory is short if one of these conditions holds:
+/// Memory is short if a control group (cgroup version 2) that contains the process has used seven
+/// eighths of its limit, `memory.max` or `memory.high`. Cached file pages that the system can drop
+/// do not count.
 ///
-/// - A control group (cgroup version 2) that contains the process has used seven eighths of its
-///   limit, `memory.max` or `memory.high`. File pages that the system can drop do not count.
-/// - The tasks of the process's control group have waited for memory for at least a tenth of the
-///   last ten seconds, according to `memory.pressure`. Without a control group, we read
-///   `/proc/pressure/memory`, which covers the whole system.
+/// Memory is also short if the tasks of the process's control group spent at least a tenth of the
+/// last ten seconds waiting for memory. We read this from the group's `memory.pressure`. Without a
+/// control group, we read `/proc/pressure/memory`, which covers the whole system.
 ///
 /// On systems without these files, memory is never considered short.
 ///

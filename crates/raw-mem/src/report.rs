@@ -95,8 +95,8 @@ pub fn abort_with(line: fmt::Arguments<'_>) -> ! {
 /// Use this function when you report heap corruption, because the report must not crash on a
 /// damaged pointer.
 ///
-/// The function also returns true if it cannot test the memory. This is the case on some systems,
-/// and when the process has no free file descriptor.
+/// Returns true if the memory cannot be tested, which happens on some systems or if no file
+/// descriptor is free.
 #[must_use]
 pub fn is_readable(start: *const u8, len: usize) -> bool {
     system::is_readable(start, len)
@@ -125,8 +125,7 @@ mod system {
         true
     }
 
-    /// We test each page by writing one byte of the page to a pipe. The system call fails if this
-    /// byte cannot be read.
+    /// Writes one byte of each page to a pipe. The system call fails if this byte cannot be read.
     pub(super) fn is_readable(start: *const u8, len: usize) -> bool {
         let Some(end) = start.addr().checked_add(len) else { return false };
         let mut pipe = [0; 2];

@@ -8,9 +8,11 @@
 //!    slot    slot    slot    slot    slot    slot    slot    never used
 //! ```
 //!
-//! The first request reserves a range of addresses, and divides it into slots of the size of an
-//! arena. Only this source has memory in the range, so one comparison shows whether an address
-//! belongs to the source.
+//! On the first request, the source reserves a range of addresses, divided into slots of the size
+//! of an arena.
+//!
+//! Nothing else has memory in the range, so one comparison shows whether an address belongs to this
+//! source.
 //!
 //! - The range begins with 16 MiB and grows at its end, up to [`RESERVED_BYTES`]. It can grow as
 //!   long as the addresses after it are free and the system allows it.

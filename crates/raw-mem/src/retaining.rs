@@ -24,9 +24,9 @@ use crate::{
 /// The percentage by which arenas in use and retained arenas may exceed the recent peak of arenas
 /// in use.
 ///
-/// A heap cannot use the free arenas that another heap retains. When some threads fill their heaps
-/// while others empty theirs, every heap soon needs its arenas again. We therefore allow more
-/// arenas than the recent peak.
+/// We allow more arenas than were recently in use at once, because a heap cannot use the free
+/// arenas that another heap retains. One heap may retain arenas that it will soon need again, while
+/// another heap needs additional arenas.
 const ABOVE_PEAK: usize = 50;
 
 /// A source that wraps another source and retains some free arenas for later requests.
@@ -60,8 +60,9 @@ pub struct RetainingArenas<S: ArenaSource> {
     ///
     /// # Invariant
     ///
-    /// - The list consists of `count` free arenas, each of which starts with a `Kept` entry.
-    /// - The arenas came from `source`, and each has the size `size`.
+    /// - This arena is the first in a linked list of `count` free arenas, each of which begins with
+    ///   a `Kept` entry.
+    /// - All arenas in the list came from `source`, and have the size `size`.
     first: Option<NonNull<Kept>>,
     count: usize,
     size: Option<ArenaSize>,

@@ -40,8 +40,8 @@ impl<const WORDS: usize> SharedText<WORDS> {
     /// Replaces the text and returns true. If `text` is too long, removes the old text and returns
     /// false.
     ///
-    /// Only one thread may publish a text at a time. If two threads publish at the same time,
-    /// readers can get a mixture of the two new texts.
+    /// Only one thread may call this function at a time. Otherwise, readers can get a mixture of
+    /// the two new texts.
     pub fn publish(&self, text: &[u8]) -> bool {
         let fits = text.len() <= WORDS * WORD;
         let text = if fits { text } else { &[] };

@@ -51,7 +51,7 @@ thread_local! {
 /// Runs `body` once for every possible interleaving of its threads.
 ///
 /// Loom 0.7 can miss interleavings if a thread loads an atomic and later stores to the same atomic.
-/// Put these stores in the main thread, which loom runs first.
+/// To avoid this, let the main thread perform the store, because loom runs the main thread first.
 ///
 /// # Panics
 ///

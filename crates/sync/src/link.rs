@@ -1,7 +1,7 @@
 //! Intrusive linked lists, in which each node stores the pointer to the next node.
 //!
-//! In an allocator, a node is a free block of memory. In loom tests, a node is a small object
-//! instead, because loom cannot observe accesses to raw memory.
+//! In an allocator, each list node is a free block of memory. In loom tests, a node is a small
+//! object instead, because loom cannot observe accesses to raw memory.
 
 use core::{
     marker::PhantomData,
@@ -51,7 +51,7 @@ impl<N: Link> Chain<N> {
     /// # Safety
     ///
     /// - Each node of the list must link to the next node, and the last node must link to null.
-    /// - The caller must own all nodes exclusively, and must not use them afterwards.
+    /// - The caller must be the only owner of all nodes, and must not use them afterwards.
     #[inline]
     pub unsafe fn from_head(head: *mut N) -> Self {
         // INVARIANT: the caller gave up a list that ends at null (contract of `from_head`).

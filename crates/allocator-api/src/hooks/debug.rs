@@ -40,18 +40,22 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 /// | a double free, or a use after free | the letter and the guards have been overwritten |
 /// | a pointer that no allocator returned | it is not aligned, or there is no letter before it |
 ///
-/// If a check fails, the hook writes a description of the block to stderr and ends the process. The
-/// description has the same wording as in CPython. The hook allocates no memory for it.
+/// If a check fails, the hook writes a description of the block to stderr and ends the process.
 ///
-/// The hook fills new blocks with clean bytes (`0xCD`) and freed blocks with dead bytes (`0xDD`). A
-/// program that relies on these contents is likely to fail. While a block is being reallocated, the
-/// hook fills both ends of the old block with dead bytes.
+/// The description has the same wording as in CPython. Writing it allocates no memory.
 ///
-/// The hook cannot check memory that the wrapped allocator has unmapped. If the program frees a
-/// block in this memory again, a signal such as `SIGSEGV` ends the process.
+/// The hook fills each new block with the byte `0xCD`, and each freed block with the byte `0xDD`. A
+/// program that relies on the contents of uninitialised or freed memory is then likely to fail.
 ///
-/// A block has the alignment of the wrapped allocator's blocks, but at most 16 bytes. The overhead
-/// of a block is 24 bytes, or 32 bytes with serial numbers.
+/// While a block is being reallocated, the hook fills both ends of the old block with the byte
+/// `0xDD`.
+///
+/// The hook cannot detect a double free if the wrapped allocator has unmapped the memory of the
+/// block in the meantime. The process then ends with a signal such as `SIGSEGV`.
+///
+/// A block has the same alignment as in the wrapped allocator, but at most 16 bytes.
+///
+/// The overhead of a block is 24 bytes, or 32 bytes with serial numbers.
 ///
 /// ```
 /// use allocator_api::{Domain, hooks::Debug, raw_mem::{Malloc, MemAlloc}};

@@ -6,8 +6,9 @@
 //!                   Traces: a table of blocks in use, figures by domain and by place
 //! ```
 //!
-//! The tables of traced blocks are allocated from the global allocator. While a thread uses these
-//! tables, its own requests are not traced, so a table never contains an entry for its own memory.
+//! The hook stores the traced blocks in tables, whose memory comes from the global allocator. While
+//! a thread uses these tables, its own requests are not traced, so the tables contain no entries
+//! for their own memory.
 
 mod inside;
 mod place;
@@ -49,8 +50,8 @@ std::thread_local! {
 /// Nothing is traced before [`start`](Self::start). The functions that return figures cover only
 /// the blocks that were allocated since then.
 ///
-/// A program must not fork while it traces. One lock protects the table of blocks. If another
-/// thread holds this lock during the fork, the child process can never acquire it.
+/// A program must not fork while tracing is on, because a lock protects the table of blocks. If
+/// another thread holds the lock during the fork, the child process can never acquire it.
 #[derive(Debug)]
 pub struct Traces {
     table: Mutex<Table>,
@@ -142,8 +143,8 @@ impl Default for Traces {
 /// If a debug hook has `Traces` as its host, its error reports name the place that allocated the
 /// block.
 ///
-/// The `Trace` hook must wrap the debug hook, and not the other way round. Both hooks then know a
-/// block by the same address, which is the one that the program uses.
+/// The `Trace` hook must wrap the debug hook, and not the other way round. Only then do both hooks
+/// know a block by the address that the program uses.
 impl Host for Traces {
     fn write_place(&self, out: &mut Output, ptr: *const u8) {
         // The thread that found the error may already hold the lock of the table.
@@ -166,9 +167,12 @@ impl Host for Traces {
 
 /// A hook that traces the blocks in use. CPython: `tracemalloc`.
 ///
-/// While tracing is off, the hook adds one load and one branch to each request. While tracing is
-/// on, each request takes a lock, and each block in use needs 38 to 75 bytes for its trace. See
-/// the [crate's page](crate) for measurements.
+/// While tracing is off, the hook adds one load and one branch to each request.
+///
+/// While tracing is on, each request takes a lock, and the trace of each live block needs 38 to 75
+/// bytes.
+///
+/// The [crate's page](crate) shows measurements.
 ///
 /// If a traced domain passes a request on to another traced domain, the request is traced only
 /// once.
@@ -218,8 +222,10 @@ impl<A> Trace<A> {
         sync::lock(&self.traces.table).add(block.addr().get(), size, self.domain, calls);
     }
 
-    /// Removes a block from the table. This must happen before the block is freed or resized,
-    /// because another thread can get a block at the same address immediately afterwards.
+    /// Removes a block from the table.
+    ///
+    /// This must happen before the block is freed or resized, because another thread may then
+    /// receive the same address.
     ///
     /// The calling thread must be [inside](enter) the hook.
     fn remove(&self, block: NonNull<u8>) -> Option<Block> {

@@ -7,12 +7,15 @@
 //!   ├─────────┴─────┴──────┴───────────┴ ─ ─ ─ ─ ─ ─ ─ ─ ─ ┤
 //! ```
 //!
-//! An arena stays in the list for as long as it is mapped. A thread that has locked the list can
-//! therefore read the headers of every arena in the list. Each pool header stores how many blocks
-//! of the pool are in use.
+//! Any thread can count the live blocks in the arenas of the list. To do so, it locks the list and
+//! reads the number of live blocks in each pool from the pool's header.
 //!
-//! While one thread counts, the threads that own the heaps keep allocating and freeing blocks. The
-//! counting thread therefore reads the headers with atomic loads, and its total is approximate.
+//! The lock keeps the arenas mapped, because every arena is removed from the list before it is
+//! unmapped.
+//!
+//! The total is only approximate, because the owner threads of the heaps keep allocating and
+//! freeing blocks while another thread counts. The counting thread avoids data races by reading the
+//! headers with atomic loads.
 
 use core::{
     ptr::NonNull,
@@ -114,12 +117,12 @@ impl ArenaList {
     ///
     /// # Safety
     ///
-    /// - `base` must point to the start of a new arena, which must be aligned to its size, and
-    ///   valid for reads and writes.
+    /// - `base` must point to the start of a new arena that is aligned to its own size, and valid
+    ///   for reads and writes.
     /// - The arena must stay mapped until it is [removed](Self::remove) from this list.
     /// - If `contents` is [`Contents::Zero`], every byte of the arena must be zero.
-    /// - Only a heap with geometry `G` may use the arena.
-    /// - All arenas in this list must have the same geometry.
+    /// - The heap that uses the arena, and all other arenas in this list, must have the geometry
+    ///   `G`.
     pub unsafe fn add<G: Geometry>(&mut self, base: NonNull<u8>, contents: Contents) {
         if !Self::has_room::<G>() {
             return;

@@ -1,8 +1,10 @@
 //! A map that shows whether an address lies in an arena. CPython: `arena_map_root` (from 3.10).
 //!
-//! An arena source may reserve a range of addresses for all of its arenas. The map then stores only
-//! the start and the length of the range, and one comparison shows whether an address lies in the
-//! range. Arenas outside the range are recorded in a radix tree:
+//! An arena source may reserve one range of addresses for its arenas. The map then stores only the
+//! start and the length of the range, so a single comparison shows whether an address lies in the
+//! range.
+//!
+//! The map records all arenas outside the range in a radix tree:
 //!
 //! ```text
 //! address   ├─ root, 14 bits ─┼─ leaf, 14 bits ─┼─ offset in an arena of 1 MiB, 20 bits ─┤
@@ -13,21 +15,24 @@
 //! Readers take no lock. They load the pointer to a leaf with `Acquire`, so they always see an
 //! initialised leaf.
 //!
-//! Readers of the map load its entries and its reserved range with `Relaxed` ordering. This is
-//! sufficient, because a thread looks up a block only after it has allocated the block or received
-//! it from another thread.
+//! `Relaxed` loads are sufficient to read the map's entries and its reserved range, because a
+//! thread looks up a block only after it has allocated the block itself or received the block from
+//! another thread.
 //!
-//! Handing a block to another thread requires synchronisation. The receiver therefore also sees the
-//! map's entry for the arena of the block, or a range that contains the block.
+//! Passing a block to another thread requires synchronisation, such as a lock or a channel. The
+//! receiver then sees everything that the sender saw, including the map's record of the block's
+//! arena.
 //!
-//! A reader of the map may load an outdated range, but it still gets the right answer. If it looks
-//! up a block inside the range, the loaded range is long enough to contain this block. The loaded
-//! range is never too long, for two reasons:
+//! A reader may load an outdated reserved range, but it still recognises every block in the range.
+//! The range was extended before the block was allocated. Passing a block to another thread
+//! synchronises the two threads, so the receiver sees the extended range.
 //!
-//! - Once the start of the range is set, it never changes. The length only grows, except when
-//!   `ArenaMap::shrink` is called.
-//! - A reader that does not see the start yet sees `NO_RANGE` instead. No address of a program is
-//!   close enough to `NO_RANGE` to seem to lie in the range.
+//! An outdated range is never too long, for two reasons:
+//!
+//! - The start of the reserved range is set only once. After that, only the length changes, and it
+//!   never shrinks unless `ArenaMap::shrink` is called.
+//! - A thread that does not see the start yet sees the address `NO_RANGE` instead. No program has
+//!   memory near this address, so no block can seem to lie in the range.
 
 use core::{marker::PhantomData, mem, ops::Range, ptr, ptr::NonNull};
 
@@ -68,9 +73,10 @@ pub struct ArenaMap<G> {
     length: AtomicUsize,
     /// # Invariant
     ///
-    /// - `root` is null or points to an array of `ROOT_LEN` slots.
-    /// - Each slot is null or points to a leaf, which is an array of `LEAF_LEN` entries.
-    /// - Only [`release`](Self::release), which takes `&mut self`, frees these arrays.
+    /// - `root` is null, or points to an array of `ROOT_LEN` pointers.
+    /// - Each of these pointers is null, or points to a leaf, which is an array of `LEAF_LEN`
+    ///   entries.
+    /// - The arrays are freed only by [`release`](Self::release), which takes `&mut self`.
     root: AtomicPtr<Slot>,
     geometry: PhantomData<G>,
 }
@@ -165,18 +171,20 @@ impl<G: Geometry> ArenaMap<G> {
 
     /// Records that the reserved range has become shorter. The range keeps its start.
     ///
-    /// Another thread may still see the old length of the range. It then gets wrong answers only
-    /// for addresses in the part that was cut off.
+    /// Another thread may still see the old length of the range afterwards. Its lookups are then
+    /// wrong only for addresses in the part that was cut off, and no thread has a valid pointer
+    /// into that part.
     ///
-    /// No thread has a valid pointer into the part that was cut off. Other code can map these
-    /// addresses only after this call, and the operating system orders the two events.
+    /// Other code can map memory at the cut-off addresses only after the range has become shorter.
+    /// The operating system orders these two events, so no thread looks up the new memory with the
+    /// old length.
     ///
     /// # Safety
     ///
-    /// - `range` must begin where the [reserved](Self::reserve) range begins, and must not be
+    /// - `range` must have the same start as the [reserved](Self::reserve) range, and must not be
     ///   longer.
-    /// - Nothing may use memory in the part that is cut off.
-    /// - No call to [`reserve`](Self::reserve) or `shrink` may run at the same time.
+    /// - Nothing may use the memory in the part that is cut off.
+    /// - No other call to [`reserve`](Self::reserve) or `shrink` may run at the same time.
     pub unsafe fn shrink(&self, range: Range<usize>) {
         self.length.store(range.len(), Relaxed);
     }
@@ -191,9 +199,9 @@ impl<G: Geometry> ArenaMap<G> {
     /// # Safety
     ///
     /// - `lower` must be the same allocator in every call.
-    /// - `base` must be the start of an arena or a large mapping, which must stay mapped until it
-    ///   is removed with [`retract`](Self::retract).
-    /// - Code that finds the owner of a block through this map must free the blocks of this arena
+    /// - `base` must be the start of an arena or a large mapping that stays mapped until it is
+    ///   removed with [`retract`](Self::retract).
+    /// - Code that recognises a block of this arena by looking it up in the map must free the block
     ///   to the heap that owns the arena.
     ///
     /// The allocator must be the same in every call, because a call may free nodes that an earlier

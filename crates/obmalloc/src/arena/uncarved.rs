@@ -17,9 +17,11 @@
 //! 3. A purged page is a page whose memory was returned to the system. It is uncarved or belongs to
 //!    a free unit of the arena, and nothing has touched it since the purge.
 //!
-//! A page becomes uncarved when it holds only free blocks, which then leave the free list. The page
-//! keeps its memory at first. If the pool does not need the page for some time, the heap purges the
-//! page, which returns the memory to the system.
+//! A page of a pool becomes uncarved when all blocks on it are free. The heap then removes these
+//! blocks from the free list.
+//!
+//! An uncarved page keeps its memory at first. If the pool does not need the page for some time,
+//! the heap purges the page, which returns its memory to the system.
 //!
 //! The fast paths that allocate and free blocks do no extra work for this.
 
@@ -139,8 +141,8 @@ impl Arena {
             return;
         }
         let free = self.free_bytes::<G>(pool, &layout);
-        // We do not mark the pages after the pool's last block as uncarved. If nothing has touched
-        // the memory after the last carved block, we do not mark the pages there either.
+        // We mark no page after the pool's last block, and no untouched page after the last carved
+        // block.
         let blocks_end = layout.first + header.capacity(class) * layout.size;
         let end = if self.units.is_zero(run) { layout.end } else { blocks_end };
         let mut new = Pages::NONE;

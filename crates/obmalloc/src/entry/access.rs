@@ -42,9 +42,8 @@ pub trait Access {
 ///
 /// # Safety
 ///
-/// - Every call to [`enter`](Self::enter) on the same value must pass the same heap to its
-///   callback.
-/// - Nothing else may borrow the heap while the callback runs.
+/// - All calls to [`enter`](Self::enter) on the same value must pass the same heap to `visit`.
+/// - Nothing else may borrow the heap while `visit` runs.
 pub(crate) unsafe trait Enter {
     type Heap;
 
@@ -88,8 +87,8 @@ impl<H> GilHeld<H> {
     ///
     /// # Safety
     ///
-    /// - Only one call that uses this value may run at a time.
-    /// - The arena source and the metadata allocator of `heap` must not call back into the heap.
+    /// - No two calls may use the returned value at the same time.
+    /// - The arena source and the metadata allocator of `heap` must not call back into `heap`.
     ///
     /// The first rule also covers calls to an allocator that contains this value or refers to it.
     pub const unsafe fn new(heap: H) -> Self {

@@ -58,9 +58,11 @@ impl<G: Geometry> Shape<G> {
 
     /// True if free units and free pages inside pools can be purged.
     ///
-    /// A purge returns free pages to the system and discards their contents, so nothing that the
-    /// heap needs may be stored in them. All headers must therefore be in the arena's first unit,
-    /// which is never purged. The state of the other units must be stored outside these units, too.
+    /// A purge returns free pages to the system, which discards their contents. The heap must
+    /// therefore not store anything that it needs in free pages.
+    ///
+    /// All pool headers must lie in the arena's first unit, which is never purged. The arena's
+    /// record must store which units are free.
     pub(crate) const PURGES: bool = matches!(G::RULES.headers, HeaderRule::InArena)
         && matches!(G::RULES.retain, RetainRule::EachClass)
         && G::SIZES.pool_size >= PAGE
@@ -113,9 +115,9 @@ pub enum BlockStart {
     ///
     /// This affects only small blocks. Larger blocks begin at the start of the pool.
     ///
-    /// Python's garbage collector places a header of 16 bytes before each object that it tracks. In
-    /// a pool of 64-byte blocks, the first block begins at offset 48, so its object begins at
-    /// offset 64. These objects are therefore aligned to cache lines.
+    /// This offset aligns many Python objects to cache lines of 64 bytes. The garbage collector
+    /// places a header of 16 bytes before each object that it tracks. In a pool of 64-byte blocks,
+    /// the first block begins at offset 48, so its object begins at offset 64.
     AsInCPython,
 }
 

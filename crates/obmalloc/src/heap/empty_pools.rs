@@ -6,9 +6,9 @@
 //! A size class releases its retained pool when another class needs it, or when the arena could be
 //! unmapped.
 //!
-//! Under [`RetainRule::Unobservable`], a size class retains an empty pool only if its next request
-//! for a pool would get that pool anyway. Retention therefore never changes the addresses that a
-//! program receives.
+//! Under [`RetainRule::Unobservable`], retention never changes the addresses that a program
+//! receives. A size class retains an empty pool only if the class's next request for a pool would
+//! get the same pool anyway.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

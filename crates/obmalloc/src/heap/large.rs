@@ -8,9 +8,10 @@
 //!               └─ otherwise ───────────────► the source unmaps it, or retains it for all heaps
 //! ```
 //!
-//! A heap can reuse its own freed large blocks without taking a lock. It retains no more memory in
-//! this way than it has requested from the source. It therefore does not hoard blocks that other
-//! heaps have allocated.
+//! A heap can reuse its own freed large blocks without taking a lock.
+//!
+//! A heap retains at most as much memory in freed large blocks as it has itself requested from the
+//! arena source. A heap that frees many blocks of other heaps can therefore not hoard their memory.
 //!
 //! The source also limits these blocks together with all other retained memory.
 
@@ -141,8 +142,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// # Safety
     ///
-    /// - `block` must be a live block that was returned by [`map_large`](Self::map_large) of a heap
-    ///   with the same source, or by [`LargeBlock::map`] with that source.
+    /// - `block` must be a live block that came from this heap's arena source, through
+    ///   [`map_large`](Self::map_large) or [`LargeBlock::map`].
     /// - The caller must not use `block` afterwards.
     pub unsafe fn unmap_large(&mut self, block: LargeBlock) {
         // SAFETY: the block is in use (contract).

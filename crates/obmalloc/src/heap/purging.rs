@@ -14,8 +14,9 @@
 //! - If a quarter of the heap becomes free at once, that memory is purged immediately. Likewise,
 //!   the arena source immediately unmaps the first memory that a program frees.
 //!
-//! If the program soon uses much of the purged memory again, the purge was a mistake. The heap then
-//! performs no purge of the same kind for some time. Each further mistake doubles this time.
+//! A purge was a mistake if the program soon uses much of the purged memory again. The heap then
+//! pauses purges of the same kind, which are either sweeps or immediate purges. Each further
+//! mistake doubles the length of the pause.
 
 #![forbid(unsafe_code)]
 
@@ -51,8 +52,9 @@ const PART_REUSED: usize = 4;
 
 /// The rules for when a heap returns free memory inside its arenas to the system automatically.
 ///
-/// A policy applies to the free parts of arenas that are still in use. The [arena
-/// source](raw_mem::ArenaSource) decides what happens to an arena that is completely free.
+/// The policy applies to free memory in arenas that contain live blocks. If an arena contains no
+/// live block, the [arena source](raw_mem::ArenaSource) decides whether the heap may retain the
+/// arena.
 ///
 /// A heap with one of CPython's geometries never returns parts of an arena.
 ///
@@ -111,11 +113,13 @@ impl PurgePolicy {
 
     /// Returns all unused memory while memory is short, regardless of the decay time.
     ///
-    /// From time to time, the heap calls `is_short` with the current time from `clock`. The
-    /// function should return quickly, must not use the heap, and must leave `errno` unchanged.
+    /// From time to time, the heap calls `is_short` with the current time from `clock`.
     ///
-    /// While `is_short` returns true, the heap trims itself repeatedly, but at most twice a second
-    /// and for at most a sixteenth of the time.
+    /// `is_short` should return quickly. It must not use the heap, and must leave `errno`
+    /// unchanged.
+    ///
+    /// While `is_short` returns true, the heap trims itself up to twice a second, for at most a
+    /// sixteenth of the time.
     ///
     /// ```
     /// use obmalloc::PurgePolicy;

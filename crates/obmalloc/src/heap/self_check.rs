@@ -1,11 +1,11 @@
 //! Checks that a heap performs on itself in builds with debug assertions.
 //!
-//! - The heap overwrites each block that is freed, so that a program that still uses the block is
+//! - The heap overwrites every block that is freed, so a program that still uses the block is
 //!   likely to fail.
-//! - The heap detects if a block is freed twice, unless the block was allocated again in between or
-//!   still waits in another thread's inbox.
-//! - The heap checks its rules on every n-th slow path. Here, n grows with the size of the heap,
-//!   because a larger heap takes longer to check.
+//! - The heap detects most double frees. It misses a double free if the block was allocated again
+//!   in between, or if the first free still waits in a queue of remote frees.
+//! - From time to time, the heap checks the consistency of its data structures. A larger heap takes
+//!   longer to check, so it is checked less often.
 //!
 //! In other builds, these checks take neither time nor memory.
 

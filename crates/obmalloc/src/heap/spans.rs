@@ -1,8 +1,7 @@
 //! Spans, which are pools of one block.
 //!
-//! A size class can retain any number of empty spans (pools of one block). If a program repeatedly
-//! allocates and frees blocks of this class, they reuse the retained spans, and the heap need not
-//! search for adjacent free units:
+//! Each size class retains its empty spans (pools of one block). A later request of the same class
+//! reuses a retained span, so the heap need not search its arenas for free memory:
 //!
 //! ```text
 //!   list of the class    span, in use ► span, empty ► span, empty
@@ -11,9 +10,8 @@
 //!   in no list           span, full      when its block is freed, it returns to the front
 //! ```
 //!
-//! The heap normally unmaps an arena that contains only free units and retained spans. Retained
-//! spans may keep arenas mapped only if the arena source lets the heap retain as many arenas as the
-//! spans would fill.
+//! The heap normally unmaps an arena that contains no live blocks, but only retained spans. The
+//! arena source decides how many arenas may stay mapped to hold retained spans.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

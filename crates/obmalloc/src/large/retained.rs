@@ -13,9 +13,9 @@ use crate::geometry::{Geometry, shape::Shape};
 pub(crate) struct RetainedLarge {
     /// # Invariant
     ///
-    /// Each list links free large blocks that came from the heap's arena source. All mappings in a
-    /// list have the size that belongs to the list, and each block begins [`OFFSET`] bytes after
-    /// its header.
+    /// - All blocks in a list are free, and came from the heap's arena source.
+    /// - The mappings of all blocks in a list have the size that belongs to the list's index.
+    /// - Each block begins [`OFFSET`] bytes after its header.
     lists: [Option<LargeBlock>; SIZES],
     blocks: usize,
     bytes: usize,
@@ -52,8 +52,8 @@ impl RetainedLarge {
     ///
     /// # Safety
     ///
-    /// - `block` must be a live block that came from the heap's source, and must not be in any
-    ///   list.
+    /// - `block` must be a live block that came from the heap's arena source, and must not be in
+    ///   any list of blocks.
     /// - The caller must not use `block` afterwards.
     #[inline]
     pub(crate) unsafe fn push<G: Geometry>(&mut self, block: LargeBlock) {

@@ -20,10 +20,10 @@ impl BlockPtr {
     ///
     /// # Safety
     ///
-    /// - `start` must point to the first byte of a live block, and must be derived from the pointer
+    /// - `start` must point to the first byte of a live block. It must be derived from the pointer
     ///   that the heap returned for this block.
-    /// - The caller must own the block exclusively.
-    /// - No other `BlockPtr` to the block may exist.
+    /// - The caller must be the only owner of the block, so no other `BlockPtr` to the block may
+    ///   exist.
     #[inline]
     pub const unsafe fn from_start(start: NonNull<u8>) -> Self {
         Self(start)

@@ -1,12 +1,13 @@
 //! Numbers that only the owner of a heap writes, and that any thread may read.
 //!
-//! Only one thread writes each number, so no atomic read-modify-write operation is needed. Loads
-//! and stores are atomic, so another thread always reads either the old value or the new one, and
+//! Each number is written by only one thread, so an update needs no atomic read-modify-write
+//! operation.
+//!
+//! All loads and stores are atomic, so another thread reads either the old value or the new one,
 //! never a mixture.
 //!
-//! Every free decrements a [`Count`] and tests whether it has reached 0. If the count were an
-//! ordinary atomic, the compiler would need three instructions for this. Our inline assembly needs
-//! only two.
+//! Every free decrements a [`Count`] and tests whether it has reached 0. The compiler would
+//! generate three instructions for this. Our inline assembly needs only two.
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 

@@ -24,11 +24,11 @@ pub(crate) enum Relocation {
 ///
 /// # Safety
 ///
-/// - The `bytes` bytes at `from` and the `bytes` bytes at `to` must be whole pages that the caller
-///   has mapped. The two ranges must not overlap.
-/// - The page after the range at `from` must be mapped.
+/// - The ranges of `bytes` bytes at `from` and at `to` must not overlap. Each must consist of whole
+///   pages that the caller has mapped.
+/// - The page after the range at `from` must be mapped, too.
 /// - Nothing may use the range at `from` during the call.
-/// - The caller must no longer need the contents of the range at `to`.
+/// - Nothing may rely on the old contents of the range at `to`.
 pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) -> Relocation {
     // SAFETY: the caller has mapped the range and the page after it (contract of `relocate`).
     if !unsafe { is_one_mapping(from, bytes) } {
@@ -54,13 +54,13 @@ pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) 
 ///
 /// In rare cases, returns false although there is only one mapping.
 ///
-/// The system call `mremap` cannot move pages that belong to several mappings. It first unmaps the
-/// target range, and then fails. We must therefore find out whether there is a single mapping
-/// before we call `mremap`.
+/// Use this function before a call to `mremap`, which cannot move pages that belong to several
+/// mappings. With several mappings, `mremap` fails, but only after it has unmapped the target
+/// range.
 ///
-/// To find out whether the range is a single mapping, we ask the system to extend it by one page.
-/// This request always fails, because the page after the range is not free. The error is `EFAULT`
-/// if there are several mappings, and `ENOMEM` otherwise.
+/// To tell a single mapping from several, we ask the system to extend the range by one page. This
+/// request always fails, because the page after the range is not free. The error is `ENOMEM` for a
+/// single mapping, and `EFAULT` for several mappings.
 ///
 /// # Safety
 ///

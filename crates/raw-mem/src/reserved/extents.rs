@@ -5,13 +5,12 @@
 //!                                                 extent   │ never touched, or purged
 //! ```
 //!
-//! A large mapping occupies whole slots, and rarely fills its last slot. If a longer mapping has
-//! used this slot before, the pages after the new mapping may still be backed by memory that
-//! nothing uses.
+//! A large mapping occupies whole slots, which all have the size of an arena, and rarely fills its
+//! last slot. The rest of this slot may still be backed by memory that an earlier mapping has
+//! touched and that nothing uses now.
 //!
-//! The extent of a slot shows how much memory is wasted in this way. We return this memory to the
-//! system only if there is much of it, so a loop that repeatedly maps the same sizes makes no
-//! system calls.
+//! We return unused memory in a slot to the system only if there is much of it. This saves system
+//! calls in a loop that repeatedly maps and unmaps the same sizes.
 
 #![forbid(unsafe_code)]
 

@@ -6,12 +6,13 @@
 //!                  in use          in use          returned
 //! ```
 //!
-//! The system uses a huge page only if all of its memory is accessible. In a range with huge pages,
-//! every slot is therefore writable, even if the slot is free.
+//! With huge pages, even free slots stay writable, because the system uses a huge page only if all
+//! its memory is accessible.
 //!
-//! A huge page is returned to the system when none of its slots is used or retained. Until then,
-//! its free slots keep their memory, which may contain old data. A trim returns the memory of these
-//! slots, too, which breaks up the huge page.
+//! A huge page is returned to the system as a whole, when no part of it is used or retained. Until
+//! then, the free parts keep their memory, which may contain old data.
+//!
+//! A trim returns the memory of free parts immediately, which breaks up the huge page.
 
 use core::ops::Range;
 

@@ -1,8 +1,11 @@
 //! Large mappings, which are runs of adjacent slots.
 //!
-//! All slots of a large mapping are writable. The pages after the requested bytes form the tail of
-//! the mapping. Nothing touches the tail, so it normally uses no memory. If an earlier mapping has
-//! touched these pages, we purge them, unless all tails together are small.
+//! All slots of a large mapping are writable.
+//!
+//! The pages after the requested bytes form the *tail* of a large mapping. Nothing touches the
+//! tail, so it uses memory only if an earlier mapping at the same addresses has touched it.
+//!
+//! We return the memory of such a tail to the system, unless all tails together are small.
 
 use core::{ops::Range, ptr, ptr::NonNull};
 
@@ -201,8 +204,8 @@ impl ReservedRange {
 ///
 /// # Safety
 ///
-/// - The `bytes` bytes at `old` and the `bytes` bytes at `new` must be writable whole pages that
-///   the caller owns. The two ranges must not overlap.
+/// - The ranges of `bytes` bytes at `old` and at `new` must not overlap. Each must consist of
+///   whole, writable pages that the caller owns.
 /// - The page after the range at `old` must be mapped.
 /// - Nothing else may use the two ranges during the call.
 unsafe fn move_contents(old: NonNull<u8>, new: NonNull<u8>, bytes: usize, slot: usize) -> bool {

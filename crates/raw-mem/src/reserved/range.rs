@@ -1,8 +1,10 @@
 //! A reserved range of addresses, divided into slots of equal size.
 //!
-//! The range begins small, because reserved addresses count against the process's limit on its
-//! address space. When the range has no room for a request, it grows at its end. The range is far
-//! away from all other mappings, so the addresses after it are usually free.
+//! The range begins small, because reserved addresses count against the limit on the process's
+//! address space. When the range has no room for a request, it grows at its end.
+//!
+//! The addresses after the range are usually free, because the range is far away from all other
+//! mappings.
 
 use core::{
     ops::{Range, RangeInclusive},
@@ -35,18 +37,19 @@ const SLOT_BYTES: RangeInclusive<usize> = 1 << 16..=1 << 30;
 
 /// The addresses at which a range may start.
 ///
-/// The system places mappings at these addresses only on request. Programs, their heaps, shared
-/// libraries and stacks lie above these addresses, and the shadow memory of sanitizers lies below
-/// them.
+/// The system places mappings in this part of the address space only on request. Programs, their
+/// heaps, shared libraries and stacks lie above this part, and the shadow memory of sanitizers lies
+/// below it.
 const STARTS: Range<usize> = 0x1100_0000_0000..0x5000_0000_0000;
 
 /// A range of addresses that is reserved for this source.
 pub(super) struct ReservedRange {
     /// # Invariant
     ///
-    /// - The range owns all its slots, the first of which begins at `base`. The slots, and one page
-    ///   after the last slot, are always mapped.
-    /// - Used and retained slots are writable. With huge pages, all slots are writable.
+    /// - `base` is the start of a range of slots, which are address ranges of the size of an arena.
+    /// - This source owns all slots. The slots, and one page after the last slot, are always
+    ///   mapped.
+    /// - Slots that are used or retained are writable. With huge pages, all slots are writable.
     base: NonNull<u8>,
     slot: ArenaSize,
     /// The binary logarithm of the size of a slot.

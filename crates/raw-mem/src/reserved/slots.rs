@@ -6,8 +6,9 @@
 //! | retained | writable | some | 0 | 1 |
 //! | used | writable | some | 1 | 0 |
 //!
-//! A slot becomes stale when it is retained, which means that its memory may contain old data. The
-//! slot stays stale until it becomes free, even if it is used again in between.
+//! A slot is *stale* if its memory may contain old data. A slot becomes stale when it is retained
+//! for later requests. It then stays stale until it becomes free, even if it is used again in
+//! between.
 //!
 //! With huge pages, free slots are writable, and a free slot can be stale if its huge page is in
 //! use.

@@ -1,7 +1,7 @@
 //! A hook that allocates arenas for CPython, logs them, and fails on demand.
 //!
-//! The hook aligns each arena to its size. CPython itself aligns an arena only to 4 KiB, so its
-//! arenas usually have room for one pool fewer.
+//! The hook aligns each arena to the arena's size. CPython itself aligns an arena only to 4 KiB.
+//! This alignment usually wastes part of the arena, so that it has room for one pool fewer.
 //!
 //! Since 3.11, CPython also calls the hook to allocate its data stack. These requests are not
 //! logged and never fail.

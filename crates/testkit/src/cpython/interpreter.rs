@@ -162,8 +162,8 @@ unsafe fn get_allocator(library: &Library, domain: c_int) -> Vtable {
 
 /// # Safety
 ///
-/// - `library` must be CPython.
-/// - `vtable` must be an allocator that CPython itself provides.
+/// - `library` must be a loaded CPython library.
+/// - `vtable` must describe an allocator that CPython itself provides.
 /// - While `vtable` is installed, nothing may free memory that came from the previous allocator of
 ///   `domain`.
 unsafe fn set_allocator(library: &Library, domain: c_int, mut vtable: Vtable) {

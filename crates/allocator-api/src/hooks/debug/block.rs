@@ -9,8 +9,11 @@
 //!
 //! The size and the serial number are big-endian. The offsets are for a 64-bit machine.
 //!
-//! A block that is aligned to more than 16 bytes begins further after its base. The word before the
-//! block's size holds the distance from the base to the block. CPython has no such blocks.
+//! If a block is aligned to more than 16 bytes, there may be unused bytes before its header. The
+//! word before the header then stores the distance from the start of the allocated memory to the
+//! block.
+//!
+//! CPython has no blocks with such an alignment.
 
 use core::ptr::NonNull;
 
@@ -131,9 +134,10 @@ impl Block {
     ///
     /// # Safety
     ///
-    /// - If the block's address is aligned to a word, the header before the block must be readable.
-    /// - As many bytes of the block as the header states must also be readable, and so must the
-    ///   trailer after them.
+    /// - If the block's address is a multiple of the word size, the header before the block must be
+    ///   readable.
+    /// - The header states the size of the block. All bytes of the block up to this size, and the
+    ///   trailer after them, must be readable, too.
     pub(super) unsafe fn check(self, letter: u8, style: Style) -> Result<usize, Misuse> {
         if !self.0.addr().get().is_multiple_of(WORD) {
             return Err(Misuse::Unaligned);
@@ -161,16 +165,17 @@ impl Block {
 
     /// Returns false if a block of `size` bytes is large and its trailer cannot be read.
     ///
-    /// A size that was overwritten is likely to be large. Small sizes are not checked, because the
-    /// system call for the check takes a few microseconds.
+    /// A size that the program has overwritten is likely to be large, so we check only large sizes.
+    /// The check makes a system call, which takes a few microseconds.
     fn may_have(self, size: usize, style: Style) -> bool {
         size < LARGE || is_readable(self.tail(size), style.trailer())
     }
 
     /// Returns true if the header or the contents show that the block has been freed.
     ///
-    /// The wrapped allocator may have overwritten the first words of a freed block. However, these
-    /// words never look like the header of a block of another domain.
+    /// The wrapped allocator may have overwritten the header of a freed block. We then recognise
+    /// the freed block by the missing guard bytes in its header and the dead bytes (`0xDD`) in its
+    /// first word.
     ///
     /// # Safety
     ///

@@ -6,8 +6,10 @@ use std::{fmt, sync::Arc};
 
 /// The place of an allocation: the addresses of the calls that led to it, the last call first.
 ///
-/// `Display` writes one line per call. With the feature `backtrace`, the line names the function if
-/// its name can be found, and calls inside the allocator are left out.
+/// `Display` writes one line per call.
+///
+/// With the `backtrace` feature, each line names the function if possible, and calls inside the
+/// allocator are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place(pub(super) Arc<[usize]>);
 

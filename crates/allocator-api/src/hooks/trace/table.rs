@@ -62,8 +62,8 @@ impl Table {
             self.untraced += 1;
             return;
         }
-        // A program can free a block through the wrapped allocator, without a call to this hook. If
-        // another block then gets the same address, the table still contains the old entry.
+        // An old entry for this address can remain if the program freed its block directly through
+        // the wrapped allocator.
         self.remove(address);
         self.blocks.insert(address, block);
         for figures in self.figures_of(block) {
