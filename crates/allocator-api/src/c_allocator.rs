@@ -15,8 +15,8 @@ impl CAllocator {
     ///
     /// # Safety
     ///
-    /// - Called with the context `vtable.ctx`, the functions in `vtable` must meet the contract of
-    ///   [`MemAlloc`].
+    /// - When they are called with `vtable.ctx`, the functions in `vtable` must meet the contract
+    ///   of a [`MemAlloc`].
     /// - Every thread that uses the returned allocator must be allowed to call these functions.
     /// - The functions must stay valid as long as the returned allocator is in use.
     ///

@@ -2,7 +2,8 @@
 //!
 //! An allocator consists of C functions and a context pointer. A thread loads the function and the
 //! context in one atomic step, so both always belong to the same allocator. CPython loads them
-//! separately, so it can call a function of the old allocator with the context of the new one.
+//! separately. While an allocator is being replaced, CPython can therefore call a function of the
+//! old one with the context of the new one.
 
 use core::ptr::NonNull;
 

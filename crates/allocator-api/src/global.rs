@@ -15,8 +15,8 @@ const WORD: usize = size_of::<usize>();
 
 /// A global allocator of a Rust program or library that allocates from `A`.
 ///
-/// Every alignment is supported, but an alignment above the word size has a cost. The block then
-/// needs extra bytes, as many as its alignment, and moves with every reallocation.
+/// Every alignment is supported, but an alignment above the word size has a cost. A block with such
+/// an alignment `n` needs `n` extra bytes, and moves with every reallocation.
 ///
 /// Some of the extra bytes can lie after the block, where a debug hook inside `A` cannot detect
 /// writes to them.

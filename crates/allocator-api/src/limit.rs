@@ -1,8 +1,8 @@
 //! A limit on the number of bytes that one domain has in use.
 //!
-//! An allocator domain maps no memory itself, so this hook must count the bytes of each request.
-//! The limits of a heap or a process cost less, because they are checked only when memory is
-//! mapped.
+//! An allocator domain, such as `Domain::Mem`, maps no memory itself, so this hook must count the
+//! bytes of each request. The limits of a heap or a process cost less, because they are checked
+//! only when memory is mapped.
 
 use core::ptr::NonNull;
 use std::collections::BTreeMap;
@@ -20,9 +20,9 @@ use sync::Mutex;
 /// If the callback itself makes a request that exceeds the limit, the hook refuses that request
 /// without calling the callback again.
 ///
-/// The hook must not be part of the global allocator if the wrapped allocator does not know the
-/// [usable size](MemAlloc::usable_size) of its blocks. In this case, the hook stores the requested
-/// sizes in a table, and the memory of the table comes from the global allocator.
+/// If the wrapped allocator does not know the [usable size](MemAlloc::usable_size) of its blocks,
+/// the hook must not be part of the global allocator. The hook then stores the requested sizes in a
+/// table, and the memory of the table comes from the global allocator.
 ///
 /// ```
 /// use allocator_api::Limited;

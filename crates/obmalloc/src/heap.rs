@@ -404,8 +404,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Finds a full pool of `class` with a free block, and makes it used. O(pools).
     ///
-    /// The heap calls this function when it has no memory for a new pool. A full pool can still
-    /// contain a few free blocks, because it becomes used again only after several frees.
+    /// The heap calls this function when it has no memory for a new pool. A pool that is marked as
+    /// full can still contain a few free blocks, because the mark is removed only after several
+    /// frees.
     #[cold]
     fn full_pool_with_room(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         if class.frees_until_used() == 1 || align > 1 {

@@ -8,12 +8,12 @@
 //!   ├─────────── offset ───────┤ a page, or the alignment of the block
 //! ```
 //!
-//! A block can be freed without knowing whether it is large. Every arena and every large mapping
+//! To free a block, we need not know whether it is large. Every arena and every large mapping
 //! stores a tag at the same offset from its start. In an arena, the tag identifies the heap that
-//! owns the arena. In a large mapping, the tag is [`HeapTag::LARGE`].
+//! owns the arena. In a large mapping, which holds a single block, the tag is [`HeapTag::LARGE`].
 //!
 //! We find the header of a large block by rounding the address of the byte before the block down to
-//! a multiple of `arena_size`. This works because the header begins at such a multiple, and at most
+//! a multiple of `arena_size`. This works because the header begins at such a multiple, at most
 //! `arena_size` bytes before the block.
 
 use core::ptr::NonNull;

@@ -56,8 +56,7 @@
 //! With CPython's geometries, a heap serves only small requests, up to 256 or 512 bytes depending
 //! on the CPython version.
 //!
-//! A request of `n` bytes has the size class `(n - 1) / alignment`. Each pool is exactly one unit
-//! of its arena.
+//! A request of `n` bytes has the size class `(n - 1) / alignment`. Each pool is one arena unit.
 //!
 //! [`Native`] also has larger classes, eight between two powers of two. Its arenas begin with the
 //! headers of all units. It serves a request in one of four ways:

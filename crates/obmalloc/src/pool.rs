@@ -11,7 +11,7 @@
 //! occupies one or more adjacent units.
 //!
 //! Every unit has a header. The header of a pool's first unit describes the pool. The headers of
-//! the pool's other units point to the first one.
+//! the pool's other units point to that header.
 //!
 //! When the free list of a pool is empty, the heap *carves* more of the pool's unused memory into
 //! blocks. It returns the first new block, and stops at the end of the page in which that block
@@ -31,8 +31,8 @@
 //!         └─────────────────────────────────┘ └────────────────────────┘
 //! ```
 //!
-//! Freeing a block can change the state of its pool. A used pool becomes empty when its last live
-//! block is freed.
+//! Freeing a block can change the state of its pool. A used pool becomes empty when its last block
+//! is freed.
 //!
 //! A full pool becomes used again after the first free in CPython, and after several frees in our
 //! own geometry.
@@ -105,8 +105,8 @@ const HAS_UNCARVED_PAGES: u32 = 1 << 31;
 /// shared.
 ///
 /// Only the thread that owns the heap writes to a pool header. Other threads may read some of its
-/// fields at any time, to count the live blocks. These fields have atomic types from the module
-/// [`watched`], so that reading them is not a data race.
+/// fields at any time, to count the live blocks. These fields are atomic (see [`watched`]), so that
+/// reading them is not a data race.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct PoolHeader {
@@ -494,8 +494,8 @@ impl PoolPtr {
     ///
     /// - `start` must point to the first byte of the new pool, and must be a multiple of
     ///   `pool_size`.
-    /// - The memory of the pool, of its header and of the stored `tag` must be valid for reads and
-    ///   writes until the arena is unmapped.
+    /// - The memory for the pool, for its header and for `tag` must be valid for reads and writes
+    ///   until the arena is unmapped.
     /// - Since the arena was mapped, no other pool may have been created at `start`.
     pub(crate) unsafe fn carve<G: Geometry>(
         start: NonNull<u8>,

@@ -112,8 +112,8 @@ pub unsafe trait ArenaSource {
 
     /// Grows or shrinks a large mapping from `old` to at least `new` bytes without copying it.
     ///
-    /// The mapping stays in place, or its pages move to other addresses in the source's
-    /// [reserved](Self::reserved) range.
+    /// The mapping stays in place, or its pages move within the source's [reserved](Self::reserved)
+    /// range of addresses.
     ///
     /// The contents are preserved up to the smaller of the two sizes.
     ///

@@ -11,8 +11,8 @@ pub const HUGE_PAGE: usize = 2 << 20;
 ///
 /// A huge page causes one page fault instead of 512, and access to its memory is faster.
 ///
-/// However, the whole huge page stays in memory as long as any part of it is in use. A single huge
-/// page can contain several arenas.
+/// The whole huge page stays in memory as long as any part of it is in use. This can waste memory,
+/// because a huge page can contain several arenas.
 ///
 /// We never use `MAP_HUGETLB`, which takes huge pages from a pool that the system has reserved. If
 /// a process writes to such a page after a fork, the kernel must copy the page to another page from

@@ -26,9 +26,10 @@ const MOST_GROUPS: usize = 16;
 /// eighths of its limit, `memory.max` or `memory.high`. Cached file pages that the system can drop
 /// do not count.
 ///
-/// Memory is also short if the tasks of the process's control group spent at least a tenth of the
-/// last ten seconds waiting for memory. We read this from the group's `memory.pressure`. Without a
-/// control group, we read `/proc/pressure/memory`, which covers the whole system.
+/// Memory is also short if the tasks in the process's control group spent at least a tenth of the
+/// last ten seconds waiting for memory. We read the waiting time from the group's
+/// `memory.pressure`. Without a control group, we read it from `/proc/pressure/memory`, which
+/// covers the whole system.
 ///
 /// On systems without these files, memory is never considered short.
 ///

@@ -1,7 +1,7 @@
 //! Atomics, cells, locks and threads that can be tested with [loom](https://docs.rs/loom).
 //!
 //! A normal build uses the types of the standard library. A build with `--cfg loom` uses loom's
-//! types instead, with which a test explores every possible interleaving of its threads.
+//! types instead, so that each test explores all possible interleavings of its threads.
 //!
 //! ```
 //! use sync::{Arc, Mutex, lock, thread};

@@ -51,7 +51,7 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 /// `0xDD`.
 ///
 /// The hook cannot detect a double free if the wrapped allocator has unmapped the memory of the
-/// block in the meantime. The process then ends with a signal such as `SIGSEGV`.
+/// block in the meantime. The second free then ends the process with a signal such as `SIGSEGV`.
 ///
 /// A block has the same alignment as in the wrapped allocator, but at most 16 bytes.
 ///

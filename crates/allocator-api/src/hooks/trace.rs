@@ -6,9 +6,9 @@
 //!                   Traces: a table of blocks in use, figures by domain and by place
 //! ```
 //!
-//! The hook stores the traced blocks in tables, whose memory comes from the global allocator. While
-//! a thread uses these tables, its own requests are not traced, so the tables contain no entries
-//! for their own memory.
+//! The hook records the traced blocks in tables, whose memory comes from the global allocator.
+//! While a thread uses these tables, its own requests are not traced, so the tables contain no
+//! entries for their own memory.
 
 mod inside;
 mod place;
@@ -144,7 +144,7 @@ impl Default for Traces {
 /// block.
 ///
 /// The `Trace` hook must wrap the debug hook, and not the other way round. Only then do both hooks
-/// know a block by the address that the program uses.
+/// see the same address for a block, which is the address that the program uses.
 impl Host for Traces {
     fn write_place(&self, out: &mut Output, ptr: *const u8) {
         // The thread that found the error may already hold the lock of the table.

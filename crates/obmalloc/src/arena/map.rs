@@ -15,13 +15,10 @@
 //! Readers take no lock. They load the pointer to a leaf with `Acquire`, so they always see an
 //! initialised leaf.
 //!
-//! `Relaxed` loads are sufficient to read the map's entries and its reserved range, because a
-//! thread looks up a block only after it has allocated the block itself or received the block from
-//! another thread.
-//!
-//! Passing a block to another thread requires synchronisation, such as a lock or a channel. The
-//! receiver then sees everything that the sender saw, including the map's record of the block's
-//! arena.
+//! `Relaxed` loads suffice for the map's entries and its reserved range. A thread looks up a block
+//! only after it has allocated the block or received it from another thread. Passing a block
+//! between threads requires synchronisation, such as a lock or a channel, so the receiver also sees
+//! the map's record of the block's arena.
 //!
 //! A reader may load an outdated reserved range, but it still recognises every block in the range.
 //! The range was extended before the block was allocated. Passing a block to another thread
@@ -171,9 +168,9 @@ impl<G: Geometry> ArenaMap<G> {
 
     /// Records that the reserved range has become shorter. The range keeps its start.
     ///
-    /// Another thread may still see the old length of the range afterwards. Its lookups are then
-    /// wrong only for addresses in the part that was cut off, and no thread has a valid pointer
-    /// into that part.
+    /// Another thread may still see the old length of the reserved range afterwards. Its lookups
+    /// are then wrong only for addresses in the part that was cut off, and no thread has a valid
+    /// pointer into that part.
     ///
     /// Other code can map memory at the cut-off addresses only after the range has become shorter.
     /// The operating system orders these two events, so no thread looks up the new memory with the

@@ -59,10 +59,10 @@ impl<G: Geometry> Shape<G> {
     /// True if free units and free pages inside pools can be purged.
     ///
     /// A purge returns free pages to the system, which discards their contents. The heap must
-    /// therefore not store anything that it needs in free pages.
+    /// therefore not keep its own data in free pages.
     ///
-    /// All pool headers must lie in the arena's first unit, which is never purged. The arena's
-    /// record must store which units are free.
+    /// Pool headers must lie in the arena's first unit, which is never purged, and free units must
+    /// be recorded elsewhere.
     pub(crate) const PURGES: bool = matches!(G::RULES.headers, HeaderRule::InArena)
         && matches!(G::RULES.retain, RetainRule::EachClass)
         && G::SIZES.pool_size >= PAGE

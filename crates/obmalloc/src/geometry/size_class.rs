@@ -206,9 +206,9 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of blocks that must be freed before a full pool becomes used again.
     ///
-    /// The number is 1 in CPython, where a nearly full pool can leave its size class's list and
-    /// rejoin it with every other request. Our own geometry prevents this by waiting for several
-    /// frees.
+    /// In CPython, a full pool returns to its size class's list of usable pools after one free. A
+    /// nearly full pool can then leave and rejoin the list with every other request. Our own
+    /// geometry prevents this by waiting for several frees.
     #[inline]
     pub(crate) const fn frees_until_used(self) -> usize {
         match G::RULES.retain {

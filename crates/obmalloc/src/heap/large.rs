@@ -11,7 +11,8 @@
 //! A heap can reuse its own freed large blocks without taking a lock.
 //!
 //! A heap retains at most as much memory in freed large blocks as it has itself requested from the
-//! arena source. A heap that frees many blocks of other heaps can therefore not hoard their memory.
+//! arena source. If a heap frees many blocks of other heaps, this limit prevents it from hoarding
+//! their memory.
 //!
 //! The source also limits these blocks together with all other retained memory.
 

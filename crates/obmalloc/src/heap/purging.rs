@@ -52,9 +52,8 @@ const PART_REUSED: usize = 4;
 
 /// The rules for when a heap returns free memory inside its arenas to the system automatically.
 ///
-/// The policy applies to free memory in arenas that contain live blocks. If an arena contains no
-/// live block, the [arena source](raw_mem::ArenaSource) decides whether the heap may retain the
-/// arena.
+/// A purge policy applies to free memory in arenas that contain live blocks. If an arena contains
+/// no live block, its [source](raw_mem::ArenaSource) decides whether the heap may retain the arena.
 ///
 /// A heap with one of CPython's geometries never returns parts of an arena.
 ///

@@ -14,7 +14,7 @@ pub(crate) struct RetainedLarge {
     /// # Invariant
     ///
     /// - All blocks in a list are free, and came from the heap's arena source.
-    /// - The mappings of all blocks in a list have the size that belongs to the list's index.
+    /// - All blocks in a list have mappings of the same size, which the list's index determines.
     /// - Each block begins [`OFFSET`] bytes after its header.
     lists: [Option<LargeBlock>; SIZES],
     blocks: usize,

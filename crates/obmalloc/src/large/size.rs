@@ -3,8 +3,7 @@
 //! The size of a mapping is rounded up, so that requests of similar sizes can reuse the same
 //! mapping.
 //!
-//! There are eight sizes between each power of two and the next, so at most an eighth of a mapping
-//! is unused.
+//! There are eight sizes per power of two, so at most an eighth of a mapping is unused.
 //!
 //! The unused part takes up addresses, but no memory.
 

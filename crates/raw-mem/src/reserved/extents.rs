@@ -9,7 +9,7 @@
 //! last slot. The rest of this slot may still be backed by memory that an earlier mapping has
 //! touched and that nothing uses now.
 //!
-//! We return unused memory in a slot to the system only if there is much of it. This saves system
+//! We return unused memory in slots to the system only if there is much of it. This saves system
 //! calls in a loop that repeatedly maps and unmaps the same sizes.
 
 #![forbid(unsafe_code)]

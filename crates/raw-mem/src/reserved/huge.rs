@@ -6,8 +6,8 @@
 //!                  in use          in use          returned
 //! ```
 //!
-//! With huge pages, even free slots stay writable, because the system uses a huge page only if all
-//! its memory is accessible.
+//! With huge pages, even free slots are writable, because the system makes huge pages only of
+//! accessible memory.
 //!
 //! A huge page is returned to the system as a whole, when no part of it is used or retained. Until
 //! then, the free parts keep their memory, which may contain old data.

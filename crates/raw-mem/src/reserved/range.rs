@@ -37,9 +37,10 @@ const SLOT_BYTES: RangeInclusive<usize> = 1 << 16..=1 << 30;
 
 /// The addresses at which a range may start.
 ///
-/// The system places mappings in this part of the address space only on request. Programs, their
-/// heaps, shared libraries and stacks lie above this part, and the shadow memory of sanitizers lies
-/// below it.
+/// The system uses this part of the address space only on request.
+///
+/// Programs, their heaps, shared libraries and stacks lie above it, and the shadow memory of
+/// sanitizers lies below it.
 const STARTS: Range<usize> = 0x1100_0000_0000..0x5000_0000_0000;
 
 /// A range of addresses that is reserved for this source.

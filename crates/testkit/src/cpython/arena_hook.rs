@@ -1,7 +1,8 @@
 //! A hook that allocates arenas for CPython, logs them, and fails on demand.
 //!
-//! The hook aligns each arena to the arena's size. CPython itself aligns an arena only to 4 KiB.
-//! This alignment usually wastes part of the arena, so that it has room for one pool fewer.
+//! The hook aligns each arena to the arena's own size, so pools fill the whole arena. CPython
+//! itself aligns an arena only to 4 KiB, and usually loses the space of one pool to the alignment
+//! of the pools.
 //!
 //! Since 3.11, CPython also calls the hook to allocate its data stack. These requests are not
 //! logged and never fail.

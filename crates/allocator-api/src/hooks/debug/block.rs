@@ -9,9 +9,9 @@
 //!
 //! The size and the serial number are big-endian. The offsets are for a 64-bit machine.
 //!
-//! If a block is aligned to more than 16 bytes, there may be unused bytes before its header. The
-//! word before the header then stores the distance from the start of the allocated memory to the
-//! block.
+//! If a block is aligned to more than 16 bytes, its header does not begin at the start of the
+//! allocated memory. The word before the header then stores the distance from the start of this
+//! memory to the block.
 //!
 //! CPython has no blocks with such an alignment.
 
@@ -165,8 +165,9 @@ impl Block {
 
     /// Returns false if a block of `size` bytes is large and its trailer cannot be read.
     ///
-    /// A size that the program has overwritten is likely to be large, so we check only large sizes.
-    /// The check makes a system call, which takes a few microseconds.
+    /// If the program has overwritten the stored size of a block, the size is likely to be large.
+    /// We check only large sizes, because each check makes a system call that takes a few
+    /// microseconds.
     fn may_have(self, size: usize, style: Style) -> bool {
         size < LARGE || is_readable(self.tail(size), style.trailer())
     }
