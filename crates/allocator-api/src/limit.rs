@@ -21,8 +21,8 @@ use sync::Mutex;
 /// without calling the callback again.
 ///
 /// If the wrapped allocator does not know the [usable size](MemAlloc::usable_size) of its blocks,
-/// the hook must not be part of the global allocator. The hook then stores the requested sizes in a
-/// table, and the memory of the table comes from the global allocator.
+/// the hook must not be part of the global allocator. The reason is that the hook stores the
+/// requested sizes in a table, whose memory comes from the global allocator.
 ///
 /// ```
 /// use allocator_api::Limited;

@@ -7,15 +7,15 @@
 //!   ├─────────┴─────┴──────┴───────────┴ ─ ─ ─ ─ ─ ─ ─ ─ ─ ┤
 //! ```
 //!
-//! Any thread can count the live blocks in the arenas of the list. To do so, it locks the list and
+//! Any thread can count the live blocks in this list's arenas. To do so, it locks the list and
 //! reads the number of live blocks in each pool from the pool's header.
 //!
 //! The lock keeps the arenas mapped, because every arena is removed from the list before it is
 //! unmapped.
 //!
-//! The total is only approximate, because the owner threads of the heaps keep allocating and
-//! freeing blocks while another thread counts. The counting thread avoids data races by reading the
-//! headers with atomic loads.
+//! The counted number of live blocks is only approximate, because the owner threads of the heaps
+//! keep allocating and freeing blocks in the meantime. The counting thread avoids data races by
+//! reading the pool headers with atomic loads.
 
 use core::{
     ptr::NonNull,

@@ -20,9 +20,10 @@
 //! between threads requires synchronisation, such as a lock or a channel, so the receiver also sees
 //! the map's record of the block's arena.
 //!
-//! A reader may load an outdated reserved range, but it still recognises every block in the range.
-//! The range was extended before the block was allocated. Passing a block to another thread
-//! synchronises the two threads, so the receiver sees the extended range.
+//! A thread may load an outdated version of the map's reserved address range, but it still
+//! recognises every block in the range. The range was extended before the block was allocated.
+//! Passing a block to another thread synchronises the two threads, so the receiver sees the
+//! extended range.
 //!
 //! An outdated range is never too long, for two reasons:
 //!

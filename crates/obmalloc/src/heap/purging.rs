@@ -14,9 +14,9 @@
 //! - If a quarter of the heap becomes free at once, that memory is purged immediately. Likewise,
 //!   the arena source immediately unmaps the first memory that a program frees.
 //!
-//! A purge was a mistake if the program soon uses much of the purged memory again. The heap then
-//! pauses purges of the same kind, which are either sweeps or immediate purges. Each further
-//! mistake doubles the length of the pause.
+//! A purge returns free memory to the system. It was a mistake if the program soon uses much of
+//! this memory again. The heap then pauses purges of the same kind, which are either sweeps or
+//! immediate purges. Each further mistake doubles the length of the pause.
 
 #![forbid(unsafe_code)]
 

@@ -10,8 +10,9 @@
 //!   in no list           span, full      when its block is freed, it returns to the front
 //! ```
 //!
-//! The heap normally unmaps an arena that contains no live blocks, but only retained spans. The
-//! arena source decides how many arenas may stay mapped to hold retained spans.
+//! The heap normally unmaps an arena that contains no live blocks, but only retained spans, which
+//! are empty pools of one block. The arena source decides how many arenas may stay mapped to hold
+//! retained spans.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

@@ -6,8 +6,9 @@
 //! All loads and stores are atomic, so another thread reads either the old value or the new one,
 //! never a mixture.
 //!
-//! Every free decrements a [`Count`] and tests whether it has reached 0. The compiler would
-//! generate three instructions for this. Our inline assembly needs only two.
+//! Every free decrements a [`Count`] and tests whether it has reached 0. If the count were an
+//! ordinary atomic, the compiler would generate three instructions. Our inline assembly needs only
+//! two.
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 

@@ -165,9 +165,9 @@ impl Block {
 
     /// Returns false if a block of `size` bytes is large and its trailer cannot be read.
     ///
-    /// If the program has overwritten the stored size of a block, the size is likely to be large.
-    /// We check only large sizes, because each check makes a system call that takes a few
-    /// microseconds.
+    /// If the program has overwritten the stored size of a block, the wrong size is likely to be
+    /// large. We test only for large sizes whether the end of the block is readable, because the
+    /// test makes a system call that takes a few microseconds.
     fn may_have(self, size: usize, style: Style) -> bool {
         size < LARGE || is_readable(self.tail(size), style.trailer())
     }
@@ -175,8 +175,8 @@ impl Block {
     /// Returns true if the header or the contents show that the block has been freed.
     ///
     /// The wrapped allocator may have overwritten the header of a freed block. We then recognise
-    /// the freed block by the missing guard bytes in its header and the dead bytes (`0xDD`) in its
-    /// first word.
+    /// the freed block by the missing guard bytes in its header and the dead bytes (`0xDD`) at the
+    /// start of its contents.
     ///
     /// # Safety
     ///
