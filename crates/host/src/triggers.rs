@@ -7,12 +7,11 @@
 //!   fork ───────────────────────► in the child: a timer of its own
 //! ```
 //!
-//! We do not start a thread that writes the reports, because the program could notice the
-//! additional thread. For example, CPython warns when a process with several threads forks.
+//! We start no thread for the reports, because the program could notice it. CPython, for example,
+//! warns when a process with several threads forks.
 //!
 //! This library exports its own version of `sigaction`, which hides our signal handlers from the
 //! program:
-//!
 //! - If the program asks for the handler of a signal and the handler is ours, `sigaction` reports
 //!   the default action.
 //! - If the program restores the default action of a signal that we watch, `sigaction` installs our
@@ -45,8 +44,8 @@ pub type Trigger = fn(Moment);
 ///
 /// Null or a [`Trigger`].
 static TRIGGER: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
-/// The id of the process that may write reports. We compare it with the id of the calling process,
-/// because a child of `vfork` shares this variable with its parent but must not write reports.
+/// The id of the process that may write reports. A `vfork` child, which shares this variable, must
+/// not write reports.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 static AT_EXIT: AtomicBool = AtomicBool::new(false);
 /// The signal that asks for a report, or 0.
@@ -60,8 +59,8 @@ static WATCHED: AtomicU64 = AtomicU64::new(0);
 static IS_WATCHING: AtomicBool = AtomicBool::new(false);
 static IS_REPORTING: AtomicBool = AtomicBool::new(false);
 
-/// True once the process has called `_exit`. From then on, our signal handler does not end the
-/// process, so that the report about the exit can be completed.
+/// True once the process has called `_exit`. Our signal handler then lets the process complete its
+/// report.
 static IS_ENDING: AtomicBool = AtomicBool::new(false);
 
 /// The signals that users and service managers send to stop a program, and that end it by default.

@@ -1,7 +1,7 @@
 //! C++: every form of `operator new` and `operator delete` in the standard.
 //!
-//! Each function is exported under its mangled name, which the Itanium C++ ABI defines:
-//!
+//! Each function is exported under its mangled name, which the Itanium C++ ABI defines. In these
+//! names:
 //! - `nw` means `operator new`, and `na` means `operator new[]`.
 //! - `dl` means `operator delete`, and `da` means `operator delete[]`.
 //! - The parameter `m` is a size, `St11align_val_t` is an alignment, and `RKSt9nothrow_t` is

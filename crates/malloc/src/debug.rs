@@ -8,11 +8,10 @@
 //! ```
 //!
 //! Debug mode adds no code to the fast paths of `malloc` and `free`:
-//!
-//! - `malloc` checks for debug mode only in the slow path that opens a thread's heap. In debug
-//!   mode, no heap is ever opened, so every call takes this path.
-//! - `free` takes a slow path for every block that does not lie in a thread's heap. Debug blocks
-//!   never lie in a thread's heap.
+//! - The fast path of `malloc` needs an open heap. In debug mode, no thread opens a heap, so every
+//!   call takes the slow path, which checks for debug mode.
+//! - The fast path of `free` handles only blocks of a thread's heap. In debug mode, there are no
+//!   such blocks.
 
 mod one_heap;
 
@@ -47,9 +46,11 @@ pub(crate) fn is_on() -> bool {
         UNKNOWN => {
             let is_on = is_requested();
             let mode = if is_on { ON } else { OFF };
-            // Several threads may make the first call at the same time. The environment does not
-            // change before the program runs, so all of them find the same mode. Only one of them
-            // may register the fork handlers.
+            // Only one thread may register the fork handlers, even if several threads make the
+            // first call at the same time.
+            //
+            // All of these threads find the same mode, because the environment does not change
+            // before the program runs.
             let is_first = MODE.compare_exchange(UNKNOWN, mode, Relaxed, Relaxed).is_ok();
             if is_on && is_first {
                 keep_consistent_over_fork();
@@ -127,8 +128,8 @@ pub(crate) unsafe fn free(ptr: NonNull<u8>) {
 
 /// # Safety
 ///
-/// - `ptr` must be an address that the program uses as a live block.
-/// - If the result is not `None`, the program must not use the old block again.
+/// - `ptr` must be a pointer that the program regards as a live block of this library.
+/// - If the result is not `None`, the program must not use `ptr` again.
 pub(crate) unsafe fn resize(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
     // SAFETY: the program uses `ptr` as a live block (contract), and the hook checks the block.
     unsafe { HOOK.realloc(Some(ptr), size) }

@@ -141,9 +141,11 @@ macro_rules! older {
     )* };
 }
 
-// We also export older and internal names, such as `cfree` and `__libc_malloc`, because some
-// programs call them. These programs pass the same memory to `free`, so all of these functions must
-// use our heap.
+// We export older and internal names too, such as `cfree` and `__libc_malloc`, because some
+// programs call them.
+//
+// A program may pass a block from `__libc_malloc` to `free`, so both functions must use the same
+// heap.
 older! {
     // SAFETY: the contract is the same.
     cfree(ptr: *mut c_void) = unsafe { release(ptr) };

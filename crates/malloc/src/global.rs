@@ -1,10 +1,10 @@
 //! The allocator of the Rust code in this library.
 //!
-//! Rust's default allocator calls `malloc` by name, and the dynamic loader might bind this call to
-//! another library. This library therefore sets its own global allocator.
+//! This library sets its own global allocator. Rust's default one calls `malloc` by name, and the
+//! dynamic loader might bind that call to another library.
 //!
-//! The Rust code of this library allocates memory only when it panics. The heap may be inconsistent
-//! during a panic, so each of these allocations gets its own mapping.
+//! The Rust code here allocates only during a panic, when the heap may be inconsistent. Each
+//! allocation gets its own mapping.
 
 use std::{
     alloc::{GlobalAlloc, Layout},

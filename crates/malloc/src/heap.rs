@@ -178,9 +178,11 @@ unsafe fn resize_elsewhere(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>>
 
 /// Opens the heap of the calling thread, which also registers the fork handlers of the heap.
 ///
-/// The handlers that run before a fork are called in reverse order of registration. Our handler
-/// locks the heap, so we register it early. The handlers of other libraries then run before ours,
-/// and may still allocate memory.
+/// Our fork handler locks the heap, so it must run after the handlers of other libraries, which may
+/// allocate memory.
+///
+/// We register our handler early, because the handlers before a fork run in reverse order of
+/// registration.
 pub(crate) fn open() {
     preserving_errno(|| {
         if let Some(block) = alloc(1, MIN_ALIGN) {

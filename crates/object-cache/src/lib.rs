@@ -14,10 +14,9 @@
 //! ```
 //!
 //! All caches have these properties:
-//!
-//! - A cache reuses the storage of a freed object only for objects of the same type.
-//! - The list of free objects needs no separate memory, because each free object stores the link to
-//!   the next one.
+//! - A cache reuses the memory of a freed object only for objects of the same type.
+//! - The list of free objects needs no separate memory, because each free object stores a pointer
+//!   to the next one.
 //! - Every value is dropped exactly once, even if its destructor panics.
 //! - Every cache except [`cpython::BlockCache`] limits how many free objects it retains.
 

@@ -1,7 +1,9 @@
 //! The functions of the C++ runtime that a failed `operator new` needs.
 //!
-//! This library also serves programs without C++, so we do not link it against a C++ runtime. When
-//! a request fails, we look up the functions of the runtime by name.
+//! When a request fails, we look up the functions of the C++ runtime by name.
+//!
+//! We do not link this library against a C++ runtime, because the library also serves programs
+//! without C++.
 
 use std::{
     ffi::{CStr, c_void},
@@ -10,8 +12,8 @@ use std::{
 
 /// A function that may throw: a new-handler, or the function that throws `std::bad_alloc`.
 ///
-/// An exception must not propagate into a Rust stack frame. In a build with `panic = "abort"`, the
-/// exception would end the process there.
+/// An exception must not reach a Rust stack frame. With `panic = "abort"`, the exception would end
+/// the process there.
 pub(super) type Throwing = unsafe extern "C-unwind" fn();
 
 /// A form of `operator new` that returns null.
@@ -50,8 +52,8 @@ const THROW: &CStr = c"_ZSt17__throw_bad_allocv";
 
 /// Libraries that can define the symbols of the C++ runtime.
 ///
-/// A program can load one of these libraries with `RTLD_LOCAL`. A symbol look-up with the default
-/// handle then does not search the library, so we open the library by name.
+/// We open the library by name, because a look-up with the default handle misses libraries that
+/// were loaded with `RTLD_LOCAL`.
 const LIBRARIES: [&CStr; 3] = [c"libstdc++.so.6", c"libc++abi.so.1", c"libc++.so.1"];
 
 impl Runtime {

@@ -1,7 +1,8 @@
 //! The forms of `operator new` that throw, on processors for which there is no assembly.
 //!
-//! These functions are written in Rust, and an exception cannot pass through a Rust stack frame. If
-//! no new-handler can satisfy a request, or if a new-handler throws, the process therefore ends.
+//! The process ends if no new-handler can satisfy a request, or if a new-handler throws.
+//!
+//! An exception cannot leave these functions, because they are written in Rust.
 
 use std::ffi::c_void;
 

@@ -19,8 +19,9 @@ pub unsafe trait StorageSource<T> {
     ///
     /// # Safety
     ///
-    /// - `storage` must point to memory that was taken from this source or from one of its clones.
-    /// - The memory must not contain a live value.
+    /// - `storage` must point to memory that [`take`](Self::take) returned for this source or for a
+    ///   clone of it.
+    /// - Any value in the memory must already have been dropped or moved out.
     /// - The caller must not use the memory after this call.
     unsafe fn put(&self, storage: NonNull<T>);
 }
@@ -43,9 +44,9 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 ///
 /// # Safety
 ///
-/// - `object` must point to a live value in memory that was taken from `source` or from one of its
-///   clones.
-/// - The caller must not use the memory after this call.
+/// - `object` must point to a live value in memory that [`take`](StorageSource::take) returned for
+///   `source` or for a clone of it.
+/// - The caller must not use the value or its memory after this call.
 #[inline]
 pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: NonNull<T>) {
     // SAFETY: `object` came from `source` (contract). `drop_in_place` runs before the guard's drop.
@@ -82,9 +83,8 @@ struct Vacant<'s, T, S: StorageSource<T>> {
 impl<'s, T, S: StorageSource<T>> Vacant<'s, T, S> {
     /// # Safety
     ///
-    /// - `storage` must point to memory that was taken from `source` or from one of its clones.
-    /// - The memory must not contain a live value when the guard is dropped.
-    /// - The caller must not use the memory after the guard has been dropped.
+    /// - The requirements of [`put`](StorageSource::put) must be met for `storage` when the guard
+    ///   is dropped.
     #[inline]
     unsafe fn new(source: &'s S, storage: NonNull<T>) -> Self {
         Self { source, storage }

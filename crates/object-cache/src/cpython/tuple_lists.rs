@@ -122,7 +122,7 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     ///
     /// - `storage` must point to memory that [`take`](Self::take) of this cache returned for the
     ///   same `len`.
-    /// - The memory must not contain a live value.
+    /// - Any value in the memory must already have been dropped or moved out.
     /// - The caller must not use the memory after this call.
     #[inline]
     pub unsafe fn put(&self, storage: NonNull<H>, len: usize) {

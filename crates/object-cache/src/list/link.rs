@@ -18,8 +18,8 @@ pub(crate) trait Link: Sized {
     ///
     /// # Safety
     ///
-    /// - `this` must point to an object that the caller owns exclusively and that holds no value.
-    /// - The object must have room for a link and a count.
+    /// - `this` must be unused storage that the caller owns exclusively.
+    /// - The storage must fit a pointer and a `u32`.
     unsafe fn set_count(this: NonNull<Self>, count: u32);
 
     /// # Safety

@@ -15,9 +15,8 @@
 //! `put` writes to `newest` before it checks whether the stack is full. This order is faster (see
 //! `benches/caches`).
 //!
-//! `take` has two branches, and each of them begins by incrementing its own counter. If the
-//! increments came later, the compiler would merge them, and each call would have to wait for the
-//! previous one.
+//! Each branch of `take` begins by incrementing its own counter. Otherwise, the compiler would
+//! merge the two increments, which is slower.
 
 use core::{cell::Cell, ptr::NonNull};
 
@@ -81,8 +80,8 @@ impl<N: Link> BoundedStack<N> {
     ///
     /// # Safety
     ///
-    /// - The caller must exclusively own the object, which must not hold a value.
-    /// - If the call succeeds, the caller must not use the object afterwards.
+    /// - `object` must be unused storage that the caller owns exclusively.
+    /// - If the call succeeds, the stack becomes the owner.
     #[inline]
     pub(crate) unsafe fn put(&self, object: NonNull<N>) -> Result<(), NonNull<N>> {
         let Some(older) = self.newest.replace(Some(object)) else {

@@ -32,8 +32,7 @@ use crate::{
 /// The thread's free objects move to the depot. If the depot is full, they are returned to the
 /// allocator below.
 ///
-/// While a thread ends, it may still drop objects after its own cache has been dropped. The storage
-/// of these objects is returned directly to the allocator that it came from.
+/// Objects that the thread drops after its own cache are freed directly to the allocator below.
 ///
 /// # Bounds
 ///
@@ -77,9 +76,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     ///
     /// # Safety
     ///
-    /// - `storage` must point to memory that was taken from this cache or from one of its thread
-    ///   caches.
-    /// - The memory must not contain a live value.
+    /// - `storage` must point to memory that this cache, or one of its thread caches, returned.
+    /// - Any value in the memory must already have been dropped or moved out.
     /// - The caller must not use the memory after this call.
     #[cold]
     #[inline(never)]
