@@ -1,8 +1,10 @@
 //! Groups the library's code, so that a process keeps little of it in memory.
 //!
-//! At a page fault, the kernel maps up to 64 KiB of the library's file. We therefore keep the code
-//! of the heaps together. Code that runs only at the start, or only to format a panic or a report,
-//! is placed elsewhere. See `layout.ld`.
+//! We place the code of the heaps together, because a page fault maps up to 64 KiB of the library's
+//! file.
+//!
+//! Code that runs only at the start, or only to format a panic or a report, is placed elsewhere.
+//! See `layout.ld`.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

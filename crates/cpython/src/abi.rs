@@ -292,8 +292,8 @@ impl CPython {
     ///
     /// # Safety
     ///
-    /// - The functions in `vtable` must be able to free every live block of the domain.
-    /// - The functions must be safe to call from every thread that uses CPython.
+    /// - The functions in `vtable` must be able to free every live block of `domain`.
+    /// - Every thread that uses CPython must be able to call the functions safely.
     /// - The functions must stay valid for as long as CPython may call them.
     pub(crate) unsafe fn set_allocator(&self, domain: Domain, vtable: &VTable) {
         // SAFETY: CPython copies the vtable, which suits the domain (contract of `set_allocator`).
@@ -322,8 +322,8 @@ impl CPython {
     ///
     /// Returns `None` without calling `visit` if CPython is not initialised.
     ///
-    /// If the calling thread has no CPython thread state yet, the caller must ensure that CPython
-    /// is not finalised during the call.
+    /// If the calling thread has no CPython thread state, CPython must not be finalised during the
+    /// call.
     pub(crate) fn with_gil<R>(&self, visit: impl FnOnce() -> R) -> Option<R> {
         if !self.is_initialized() {
             return None;

@@ -1,8 +1,9 @@
 //! Reports at moments other than a normal exit.
 //!
-//! A signal handler can write these reports, and a signal can interrupt any code. We therefore
-//! neither allocate memory nor wait for a lock while we write a report. The report omits the
-//! figures that only the owner of a heap can count.
+//! While we write a report, we neither allocate memory nor wait for a lock. A signal handler may
+//! write the report, and may have interrupted the allocator or the holder of a lock.
+//!
+//! The reports omit all figures that only the owner of a heap can count.
 
 #![forbid(unsafe_code)]
 

@@ -1,20 +1,22 @@
 //! Returns free memory of the C library to the system.
 //!
-//! The C library serves CPython's requests above 512 bytes, and retains most memory that CPython
-//! frees. The function `malloc_trim` makes the C library return this memory to the system.
+//! CPython serves requests above 512 bytes with the C library's `malloc`, which retains most of the
+//! memory that CPython frees.
 //!
-//! A call of `malloc_trim` takes time, because it visits all free memory of the C library.
-//! Afterwards, each returned page causes a page fault when the program uses it again. We limit both
-//! costs:
+//! The function `malloc_trim` makes the C library return this memory to the system.
 //!
-//! - We call `malloc_trim` only after two *calm* intervals. In a calm interval, the amount of
-//!   memory in use changes little, so the program is unlikely to use many of the returned pages
-//!   soon.
-//! - These calls together take at most one part in [`PART_OF_TIME`] of the running time.
+//! A call of `malloc_trim` takes time, because the function visits all free memory of the C
+//! library. A returned page later causes a page fault if the program uses it again.
 //!
-//! The decay time of the heap is the time after which it returns free memory. The two calm
-//! intervals together last four fifths of the decay time. If the decay time is zero, we do not wait
-//! for a calm interval.
+//! We limit the cost of `malloc_trim` in two ways:
+//! - We call the function only after two *calm* intervals, in which the amount of memory in use
+//!   changed little. The program is then unlikely to use many of the returned pages soon.
+//! - All calls together take at most 1/[`PART_OF_TIME`] of the running time.
+//!
+//! A calm interval lasts two fifths of the decay time, after which our heap returns its own free
+//! memory.
+//!
+//! If the decay time is zero, we do not wait for a calm interval.
 
 use std::{
     ffi::c_int,
@@ -56,8 +58,8 @@ pub(crate) fn set_decay(decay: Option<Duration>) {
     TRIMMER.set_decay(decay);
 }
 
-/// Notes that the C library returned `block`, a new block of `size` bytes. Trims the C library if a
-/// trim is due.
+/// Records a block of `size` bytes that the C library has allocated. Trims the C library if a trim
+/// is due.
 ///
 /// The caller must not be inside the C library's allocator.
 #[inline]
@@ -91,8 +93,8 @@ fn trim_on_its_own(now: Duration) {
     TRIMMER.note_trimmed(now, start.elapsed());
 }
 
-/// Makes the C library return free memory to the system, and preserves `errno`. Does nothing if the
-/// C library has no `malloc_trim`.
+/// Makes the C library return free memory to the system, if it has `malloc_trim`. Preserves
+/// `errno`.
 pub(crate) fn trim() {
     // SAFETY: this is the type of the function in every C library that has it.
     let trim: Option<unsafe extern "C" fn(usize) -> c_int> =
@@ -106,8 +108,8 @@ pub(crate) fn trim() {
 
 /// Decides when to trim. Times are in microseconds.
 ///
-/// If two threads update the counters at the same time, one update can be lost. A trim then takes
-/// place earlier or later than intended.
+/// If two threads update a counter at the same time, one update may be lost, which only shifts the
+/// next trim.
 struct Trimmer {
     /// The number of requests until the next check of the clock.
     until_check: AtomicU32,

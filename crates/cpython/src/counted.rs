@@ -4,9 +4,10 @@
 //!   raw ─► Striped ─► CPython's own        mem, obj: the same
 //! ```
 //!
-//! A free-threaded CPython cannot use our heap. If the user requests statistics, we count the
-//! requests to each of CPython's memory domains. We then forward each request to CPython's own
-//! allocator for the domain.
+//! A free-threaded CPython, which is a build without the GIL, cannot use our heap.
+//!
+//! If the user requests statistics, we count the requests to each memory domain before we forward
+//! them to CPython's own allocators.
 
 use std::{
     array,

@@ -6,13 +6,14 @@
 //!   obj ─► (Counting) ─┘
 //! ```
 //!
-//! If CPython sets its debug hooks, we replace them with our own. Our debug hooks are then the
-//! uppermost layer of every domain, including the raw domain.
+//! If CPython sets its debug hooks, we replace them with our own debug hooks.
+//!
+//! Every request to the domains raw, mem and obj then reaches our debug hooks first.
 //!
 //! The `Counting` layers exist only if the user requests statistics.
 //!
-//! CPython's memory domains mem and obj share one heap, because some extensions allocate a block in
-//! one of these domains and free it in the other.
+//! The memory domains mem and obj share one heap, because some extensions allocate in one and free
+//! in the other.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -51,9 +52,9 @@ pub(crate) const SMALL: usize = Native::SIZES.small_threshold;
 /// With huge pages, the range has no such limit, because only memory in the range can have huge
 /// pages.
 ///
-/// When an arena in the reserved range is unmapped, its addresses stay reserved. Blocks above 512
-/// bytes lie outside the range and cannot use these addresses. We limit the size of the range,
-/// because a program with a limited address space may need the addresses for these blocks.
+/// The limit helps a program whose address space is limited. Addresses in the range stay reserved
+/// even after an arena is unmapped, so blocks above 512 bytes, which lie outside the range, cannot
+/// use them.
 const RESERVED: usize = 16 << 20;
 
 /// The only heap of a CPython with one GIL.
@@ -64,8 +65,9 @@ const RESERVED: usize = 16 << 20;
 /// With this geometry, `text_counts` executes 2.5 % fewer instructions, and `event_queue` executes
 /// 1.6 % fewer.
 ///
-/// We do not allocate the heap's metadata in CPython's raw domain. A program could hook that
-/// domain, and remove the hook while the heap still uses the metadata.
+/// We do not allocate the heap's metadata from CPython's raw domain. A program could hook that
+/// domain and later remove the hook. We would then free metadata to an allocator that did not
+/// allocate it.
 type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Native>>;
 
 type Arenas = KnownArenas<RetainingArenas<ReservedArenas<MmapArenas>>, PageBlocks, Native>;
@@ -91,12 +93,12 @@ impl Installation {
     ///
     /// If CPython will set its own allocators later, this function only prepares the installation.
     ///
-    /// A CPython that is newer than the tested versions must pass a trial. If the trial fails, the
-    /// function returns an error and leaves CPython's allocators unchanged.
+    /// If CPython is newer than the tested versions, the function first tries out the heap. If this
+    /// trial fails, the function returns an error and leaves CPython's allocators unchanged.
     ///
     /// # Safety
     ///
-    /// - `plan` must have been made for `python`, and `python` must not have started since then.
+    /// - `plan` must have been made for `python`, and CPython must not have started since then.
     /// - No other thread may use CPython's allocators during the call.
     pub(crate) unsafe fn by_plan(
         python: &CPython,
@@ -217,9 +219,10 @@ impl Installation {
 
     /// Counts the memory of all interpreters and threads, without stopping them.
     ///
-    /// Returns `None` if another thread is mapping memory at the moment. In CPython 3.11 and
-    /// earlier, the result is always `None`, because only a thread that holds the GIL can count the
-    /// heap.
+    /// Returns `None` if another thread is mapping memory at the moment.
+    ///
+    /// Always returns `None` in CPython 3.11 and earlier, because only a thread that holds the GIL
+    /// can count the heap.
     pub(crate) fn try_figures(&self) -> Option<Figures> {
         match self.heap {
             Installed::OneGil(_) => None,

@@ -3,8 +3,8 @@
 //! An interpreter's GIL also protects its heap, because threads may call CPython's object
 //! allocators only while holding the GIL.
 //!
-//! A thread may free a block of a heap whose GIL it does not hold. The block then waits in the
-//! heap's queue until a thread that holds this GIL reclaims the block.
+//! A thread may free a block from the heap of an interpreter whose GIL the thread does not hold.
+//! The block then waits in a queue until a thread that holds this GIL reclaims the block.
 //!
 //! The main interpreter keeps its heap across a second `Py_Initialize`, because the interpreter's
 //! address never changes.
@@ -14,9 +14,10 @@
 //!
 //! # Fork
 //!
-//! After a fork, the child keeps only the heap of its current interpreter. Other threads of the
-//! parent may have been changing the other heaps during the fork. If the parent had only one
-//! thread, the child keeps all heaps.
+//! After a fork, the child keeps only the heap of its current interpreter. All other heaps may be
+//! inconsistent, because other threads of the parent may have been changing them during the fork.
+//!
+//! If the parent had only one thread, the child keeps all heaps.
 
 mod current;
 mod entries;
@@ -121,9 +122,10 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // After a fork, CPython may end an interpreter although this thread does not hold its GIL. The
-    // interpreter then keeps its entry in our table. If a new interpreter is created at the same
-    // address, `start` releases the entry.
+    // We release the heap only if this thread holds the interpreter's GIL. After a fork, CPython
+    // may end an interpreter without taking its GIL.
+    //
+    // The heap then stays in our table until `start` finds a new interpreter at the same address.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         unsafe { entry.release() };

@@ -1,8 +1,9 @@
 //! A CPython that was loaded after the program had started, as in one-file programs of PyInstaller.
 //!
-//! This library's constructor installs the heap. If the program loads CPython after the constructor
-//! has run, the heap cannot be installed. The library reports this at exit, but only if one of its
-//! environment variables is set.
+//! This library installs the heap before `main`. A CPython that the program loads later runs
+//! without the heap.
+//!
+//! The library reports such a CPython at exit if one of the library's environment variables is set.
 
 use std::{
     ffi::{CStr, CString},

@@ -133,11 +133,15 @@ extern "C" fn destruct() {
 /// Python code calls this function as `ctypes.CDLL(None).obmalloc_trim()`. The function takes the
 /// GIL if the caller does not hold it.
 ///
-/// The function trims the heap of the current interpreter. It also trims the parts of other heaps
-/// that any thread may trim.
+/// The function trims the heap of the current interpreter, and the heaps that no interpreter or
+/// thread owns.
 ///
-/// The function then trims the C library, which serves requests above 512 bytes. The C library does
-/// not report how much memory it returned, so the result does not include this memory.
+/// In all other heaps, it trims only freed blocks that their owner has not yet reclaimed.
+///
+/// The function then trims the C library, which serves requests above 512 bytes.
+///
+/// The result does not include the C library's memory, because the C library does not report how
+/// much it returned.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_trim() -> usize {
     let Some(Start { python, outcome: Outcome::Installed(installation), .. }) = START.get() else {
@@ -195,8 +199,9 @@ fn say_refused(refusal: &Refusal, settings: &Settings) {
     }
 }
 
-/// The exit code if `OBMALLOC=strict` is set and the heap cannot be installed. The command
-/// `obmalloc` also exits with this code when it fails.
+/// The exit code if `OBMALLOC=strict` is set and the heap cannot be installed.
+///
+/// The command `obmalloc` uses the same exit code for its own failures.
 const NOT_INSTALLED: c_int = 125;
 
 /// Ends the process, because `OBMALLOC=strict` is set and the heap is refused.

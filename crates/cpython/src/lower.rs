@@ -23,16 +23,18 @@ pub(crate) fn expect_blocks_of_cpython() {
 }
 
 fn expects_blocks_of_cpython() -> bool {
-    // This load can be `Relaxed`. A thread sets the flag before it passes a block of CPython's
-    // allocator to another thread, so the receiver of the block sees the flag too.
+    // `Relaxed` is enough, because whatever passes a block of CPython to this thread also makes the
+    // flag visible.
     EXPECTS_OTHERS.load(Relaxed)
 }
 
 /// CPython's raw domain. We call its public functions, so that hooks in this domain see the calls.
 ///
-/// CPython's own allocator for the domain obj may have served requests before our heap did. If so,
-/// we send all requests to that allocator, which forwards the blocks of other allocators to the raw
-/// domain.
+/// If CPython's own allocator for the domain obj served requests before our heap did, we send all
+/// requests to that allocator.
+///
+/// Only that allocator can free its earlier blocks. It forwards blocks of other allocators to the
+/// raw domain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lower {
     raw: DomainFunctions,

@@ -10,9 +10,11 @@
 //! | `PYTHONMALLOCSTATS`, not empty | CPython prints statistics of the allocator in force |
 //! | `-E`, `-I` | the three variables are ignored |
 //!
-//! We parse the command line by the rules of CPython's pre-initialisation (`Python/preconfig.c`,
-//! `Python/getopt.c`). A program that embeds CPython may use different rules. We may then misjudge
-//! which allocators CPython will use, and not install the heap.
+//! We parse the command line by the rules of the `python` executable (`Python/preconfig.c`,
+//! `Python/getopt.c`).
+//!
+//! A program that embeds CPython may use different rules. We may then misread an argument as a
+//! choice of allocator, and not install the heap.
 
 #![forbid(unsafe_code)]
 

@@ -1,25 +1,30 @@
 //! Installs the heap in a CPython that sets its own allocators, and in a second `Py_Initialize`.
 //!
-//! If the user sets `PYTHONMALLOC` or `-X dev`, CPython sets its own allocators at the beginning of
-//! each initialisation. From CPython 3.12 on, a second call of `Py_Initialize` always sets them. We
-//! then replace these allocators with our heap, unless the user requested a different kind of
-//! allocator.
+//! CPython sets its own allocators at the start of an initialisation if the user sets
+//! `PYTHONMALLOC` or `-X dev`.
+//!
+//! From CPython 3.12 on, a second call of `Py_Initialize` always sets CPython's own allocators.
+//!
+//! We then replace CPython's allocators with our heap, unless the user has requested a different
+//! kind of allocator.
 //!
 //! No block of our heap may be freed while CPython's own allocators are set, because they would
 //! abort the process.
 //!
 //! We install the heap when CPython creates its first module, because no Python code of the program
-//! has run by then. The first module is `_thread` in CPython 3.8 and 3.9, and `_imp` in later
-//! versions.
+//! has run by then.
+//!
+//! The first module is `_thread` in CPython 3.8 and 3.9, and `_imp` in later versions.
 //!
 //! Blocks that CPython's own allocators returned earlier are freed by these allocators.
 //!
 //! If CPython has set its debug hooks, our debug hooks replace them. Both have the same block
 //! layout.
 //!
-//! A program can call `Py_Initialize` a second time. We then install the heap only if an earlier
-//! interpreter started with it. Otherwise, the program may have chosen CPython's own allocators,
-//! and we respect that choice.
+//! When a program calls `Py_Initialize` again, we install the heap only if an earlier interpreter
+//! used it.
+//!
+//! Otherwise, the program may have chosen CPython's own allocators, and we respect that choice.
 
 use std::{
     ffi::{CStr, c_void},
@@ -212,9 +217,9 @@ impl Watch {
     /// - The vtables must be able to free every live block of their domains.
     unsafe fn set(&self, domains: &[Domain], vtables: &[VTable]) {
         for (domain, vtable) in domains.iter().zip(vtables) {
-            // CPython 3.8 allocates one block of the raw domain without calling the domain's
-            // vtable, but frees this block through the vtable in a forked child. A debug hook would
-            // report the block as damaged.
+            // We set no debug hook for the raw domain of CPython 3.8. In a forked child, CPython
+            // frees one block through the hook that it allocated without the hook, and the hook
+            // would report this block as damaged.
             if *domain == Domain::Raw && self.is_3_8 {
                 continue;
             }

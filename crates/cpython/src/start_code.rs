@@ -16,9 +16,11 @@ unsafe extern "C" {
 
 /// Removes the start-up code and the library's constants from the memory of the process.
 ///
-/// At each page fault, the kernel maps up to 16 pages, so the start of the library maps more pages
-/// than the process needs. If the process later uses a page that this function removed, the kernel
-/// maps the page again from the library's file.
+/// At each page fault, the kernel maps up to 16 pages, including pages that the process does not
+/// need.
+///
+/// If the process later uses a removed page, the kernel maps the page again from the library's
+/// file.
 ///
 /// This function is inlined into its caller, which must not be part of the removed code.
 #[inline(always)]

@@ -2,14 +2,16 @@
 //!
 //! The status page exists only if the environment variable `OBMALLOC_STATUS` is on.
 //!
-//! The heap can be counted and trimmed only between two instructions of Python code. Each request
-//! above 512 bytes therefore checks whether a second has passed, or whether a client has sent a
-//! command. If so, the request makes CPython call the function that was passed to [`start`] in the
-//! main thread.
+//! We count and trim the heap only between two instructions of Python code, in CPython's main
+//! thread.
+//!
+//! Each request above 512 bytes checks whether the figures on the page are a second old, or whether
+//! a client has sent a command. If so, we ask CPython to call the function `refresh` of [`start`].
 //!
 //! A forked child creates its own status page at a request above 512 bytes, but only after a second
-//! or two. A child that ends earlier creates no page, because nothing would remove the page if the
-//! child ended with `_exit`.
+//! or two.
+//!
+//! If a child created its page at once and then ended with `_exit`, nothing would remove the page.
 
 use std::{
     env,

@@ -1,23 +1,26 @@
 //! Finds the interpreter that the calling thread is running.
 //!
-//! In CPython, a thread has a current thread state only while it holds the GIL of that state's
-//! interpreter. There is one exception, which is described below.
+//! With one exception, a thread has a current thread state only while it holds the GIL of that
+//! state's interpreter.
 //!
 //! Source: `_PyThreadState_Attach` and `detach_thread` in CPython's `Python/pystate.c`, and in 3.12
 //! `PyEval_RestoreThread` and `PyEval_SaveThread`.
 //!
-//! In CPython 3.12, `PyThreadState_Swap` sets the thread state before it takes the GIL. If
-//! CPython's finalization ends the thread between these two steps, the thread has a thread state
-//! but not the GIL. The destructors of its thread-local variables must then not call CPython's
-//! allocators.
+//! The exception is `PyThreadState_Swap` in CPython 3.12, which sets the thread state before it
+//! takes the GIL.
+//!
+//! If CPython's finalization ends the thread between these two steps, the destructors of
+//! thread-local variables must not call CPython's allocators.
 //!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
 //! ```
 //!
-//! CPython stores a pointer to the current thread state in a thread-local variable. We read this
-//! variable directly, because calling CPython's public function is much slower. CPython exports no
-//! symbol for the variable, so we search for its address once.
+//! CPython stores a pointer to the current thread state in a thread-local variable.
+//!
+//! We read this variable directly, because calling CPython's public function is much slower.
+//!
+//! CPython exports no symbol for the variable, so we search for its address once.
 
 use std::{
     ffi::c_void,
@@ -51,9 +54,11 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 ///
 /// A distance other than 0 is set only after [`layout_holds`] has returned true.
 ///
-/// While the distance is 0, [`is_at_hand`] reads the first word of the thread's control block,
-/// which points to the control block itself. The third word of the control block is never the
-/// address of an interpreter. [`is_at_hand`] therefore returns false.
+/// While the distance is 0, [`is_at_hand`] reads the thread's control block instead of a thread
+/// state, and returns false.
+///
+/// The first word of the control block points to the block itself. Its third word is never the
+/// address of an interpreter.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Stores CPython's functions for interpreters. Must be called before the heap is installed.
@@ -127,8 +132,8 @@ pub(super) unsafe fn find_offset(python: &CPython) {
     }
     // SAFETY: the function may be called at any time.
     let state = unsafe { (functions.current_state)() };
-    // `is_at_hand` compares the third word of a thread state with the address of an interpreter. If
-    // the layout of the thread state is unknown, this word can have any value.
+    // `is_at_hand` relies on the layout of thread states: the third word must point to the
+    // interpreter.
     if !NonNull::new(state).is_some_and(|state| layout_holds(functions, state)) {
         return;
     }

@@ -85,8 +85,8 @@ impl Entry {
     ///
     /// # Safety
     ///
-    /// - This entry of the table must belong to an interpreter.
-    /// - The calling thread must hold the interpreter's GIL or be the only thread that uses
+    /// - This entry must be assigned to an interpreter.
+    /// - The calling thread must hold the GIL of that interpreter, or be the only thread that uses
     ///   CPython.
     /// - The calling thread must not already hold a reference to the interpreter's heap.
     #[inline(always)]
@@ -101,8 +101,9 @@ impl Entry {
     ///
     /// # Safety
     ///
-    /// - This entry of the table must not belong to an interpreter yet.
-    /// - The calling thread must have claimed the entry, unless the entry is `MAIN`.
+    /// - This entry must not be assigned to an interpreter yet.
+    /// - The calling thread must have reserved the entry with [`claim`], unless the entry is
+    ///   [`MAIN`].
     /// - The calling thread must hold the GIL of `interpreter`.
     pub(super) unsafe fn assign(&self, interpreter: Interpreter, heap: OwnedHeap) {
         // SAFETY: the entry has no interpreter, so only this thread may access `heap` (contract).

@@ -5,9 +5,10 @@
 //!          ctx   malloc   calloc   realloc   free   elsewhere
 //! ```
 //!
-//! The context `ctx` is also the address of the function `elsewhere`. Every word of the vtable is
-//! therefore the address of a function that simply returns. No call can do harm, whichever word
-//! CPython takes for a function.
+//! Every word of the vtable is the address of a function that simply returns. The context `ctx` is
+//! the address of `elsewhere`.
+//!
+//! No call can do harm, whichever word a new version of CPython takes for a function.
 
 #![forbid(unsafe_code)]
 
