@@ -63,8 +63,8 @@ impl Libraries {
     }
 
     fn find_in(folders: &[PathBuf]) -> Result<Self> {
-        // If we have no permission to search a folder, we cannot see whether our library is in the
-        // folder. We then try to open the library anyway, because the error states the reason.
+        // If we may not search a folder, we try to open the library anyway, because the error then
+        // states the reason.
         let may_exist = |folder: &&PathBuf| match folder.join(CPYTHON).try_exists() {
             Ok(exists) => exists,
             Err(error) => error.kind() == io::ErrorKind::PermissionDenied,

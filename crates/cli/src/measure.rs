@@ -1,8 +1,8 @@
 //! Runs a program once, and measures its time and memory.
 //!
-//! The child of a fork begins with the memory of this process, so the measured peak of memory is
-//! never lower than that. Every Python needs more memory than this process, so the result is not
-//! affected.
+//! The measured peak is never below the memory of this process, with which the forked child begins.
+//!
+//! This does not affect the results, because every Python uses more memory than this process.
 
 #![forbid(unsafe_code)]
 

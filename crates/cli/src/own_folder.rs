@@ -72,8 +72,8 @@ fn link(folder: &Path, target: &Path) -> io::Result<PathBuf> {
     if fs::read_link(&link).is_ok_and(|found| found == target) {
         return Ok(link);
     }
-    // Another process may create the same link at the same time. We therefore create the link under
-    // a temporary name, and then rename it in one step.
+    // We create the link under a temporary name and then rename it, because another process may
+    // create the same link meanwhile.
     let new = folder.join(format!("new-{}", process::id()));
     let _ = fs::remove_file(&new);
     symlink(target, &new)?;

@@ -1,10 +1,10 @@
 //! The value of `LD_PRELOAD`.
 //!
-//! glibc's loader splits the value of `LD_PRELOAD` at colons and spaces, and expands words that
-//! begin with a dollar sign. None of these characters can be escaped.
+//! glibc's loader splits `LD_PRELOAD` at colons and spaces, and expands words such as `$ORIGIN`.
+//! None of these characters can be escaped.
 //!
-//! If the path of a library contains one of these characters, we create a symbolic link to the
-//! library's folder. The value then names the library through this link.
+//! If a library's path contains such a character, we name the library through a symbolic link to
+//! its folder.
 
 #![forbid(unsafe_code)]
 

@@ -111,8 +111,8 @@ impl Family {
 
     /// Returns the members that are Pythons.
     ///
-    /// We leave out a process that we have seen only once. It may still be starting, or it may be a
-    /// forked child that is about to execute another program.
+    /// Leaves out a process that was seen only once, because it may still be starting or about to
+    /// execute another program.
     pub(crate) fn pythons(&self) -> impl Iterator<Item = &Process> {
         let members = self.members.values().filter(|(_, times)| *times > 1);
         members.map(|(process, _)| process).filter(|process| process.is_python)

@@ -61,12 +61,11 @@ pub struct Args {
     target: Target,
 }
 
-/// Replaces this process with the program that `args` names.
+/// Replaces this process with the program that `args` names. Returns only if this fails.
 ///
 /// # Errors
 ///
-/// Fails if the program cannot be found, cannot use the heap, or cannot be started. If the program
-/// starts, it replaces this process, so this function does not return.
+/// Fails if the program cannot be found, cannot use the heap, or cannot be started.
 pub fn run(args: &Args) -> Result<()> {
     let invocation = args.target.invocation(&env::args_os().collect::<Vec<_>>())?;
     if let Some(remark) = program::check(&invocation.path)? {

@@ -46,8 +46,8 @@ impl Side {
 
     /// Returns a command that runs `invocation` on this allocator.
     ///
-    /// Python hashes strings with a random seed. Unless the user has set a seed, the command sets a
-    /// fixed one, so that Python does the same work in every run.
+    /// Unless the user has set a hash seed, the command sets a fixed one, so all runs do the same
+    /// work.
     ///
     /// # Errors
     ///

@@ -15,8 +15,8 @@ use crate::{
 /// The part of a command line that names a program.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Target {
-    /// The Python to use [default: the virtual environment's Python, or python3 on the PATH.
-    /// `obmalloc doctor` shows the choice and the reason]
+    /// The Python to use [default: the virtual environment's Python, or python3 on PATH. `obmalloc
+    /// doctor` shows the choice and the reason]
     #[arg(long, value_name = "PYTHON")]
     pub python: Option<OsString>,
     /// Runs a module, as `python -m` does.

@@ -85,10 +85,12 @@ fn rounded(layout: Layout) -> usize {
 
 /// Returns true if memory in a block of class `now` may stay there when it is resized to `new`.
 ///
-/// `after` is the class that a new allocation of the layout `new` would use. If the blocks of class
-/// `now` are larger than those of class `after`, the memory stays only if more than three quarters
-/// of its block remain in use. CPython's `_PyObject_Realloc` (`Objects/obmalloc.c`) uses the same
-/// limit.
+/// `after` is the class that a new allocation of the layout `new` would use.
+///
+/// A block that is larger than necessary is kept only if more than three quarters of it remain in
+/// use.
+///
+/// CPython's `_PyObject_Realloc` (`Objects/obmalloc.c`) uses the same limit.
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
     let size = now.map_or(0, SizeClass::block_size);
@@ -98,8 +100,10 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
 
 /// Returns a size class with spare room if `new` is larger than `old` by less than a quarter.
 ///
-/// Memory that has grown by a little is likely to grow again. The blocks of the returned class are
-/// therefore at least an eighth larger than `new`. In all other cases, the result is `None`.
+/// The blocks of this class are at least an eighth larger than `new`, because the memory is likely
+/// to grow again.
+///
+/// Returns `None` in all other cases.
 ///
 /// The argument `class` must be the function [`class`] or [`small_class`].
 #[inline]

@@ -6,8 +6,8 @@
 //!           └─ empty ─────────► an aligned pointer to nothing
 //! ```
 //!
-//! When memory is freed, the caller passes the same layout as before. The layout tells us where the
-//! memory came from, so we need not look up its address.
+//! When memory is freed, its layout tells us where it came from, so we need not look up its
+//! address.
 
 use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 
@@ -26,12 +26,11 @@ pub(crate) enum Init {
 ///
 /// # Safety
 ///
-/// - The blocks that `alloc_block` and `alloc_zeroed_block` return must meet the requirements of
+/// - Blocks from `alloc_block` and `alloc_zeroed_block` must meet the requirements of
 ///   [`obmalloc::Blocks`].
-/// - These blocks must also be naturally aligned. For example, a 64-byte block must be aligned to
-///   64 bytes, and a 48-byte block to 16 bytes.
-/// - The blocks that `alloc_aligned_block` and `alloc_large` return must have the requested
-///   alignment.
+/// - Blocks from `alloc_block` and `alloc_zeroed_block` must be naturally aligned: a 64-byte block
+///   to 64 bytes, and a 48-byte block to 16 bytes.
+/// - Blocks from `alloc_aligned_block` and `alloc_large` must have the requested alignment.
 /// - No two live blocks may overlap.
 pub(crate) unsafe trait Layouts {
     /// Tells the compiler what an allocation needs, before the size of the layout is tested.
@@ -233,9 +232,8 @@ pub(crate) unsafe trait Layouts {
     ///
     /// # Safety
     ///
-    /// - The caller must meet the requirements of [`reallocate`](Self::reallocate).
-    /// - Both layouts must have small size classes, and `after` must be the class of the layout
-    ///   `new`.
+    /// - The requirements of [`reallocate`](Self::reallocate) must be met.
+    /// - `old` and `new` must have small classes, `new` the class `after`.
     #[inline(never)]
     unsafe fn move_small(
         &self,
@@ -306,8 +304,9 @@ pub(crate) unsafe trait Layouts {
 
 /// Returns the size to map when a large block is resized from `old` to `new`.
 ///
-/// A block that grows by less than a quarter is likely to grow again, so we map an eighth more than
-/// the new size. The extra pages use no memory until the program accesses them.
+/// A block that grows by less than a quarter is likely to grow again, so we add an eighth.
+///
+/// The extra pages use no memory until the program accesses them.
 fn with_room(old: Layout, new: Layout) -> usize {
     let grows_a_little = new.size() > old.size() && new.size() - old.size() < old.size() / 4;
     // A layout has at most isize::MAX bytes, so the addition cannot overflow.

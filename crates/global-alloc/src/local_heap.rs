@@ -20,9 +20,10 @@ type PoolHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Pools>;
 
 /// A heap for collections on one thread, which borrow the heap and are all dropped together.
 ///
-/// Dropping or [resetting](Self::reset) the heap frees all of its memory. The program can therefore
-/// pass a collection to `mem::forget` instead of dropping it, unless the items of the collection
-/// must be dropped.
+/// Dropping or [resetting](Self::reset) the heap frees all of its memory at once.
+///
+/// The program may pass a collection to `mem::forget` instead of dropping it, unless the items of
+/// the collection must be dropped.
 ///
 /// Allocations of more than 480 KiB are unmapped one by one. All smaller ones are freed together.
 ///
@@ -64,8 +65,9 @@ impl LocalHeap {
 
     /// Creates a heap that maps at most `bytes` bytes. Requests beyond this limit fail.
     ///
-    /// Each mapped arena counts as 1 MiB, even if few of its blocks are in use. The heap checks the
-    /// limit only when it maps memory, so other requests cost nothing extra.
+    /// Each mapped arena counts as 1 MiB, even if few of its blocks are in use.
+    ///
+    /// The heap checks the limit only when it maps memory, so other requests cost nothing extra.
     ///
     /// ```
     /// # use std::alloc::Layout;
@@ -89,9 +91,10 @@ impl LocalHeap {
 
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// If the callback returns true, the heap tries the request again. If a request of the callback
-    /// itself exceeds the limit of this heap, that request is refused without another call of the
-    /// callback.
+    /// If the callback returns true, the heap tries the request again.
+    ///
+    /// If a request of the callback itself exceeds the limit of this heap, it is refused without
+    /// calling the callback again.
     ///
     /// If the callback panics, the process is aborted, because an allocation must not unwind.
     pub fn before_refusal(&mut self, callback: impl FnMut(LimitReached) -> bool + Send + 'static) {
@@ -206,9 +209,8 @@ impl LocalHeap {
         self.after_trim(|heap| heap.alloc(class))
     }
 
-    /// Calls `request`. If the request fails, trims all heaps and tries it again. If it fails
-    /// again, the callback of [`before_refusal`](Self::before_refusal) can ask for one more
-    /// attempt.
+    /// Calls `request`. After a failure, trims all heaps and retries, and then asks the callback
+    /// whether to retry again.
     fn after_trim<T>(&self, request: impl Fn(&mut PoolHeap) -> Option<T>) -> Option<T> {
         // SAFETY: nothing else borrows the heap (its invariant).
         request(unsafe { &mut *self.heap.get() }).or_else(|| {

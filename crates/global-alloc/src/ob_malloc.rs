@@ -30,9 +30,10 @@ use crate::{
 /// assert_eq!(words.concat().len(), 2890);
 /// ```
 ///
-/// The features `allocator-api2-02` and `allocator-api2-04` each stand for a version of the crate
-/// allocator-api2. If one of them is enabled, `ObMalloc` implements the trait `Allocator` of that
-/// version. Individual collections can then use the allocator:
+/// With the feature `allocator-api2-02` or `allocator-api2-04`, `ObMalloc` implements the
+/// `Allocator` trait of that version of the allocator-api2 crate.
+///
+/// Individual collections can then use the allocator:
 #[cfg_attr(feature = "allocator-api2-04", doc = "```")]
 #[cfg_attr(not(feature = "allocator-api2-04"), doc = "```ignore")]
 /// # use allocator_api2_04 as allocator_api2;
@@ -85,12 +86,14 @@ impl ObMalloc {
 
     /// Sets when the heaps return free memory to the system automatically.
     ///
-    /// A heap returns memory to the system once the memory has been free for the time `decay`. If
-    /// `decay` is zero, the heap returns free memory immediately. If `decay` is `None`, only
-    /// [`flush`](Self::flush) returns memory. The default is one second.
+    /// A heap returns memory to the system once the memory has been free for `decay`. The default
+    /// is one second.
     ///
-    /// Call this function at the start of the program, because it affects only the calling thread's
-    /// heap and heaps that are opened later.
+    /// If `decay` is zero, free memory is returned immediately. If `decay` is `None`, only
+    /// [`flush`](Self::flush) returns memory.
+    ///
+    /// Call this function at program start, because it affects only the calling thread's heap and
+    /// heaps that are opened later.
     ///
     /// While a thread makes no requests, its heap returns no memory automatically.
     ///
@@ -121,11 +124,12 @@ impl ObMalloc {
     /// Makes the heaps return unused memory to the system while `pressure` reports that memory is
     /// short.
     ///
-    /// For example, memory is short if a container is near its memory limit. Only the first call of
-    /// this function has an effect.
+    /// Memory is short, for example, when a container is near its memory limit.
     ///
-    /// Call this function at the start of the program, because it affects only the calling thread's
-    /// heap and heaps that are opened later.
+    /// Only the first call of this function has an effect.
+    ///
+    /// Call this function at program start, because it affects only the calling thread's heap and
+    /// heaps that are opened later.
     ///
     /// ```
     /// # use global_alloc::{MemoryPressure, ObMalloc};
@@ -137,9 +141,10 @@ impl ObMalloc {
 
     /// Counts the memory of the process, without stopping other threads.
     ///
-    /// The call takes about a microsecond for each mapped MiB. Other threads can allocate and free
-    /// memory during the call, but the figures are then approximate. A thread that maps or unmaps
-    /// memory must wait until the call ends.
+    /// The call takes about a microsecond for each mapped MiB. Threads that map or unmap memory
+    /// wait until the call ends.
+    ///
+    /// If other threads allocate or free memory during the call, the figures are approximate.
     ///
     /// ```
     /// # use global_alloc::{Detail, ObMalloc};
@@ -210,9 +215,10 @@ impl ObMalloc {
     /// The callback may allocate and free memory, for example to empty a cache. If the callback
     /// returns true, the request is tried again.
     ///
-    /// If a request of the callback itself exceeds the limit, that request is refused without
-    /// another call of the callback. If the callback panics, the process is aborted, because an
-    /// allocation must not unwind.
+    /// If a request of the callback itself exceeds the limit, it is refused without calling the
+    /// callback again.
+    ///
+    /// If the callback panics, the process is aborted, because an allocation must not unwind.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         PerThread.before_refusal(callback);
     }
@@ -221,12 +227,14 @@ impl ObMalloc {
     /// size.
     ///
     /// The bytes beyond the requested size are uninitialised, and a reallocation might not preserve
-    /// them. The caller must still free the memory with its original layout.
+    /// them.
+    ///
+    /// The caller must still free the memory with its original layout.
     ///
     /// # Safety
     ///
-    /// - `ptr` must have been returned by this allocator for a layout whose size is not zero. An
-    ///   empty collection, or a box of a zero-sized type, has no such pointer.
+    /// - This allocator must have returned `ptr` for a layout of at least one byte. The pointer of
+    ///   an empty `Vec`, for example, is not allowed.
     /// - The memory at `ptr` must not have been freed.
     ///
     /// ```

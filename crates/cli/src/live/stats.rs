@@ -14,9 +14,8 @@ use crate::{
 
 /// Prints the figures of running processes, or of files that `--stats=PATH.json` wrote.
 ///
-/// The figures of an active process are at most about a second old. An idle process published its
-/// figures when it became idle. If a signal ended a process, its figures are the last that it
-/// published.
+/// An active process publishes its figures about once a second. For a process that is idle or that
+/// a signal ended, the last published figures are shown.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StatsArgs {
     /// Process ids or files.

@@ -12,8 +12,8 @@ use crate::failure::{Failure, NO, Result};
 
 /// Makes a running process return unused memory of its heap to the system, and prints how much.
 ///
-/// The process trims its heap in its main thread, after its next request above 512 bytes. An idle
-/// process does not trim its heap until it becomes active again.
+/// The process trims its heap after its next request for more than 512 bytes, so an idle process
+/// does not trim its heap until it becomes active.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TrimArgs {
     /// The process.
