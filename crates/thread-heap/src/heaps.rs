@@ -98,8 +98,8 @@ impl<P: Parts> Heaps<P> {
 
     /// Prevents takeovers of inboxes until the guard is dropped.
     ///
-    /// The forking thread holds this guard across a `fork`. Otherwise, the fork could occur while
-    /// another thread moves blocks out of an inbox, and the child would lose these blocks.
+    /// The forking thread holds this guard across a `fork`. The child would lose blocks that are
+    /// being taken over.
     pub(crate) fn pause_takeovers(&self) -> MutexGuard<'_, ()> {
         sync::lock(&self.takeovers)
     }
@@ -234,9 +234,10 @@ impl<P: Parts> ThreadHeap<P> {
     /// - `start` must be the start of a block that is in use, in a `ThreadHeap` with the same `P`.
     #[inline]
     pub(crate) unsafe fn is_span(start: NonNull<u8>) -> bool {
-        // A span (a block that is alone in its pool) begins at the start of a unit, but few other
-        // blocks do. We therefore test the address first, and rarely read a pool header, to which
-        // another thread may write.
+        // We test the address first, because few blocks other than spans begin at a multiple of the
+        // pool size.
+        //
+        // We rarely read the pool header, because another thread may be writing to it.
         let begins_unit = start.addr().get().is_multiple_of(P::Geometry::SIZES.pool_size);
         // SAFETY: `start` is a block in use of this geometry (contract of `is_span`).
         let class = || unsafe { SizeClass::<P::Geometry>::at(start) };
@@ -259,8 +260,8 @@ impl<P: Parts> ThreadHeap<P> {
     ///
     /// # Safety
     ///
-    /// - `block` must come from a `ThreadHeap` with the same type parameter `P`.
-    /// - The caller must own this heap, unless this heap never has an arena.
+    /// - `block` must have been allocated from a heap with the same type parameter `P`.
+    /// - The caller must own this heap, unless this heap is a placeholder that never has an arena.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
         // SAFETY: `enter_if_own` has the same contract, and the block came from the heap.

@@ -3,9 +3,10 @@
 //!
 //! In each row of the table, the first event must happen before the second.
 //!
-//! The third column of the table names the atomic operations that ensure the order of the two
-//! events. Each test in the last column weakens one of these operations, and checks that loom then
-//! finds a bug.
+//! The third column of the table names the atomic operations that ensure this order.
+//!
+//! Each test in the last column weakens one of these operations, and checks that loom then finds a
+//! bug.
 //!
 //! | from | to | by | model |
 //! | --- | --- | --- | --- |
@@ -25,11 +26,11 @@
 //!
 //! 1. Only the owner of a heap uses the heap's pools. Methods that change the heap borrow the
 //!    [`Owner`] mutably.
-//! 2. The arena source and the metadata allocator must not call into a heap. While either of them
-//!    runs, the heap that called it is mutably borrowed.
+//! 2. The arena source and the metadata allocator must not call into a heap, because the heap that
+//!    called them is mutably borrowed.
 //! 3. A heap is never freed, so any thread can look up the heap of any live block.
-//! 4. A large block belongs to the shared source and to no heap. Its tag is therefore
-//!    `HeapTag::LARGE`, which differs from the tag of every heap.
+//! 4. Each block has a tag that identifies its heap. A large block belongs to no heap, and its tag
+//!    is `HeapTag::LARGE`.
 //!
 //! # Fork
 //!
@@ -40,8 +41,8 @@
 //!
 //! [`PerThread`] prepares for a fork automatically. The following applies to all other [`Heaps`].
 //!
-//! The program must call [`Heaps::lock_source`] before a fork, and hold the lock until after the
-//! fork. Otherwise, the child could find the arena source locked or inconsistent.
+//! The program must hold the lock of [`Heaps::lock_source`] across a fork. Otherwise, the arena
+//! source could be unusable in the child.
 //!
 //! If another thread is purging an inbox during the fork, the child loses that inbox's blocks and
 //! cannot purge any inbox.

@@ -11,8 +11,8 @@ pub type ThreadGeometry = Native;
 
 /// An arena source, a metadata allocator and a geometry, combined in one type parameter.
 ///
-/// The arena source and the metadata allocator must not call into a heap. A heap calls them while
-/// it is changing its own state, which is inconsistent at that moment.
+/// The arena source and the metadata allocator must not use a heap, because the heap that calls
+/// them is inconsistent meanwhile.
 #[doc(hidden)]
 pub trait Parts: Sized + 'static {
     /// The arena source, which all heaps of a family share behind a lock.

@@ -100,9 +100,9 @@ impl Batch {
     ///
     /// # Safety
     ///
-    /// - The caller must exclusively own `block` and all blocks in `others`, and must afterwards
-    ///   use them only through the batch.
-    /// - `block` must have room for a [`Batch`] and, after it, for the addresses of `others`.
+    /// - The caller must exclusively own `block` and all blocks in `others`. Afterwards, the caller
+    ///   must use these blocks only through the batch.
+    /// - `block` must have room for a [`Batch`], followed by the addresses of `others`.
     unsafe fn pack(block: NonNull<u8>, others: &[NonNull<u8>]) -> NonNull<Self> {
         let batch = block.cast::<Self>();
         // SAFETY: the caller owns the block, which has room for the count (contract).
@@ -148,8 +148,8 @@ impl Batches {
     ///
     /// # Safety
     ///
-    /// - The caller must own `block` exclusively and must not use it afterwards.
-    /// - `block` must be at least [`LEAST_BLOCK`] bytes long.
+    /// - The caller must own `block` exclusively, and must not use it afterwards.
+    /// - `block` must have at least [`LEAST_BLOCK`] bytes.
     pub(crate) unsafe fn of(block: NonNull<u8>, size: usize) -> Self {
         // SAFETY: the caller gives up the block, which has room for a batch (contract of `of`).
         let batch = unsafe { Batch::pack(block, &[]) };
@@ -161,9 +161,9 @@ impl Batches {
     ///
     /// # Safety
     ///
-    /// - The caller must exclusively own all of `blocks` and must not use them afterwards.
-    /// - `size` must return the size of the given block in bytes.
-    /// - Each block must be at least [`LEAST_BLOCK`] bytes long.
+    /// - The caller must exclusively own all of `blocks`, and must not use them afterwards.
+    /// - `size` must return the size in bytes of the block that is passed to it.
+    /// - Each block must have at least [`LEAST_BLOCK`] bytes.
     pub(crate) unsafe fn pack(
         blocks: &[NonNull<u8>],
         size: impl Fn(NonNull<u8>) -> usize,

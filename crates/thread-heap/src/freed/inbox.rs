@@ -86,6 +86,7 @@ impl<N: Link, O: Orders> Inbox<N, O> {
     /// Pushes `nodes` for the owner of the heap.
     ///
     /// If the heap has no owner, the caller becomes its owner, and the function returns the nodes.
+    ///
     /// The caller must then free the blocks in these nodes and [abandon](Self::abandon) the heap.
     #[must_use = "nodes that come back make the caller the owner"]
     pub(crate) fn push(&self, nodes: Segment<N>) -> Option<Segment<N>> {
@@ -169,8 +170,8 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     /// Counts `bytes` bytes as purged. The caller must push their blocks back afterwards.
     ///
-    /// If the caller counted the bytes after the push, the owner of the heap might already have
-    /// taken the blocks. The count of purged bytes would then stay too high.
+    /// If the blocks were pushed first, the owner might reset the count before this call. The count
+    /// would then stay too high.
     pub(crate) fn note_purged(&self, bytes: usize) {
         self.purged.fetch_add(bytes, Relaxed);
     }

@@ -3,9 +3,10 @@
 //! A takeover moves the blocks of an inbox into a table. It then purges all pages that waiting
 //! blocks cover completely.
 //!
-//! Some pools are too large for a table, but they contain only one block. We purge the pages of
-//! this block directly. We keep its first page, because the page stores the batch that contains the
-//! block.
+//! A pool that is too large for a table contains only one block. We purge the pages of this block
+//! directly.
+//!
+//! We keep the first page of the block, because that page stores the batch that contains the block.
 //!
 //! Any thread may perform a takeover, because it becomes the owner of all blocks that it takes from
 //! the inbox.
@@ -28,11 +29,9 @@ use crate::{parts::Parts, shared_source::SharedSource};
 /// Moves the blocks of `nodes` into tables, and purges the pages that they fill.
 ///
 /// Returns three values:
-///
-/// - The first value contains the nodes that the caller must push back to the inbox.
-/// - The second value is true if some blocks could not be purged, because there is no table for
-///   them.
-/// - The third value is the number of purged bytes.
+/// - The nodes that the caller must push back to the inbox.
+/// - True if some blocks were neither moved into a table nor purged.
+/// - The number of purged bytes.
 ///
 /// `bytes` is the approximate size of all blocks.
 pub(crate) fn purge<P: Parts>(
@@ -133,9 +132,8 @@ impl<P: Parts> Tables<P> {
     ///
     /// # Safety
     ///
-    /// - `batch` must come from [`Batch::pack`], and the caller must own it exclusively.
-    /// - If the function returns true, the caller must use neither the batch nor its blocks
-    ///   afterwards.
+    /// - The caller must exclusively own `batch`, which must come from [`Batch::pack`].
+    /// - If the result is true, the caller must not use the batch or its blocks again.
     unsafe fn take(&mut self, batch: NonNull<Batch>, lower: &P::Lower) -> bool {
         // SAFETY: we took the block out of the inbox, and its heap counts it as in use.
         let is_small =

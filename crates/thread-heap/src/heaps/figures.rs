@@ -8,9 +8,11 @@
 //!            └── purged                    free, without memory
 //! ```
 //!
-//! The header of each pool stores how many of the pool's blocks are in use. We only read these
-//! headers, so counting does not slow down allocations and frees. The other figures are stored in
-//! the shared source, and its lock protects them.
+//! The header of each pool stores how many of the pool's blocks are in use.
+//!
+//! We only read these headers, so counting does not slow down allocations and frees.
+//!
+//! All other figures are stored in the arena source, which a lock protects.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +25,9 @@ use crate::{parts::Parts, shared_source::Locked};
 /// The memory of all heaps of a family at one moment, in bytes.
 ///
 /// Other threads may allocate and free memory while the figures are computed, so the figures are
-/// approximate. If no other thread is running, all figures except `waiting` are exact.
+/// approximate.
+///
+/// If no other thread is running, all figures except `waiting` are exact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Figures {

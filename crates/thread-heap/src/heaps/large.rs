@@ -1,8 +1,8 @@
 //! Blocks that are too large for an arena. They belong to the shared source, not to a heap.
 //!
-//! Any thread can free a large block directly, even if another thread has allocated it. Large
-//! blocks therefore never wait for an idle owner. The heap of the freeing thread may retain the
-//! block for its own next request.
+//! Any thread can free a large block directly, so the block never waits for an idle owner.
+//!
+//! The heap of the freeing thread may retain the block for its own next request.
 
 use obmalloc::{LargeBlock, NewLarge};
 
@@ -85,8 +85,8 @@ impl<P: Parts> Owner<P> {
     ///
     /// # Safety
     ///
-    /// - `block` must have been returned by [`alloc_large`](Self::alloc_large) of a heap that uses
-    ///   the same source, or by [`Heaps::alloc_large`].
+    /// - `block` must have been allocated as a large block from the arena source that this heap
+    ///   uses.
     /// - The caller must not use the memory of `block` afterwards.
     pub unsafe fn free_large(&mut self, block: LargeBlock) {
         // SAFETY: the block came from the shared source, and is not used afterwards (contract).

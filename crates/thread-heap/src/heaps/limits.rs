@@ -9,8 +9,9 @@ impl<P: Parts> Heaps<P> {
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
     /// The callback may allocate and free memory. If the callback returns true, the request is
-    /// tried again. If the callback panics, the process is aborted, because an allocation must not
-    /// unwind.
+    /// tried again.
+    ///
+    /// If the callback panics, the process is aborted, because an allocation must not unwind.
     pub fn before_refusal(&self, callback: Callback) {
         self.shared.before_refusal.set(callback);
     }

@@ -20,8 +20,10 @@ impl<P: Parts> Heaps<P> {
 
     /// Opens a heap for the thread whose number is `thread`.
     ///
-    /// The function adopts an abandoned heap, or reuses a heap that a thread with the same number
-    /// left open when it ended. If there is no such heap, the function creates one.
+    /// The function adopts an abandoned heap if possible. Otherwise, it creates a new heap.
+    ///
+    /// If an ended thread with the same number left its heap open, the function may reuse that
+    /// heap.
     ///
     /// The heap's blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, and a
     /// 48-byte block to 16.

@@ -35,9 +35,10 @@ const STEP: usize = 256 << 10;
 ///
 /// The live blocks of an abandoned heap stay valid. Another owner can adopt the heap later.
 ///
-/// An `Owner` cannot move to another thread, because after a fork, the child can use only the heaps
-/// of the forking thread. [`OwnedHeap`](crate::OwnedHeap) is an owner that can move to another
+/// An `Owner` stays on its thread, because a forked child can use only the heaps of the forking
 /// thread.
+///
+/// [`OwnedHeap`](crate::OwnedHeap) is an owner that can move to another thread.
 ///
 /// ```
 /// # use thread_heap::{Owner, ThreadGeometry, obmalloc::SizeClass, raw_mem::{Malloc, MmapArenas}};
@@ -82,9 +83,9 @@ impl<P: Parts> Owner<P> {
     /// # Safety
     ///
     /// - The caller must own `heap`.
-    /// - While the returned `Owner` is in use, the caller must not use the heap in any other way.
-    /// - Dropping the returned `Owner` abandons the heap. If the caller remains the owner, it must
-    ///   not drop this value.
+    /// - The caller must not use `heap` in any other way while the returned `Owner` is in use.
+    /// - A caller that wants to remain the owner must not drop the result, because dropping an
+    ///   `Owner` abandons its heap.
     #[inline]
     pub(crate) unsafe fn new(heap: &'static ThreadHeap<P>) -> Self {
         // INVARIANT: the caller owned the heap (contract of `new`).
@@ -304,12 +305,12 @@ impl<P: Parts> Owner<P> {
 
     /// Returns unused memory to the system. Call this function before the owner becomes idle.
     ///
-    /// - Sends back blocks of other heaps that this owner has freed.
-    /// - Reclaims blocks of this heap that other threads have freed.
-    /// - Unmaps all empty arenas of this heap and of the arena source.
-    /// - Purges the pages of this heap that contain no live block.
-    /// - Purges the pages of other heaps that consist only of freed blocks.
-    /// - Purges the pages of abandoned heaps that contain no live block.
+    /// This function takes the following steps:
+    /// - It sends blocks of other heaps that this owner has freed to their heaps.
+    /// - It reclaims blocks of this heap that other threads have freed.
+    /// - It unmaps all empty arenas of this heap and of the arena source.
+    /// - In this heap and in abandoned heaps, it purges all pages without a live block.
+    /// - In all other heaps, it purges pages that consist only of freed blocks.
     ///
     /// The result is the number of bytes returned to the system. Some of these bytes may never have
     /// been in memory.
@@ -429,9 +430,8 @@ impl<P: Parts> Owner<P> {
     ///
     /// # Safety
     ///
-    /// - `node` must be the head of a table that another thread has built from blocks of this heap.
-    /// - The table must have been built with the same parameter `PAGES`.
-    /// - The caller must exclusively own the table.
+    /// - `node` must be the node of a `WaitingPools<_, PAGES>` of this heap's blocks.
+    /// - The caller must own `node` exclusively.
     #[cold]
     #[inline(never)]
     unsafe fn reclaim_table<const PAGES: usize>(&mut self, node: NonNull<Batch>) {
@@ -527,14 +527,17 @@ impl<P: Parts> Heaps<P> {
 
     /// Takes over inboxes if too many bytes wait in them.
     ///
-    /// Freed blocks wait in the inbox of their heap until its owner reclaims them. If more than
-    /// [`MOST_WAITING`] bytes wait for idle owners, we take over the inboxes of these owners. If
-    /// more than [`MOST_WAITING_FOR_ALL`] bytes wait in total, we take over all inboxes. Both rules
-    /// skip inboxes in which fewer than [`STEP`] bytes wait.
+    /// Freed blocks wait in the inbox of their heap until its owner reclaims them.
     ///
-    /// An owner that is not idle is likely to reclaim its waiting blocks soon. If we purged their
-    /// pages, the owner would soon write to these pages again. We therefore take over the inbox of
-    /// this owner only above the higher limit.
+    /// If more than [`MOST_WAITING`] bytes wait for idle owners, we take over the inboxes of these
+    /// owners.
+    ///
+    /// If more than [`MOST_WAITING_FOR_ALL`] bytes wait in total, we take over all inboxes.
+    ///
+    /// We skip inboxes in which fewer than [`STEP`] bytes wait.
+    ///
+    /// The limit for active owners is higher, because an active owner is likely to reclaim and
+    /// reuse its blocks soon.
     ///
     /// O(heaps).
     #[cold]

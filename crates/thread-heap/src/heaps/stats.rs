@@ -47,9 +47,8 @@ impl<P: Parts> Heaps<P> {
 
     /// Counts the memory that the heaps of all [`OwnedHeap`](crate::OwnedHeap)s retain.
     ///
-    /// Returns two totals. The first is the number of empty arenas that the heaps retain. The
-    /// second is the number of large mappings that the arena source allows the heaps to retain.
-    /// retain.
+    /// Returns the number of retained empty arenas, and the number of large mappings that the
+    /// source allows these heaps to retain.
     ///
     /// # Safety
     ///

@@ -10,9 +10,10 @@ use crate::parts::Parts;
 impl<P: Parts> Heaps<P> {
     /// Calls `visit` with each block in use of all heaps. O(heaps + blocks).
     ///
-    /// If a thread has freed a block of another heap, the block may still wait for its owner. The
-    /// call reclaims all waiting blocks first, so they are not visited. Large blocks belong to no
-    /// heap, and are not visited either.
+    /// Freed blocks that still wait for their owner are not visited, because the call reclaims them
+    /// first.
+    ///
+    /// Large blocks are not visited, because they belong to no heap.
     ///
     /// # Safety
     ///

@@ -6,15 +6,17 @@
 //!         └─ all others ───────────► a block with its own mapping
 //! ```
 //!
-//! For each block, we can find a tag, which determines how the block is freed. The tag identifies
-//! the heap that owns the block. A block with its own mapping has the tag [`HeapTag::LARGE`].
+//! To free a block, we find its tag, which identifies the heap that owns the block.
 //!
-//! The address of the tag is a multiple of the arena size. To find the tag, we take the address of
-//! the byte before the block, and round it down.
+//! A block with its own mapping belongs to no heap, and has the tag [`HeapTag::LARGE`].
 //!
-//! We cannot round down the address of the block itself, because a large block with a large
-//! alignment begins one arena size after its tag. All other blocks begin after the headers of their
-//! arena, so the byte before them lies in the same arena.
+//! To find the tag, we round down the address of the byte before the block to the arena size.
+//!
+//! We cannot use the block's own address, because a large block may begin one arena size after its
+//! tag.
+//!
+//! Every other block lies after the headers of its arena, so the byte before it lies in the same
+//! arena.
 
 use std::ptr::NonNull;
 
@@ -42,8 +44,9 @@ const CLASS_ALIGN: usize = ThreadGeometry::SIZES.pool_size;
 
 /// An allocator for requests of any size, on top of the heaps of the process's threads.
 ///
-/// Any thread may free any block. All values of this type stand for the same allocator. This
-/// allocator can also free blocks of [`PerThread`] and of [`OwnedHeap`](crate::OwnedHeap).
+/// All values of this type stand for the same allocator, and any thread may free any of its blocks.
+///
+/// This allocator can also free blocks of [`PerThread`] and of [`OwnedHeap`](crate::OwnedHeap).
 ///
 /// ```
 /// use thread_heap::{ThreadMalloc, raw_mem::MemAlloc};
@@ -240,8 +243,8 @@ unsafe fn tag_of(start: NonNull<u8>) -> HeapTag {
 ///
 /// # Safety
 ///
-/// - `block` must be a live block of [`ThreadMalloc`] that the program no longer uses.
-/// - `heap` must be the heap to which the calling thread's slot points.
+/// - `block` must come from [`ThreadMalloc`] and must not be used again.
+/// - The calling thread's slot must point to `heap`.
 #[cold]
 #[inline(never)]
 unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPtr) {
@@ -338,8 +341,7 @@ fn zeroed_above(size: usize) -> Option<NonNull<u8>> {
 
 /// Returns true if a block of `class` stays in place when it is resized to `size` bytes.
 ///
-/// The block stays in place if a new block of `size` bytes would have the same class. It also stays
-/// if more than three quarters of its bytes remain in use.
+/// The block stays if a new one would have the same class, or if over three quarters remain in use.
 fn stays(class: Class, size: usize) -> bool {
     let has = class.block_size();
     size <= has && (4 * size > 3 * has || Class::of(size.max(1)) == Some(class))

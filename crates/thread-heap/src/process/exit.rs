@@ -1,11 +1,14 @@
 //! Closes the heap of a thread when the thread ends, in the destructor of a pthread key.
 //!
 //! We do not use the destructor of a `thread_local!`, because registering this destructor aborts
-//! the process if there is no memory. Setting a pthread key returns an error instead.
+//! the process if there is no memory.
 //!
-//! The C library runs the destructors of a thread in several rounds. If a thread opens its first
-//! heap in the last round, no destructor closes this heap. A later thread with the same
-//! [number](crate::heaps::ThreadHeap::thread) then reuses the heap.
+//! Setting a pthread key returns an error instead.
+//!
+//! If a thread opens its first heap during its last round of destructors, no destructor closes this
+//! heap.
+//!
+//! A later thread with the same [number](crate::heaps::ThreadHeap::thread) then reuses the heap.
 
 use std::cell::Cell;
 
@@ -23,12 +26,11 @@ fn close_heap() {
 
 /// Arranges for the calling thread's heap to be closed when the thread ends.
 ///
-/// Returns true if a destructor will close the heap. If the result is false, the caller must close
-/// the heap at the end of the current request.
+/// Returns false if no destructor will close the heap. The caller must then close the heap after
+/// the current request.
 ///
-/// This function is never inlined, because the compiler could otherwise cache the address of the
-/// thread-local variable `ENDED`. The cached address would be wrong after a coroutine has moved to
-/// another thread.
+/// This function is never inlined. Otherwise, the compiler could cache the address of the
+/// thread-local `ENDED` across a coroutine switch.
 #[cold]
 #[inline(never)]
 pub(super) fn will_be_noticed() -> bool {

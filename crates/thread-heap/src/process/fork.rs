@@ -1,14 +1,15 @@
 //! Handlers that keep the heaps usable in a forked child, in which only the forking thread exists.
 //!
 //! The handlers hold two locks across a fork:
-//!
 //! - The lock of the arena source keeps the source consistent in the child.
-//! - The takeover lock prevents takeovers during the fork. A takeover moves blocks out of an inbox,
-//!   and the child would lose these blocks.
+//! - The takeover lock keeps other threads from moving blocks out of an inbox, a heap's queue of
+//!   freed blocks. The child would lose these blocks.
 //!
-//! The handlers that run before a fork are called in reverse order of registration. A handler that
-//! was registered before ours therefore runs while the arena source is locked. It must not map or
-//! unmap arenas, and must not wait for a thread that may do so.
+//! A fork handler that was registered before ours must not map or unmap arenas, or wait for a
+//! thread that does.
+//!
+//! Handlers run in reverse order of registration before a fork, so our handler has already locked
+//! the arena source.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
@@ -76,9 +77,9 @@ extern "C" fn release() {
 
 /// Unlocks the locks, and adapts the state of the child to the loss of all other threads.
 ///
-/// - The arenas that heaps of the lost threads retain are no longer counted.
-/// - The thread numbers of these heaps are reset, so that no new thread reuses an inconsistent
-///   heap.
+/// The arenas that the heaps of the lost threads retain are no longer counted.
+///
+/// The thread numbers of these heaps are reset, so that no new thread reuses an inconsistent heap.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut held) = HELD.take() {

@@ -17,8 +17,8 @@ use crate::{
 
 /// An [`Owner`] of one of the process's heaps that can move between threads.
 ///
-/// In a runtime with a global lock, all threads can share one `OwnedHeap`. After one thread has
-/// freed a block, every other thread can immediately reuse the block.
+/// In a runtime with a global lock, all threads can share one `OwnedHeap`, and immediately reuse
+/// each other's freed blocks.
 ///
 /// Blocks of [`PerThread`](crate::PerThread) can be freed with an `OwnedHeap`, and vice versa.
 ///
@@ -39,8 +39,10 @@ use crate::{
 ///
 /// # Fork
 ///
-/// Another thread may be using an `OwnedHeap` during a fork. The child must then neither use nor
-/// drop this `OwnedHeap`. Instead, the child can pass it to [`lose`](Self::lose).
+/// If another thread is using an `OwnedHeap` during a fork, the child must neither use nor drop
+/// this `OwnedHeap`.
+///
+/// The child can pass the `OwnedHeap` to [`lose`](Self::lose) instead.
 #[derive(Debug)]
 pub struct OwnedHeap {
     owner: Owner<CurrentParts>,

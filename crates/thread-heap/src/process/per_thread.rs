@@ -89,8 +89,8 @@ impl PerThread {
     /// Call this function before the first request if the address space is limited and other parts
     /// of the process need addresses.
     ///
-    /// Arenas can still be mapped outside the reserved range. When an arena outside the range is
-    /// unmapped, its addresses are returned to the system.
+    /// Arenas can still be mapped outside the range. Their addresses are returned to the system
+    /// when they are unmapped.
     pub fn reserve_at_most(self, bytes: usize) {
         HEAPS.lock_source().reserve_at_most(bytes);
     }
@@ -133,8 +133,10 @@ impl PerThread {
     /// The callback may allocate and free memory. If the callback returns true, the request is
     /// tried again.
     ///
-    /// If a request of the callback itself exceeds the limit, that request is refused without
-    /// another call of the callback. If the callback panics, the process is aborted.
+    /// If a request of the callback itself exceeds the limit, it is refused without calling the
+    /// callback again.
+    ///
+    /// If the callback panics, the process is aborted.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         HEAPS.before_refusal(callback);
     }
@@ -165,9 +167,11 @@ impl PerThread {
 
     /// Sets when the process's heaps return free memory to the system automatically.
     ///
-    /// A heap returns memory to the system once the memory has been free for the time `decay`. If
-    /// `decay` is zero, the heap returns free memory immediately. If `decay` is `None`, only
-    /// [`flush`](Self::flush) returns memory. The default is one second.
+    /// A heap returns memory to the system once the memory has been free for `decay`. The default
+    /// is one second.
+    ///
+    /// If `decay` is zero, free memory is returned immediately. If `decay` is `None`, only
+    /// [`flush`](Self::flush) returns memory.
     ///
     /// The setting applies to the calling thread's heap and to heaps that are opened later.
     pub fn set_decay(self, decay: Option<Duration>) {
@@ -178,7 +182,9 @@ impl PerThread {
     /// Sets whether the process's heaps use huge pages. The default is [`HugePages::Off`].
     ///
     /// Call this function before the first request, because it affects only memory that is mapped
-    /// later. Only memory in the reserved range can have huge pages.
+    /// later.
+    ///
+    /// Only memory in the reserved range can have huge pages.
     /// [`reserve_at_most`](Self::reserve_at_most) limits the size of this range.
     ///
     /// With huge pages, a heap returns the free parts of an arena only during a
@@ -193,9 +199,11 @@ impl PerThread {
     /// Makes the heaps return unused memory while `pressure` reports that memory is short. Only the
     /// first call has an effect.
     ///
-    /// While memory is short, each running thread returns the unused memory of its heap when it
-    /// makes requests, at most twice a second. Memory that belongs to no running thread is returned
-    /// during the next request of any thread.
+    /// While memory is short, each thread that makes requests trims its own heap, at most twice a
+    /// second.
+    ///
+    /// Unused memory that belongs to no running thread is returned during the next request of any
+    /// thread.
     ///
     /// The setting applies to the calling thread's heap and to heaps that are opened later.
     pub fn trim_when_short(self, pressure: MemoryPressure) {

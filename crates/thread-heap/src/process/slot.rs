@@ -3,10 +3,8 @@
 //! The compiler may cache the address of a `thread_local!` variable. If a coroutine then moves to
 //! another thread, the cached address still refers to the variable of the old thread.
 //!
-//! This module therefore hides the address of the word from the compiler:
-//!
-//! - On x86-64 Linux, inline assembly accesses the thread-local word at a fixed offset from the
-//!   thread pointer.
+//! This module hides the address of the slot, a thread-local word, from the compiler:
+//! - On x86-64 Linux, inline assembly accesses the word at a fixed offset from the thread pointer.
 //! - On other systems, and with the feature `dynamic-tls`, only functions that are never inlined
 //!   access the word.
 //!
@@ -14,9 +12,10 @@
 //!
 //! # The model of the thread-local
 //!
-//! The thread-local word uses the "initial-exec" model of thread-local storage. In a library loaded
-//! with `dlopen`, variables of this model take memory from a small reserve, which all these
-//! libraries share.
+//! The thread-local word uses the "initial-exec" model of thread-local storage.
+//!
+//! In libraries that `dlopen` loads, variables of this model share a small reserve of thread-local
+//! memory.
 //!
 //! With the feature `dynamic-tls`, the word is an ordinary `thread_local!` and does not use the
 //! reserve.

@@ -1,14 +1,16 @@
 //! Models of blocks above the small threshold: spans, and blocks in pools of several units.
 //!
-//! Loom cannot observe the headers of pools, because they are plain memory. The models therefore
-//! check, in every interleaving, the values that other threads read from a header.
+//! Loom cannot observe the headers of pools, because they are plain memory.
+//!
+//! The models therefore check, in every interleaving, the values that other threads read from a
+//! header.
 //!
 //! In addition, `cargo xtask stress --under thread` uses ThreadSanitizer to search for races on the
 //! headers.
 //!
-//! Other threads read three fields in the header of a unit. The owner of the heap writes these
-//! fields only while no block of the unit is in use:
+//! Other threads read three fields in the header of a unit, which is a part of a pool.
 //!
+//! The owner of the heap writes these fields only while no block of the unit is in use:
 //! - The class of a unit is written when its pool is taken from the arena or put back.
 //! - The link from an inner unit to its pool is written at the same times.
 //! - The offset of the first block is written when the unit is used for the first time.

@@ -1,8 +1,10 @@
 //! Models of threads that count the memory of all heaps while others work.
 //!
 //! The lock of the shared source protects the list of arenas, and the counts of arenas and large
-//! mappings. While a thread holds the lock, the listed arenas stay mapped, and the counts agree
-//! with what is mapped.
+//! mappings.
+//!
+//! While a thread holds the lock, the arenas in the list stay mapped, and the counts agree with
+//! what is mapped.
 //!
 //! Owners change the headers of pools without the lock. The models of these changes are in
 //! `obmalloc::pool::watched`.
@@ -16,8 +18,9 @@ use super::{above_small::Tall, *};
 /// It reports the mapped bytes where other sources report the bytes that they retain.
 struct Telling {
     source: MmapArenas,
-    /// The only arena, while it is not mapped. Its memory stays readable, so a model with a bug
-    /// reports a wrong count instead of crashing.
+    /// The only arena, while it is not mapped.
+    ///
+    /// Its memory stays readable, so a model with a bug reports a wrong count instead of crashing.
     free: Option<NonNull<u8>>,
     large: usize,
     mapped: usize,
