@@ -46,8 +46,8 @@ impl Side {
 
     /// Returns a command that runs `invocation` on this allocator.
     ///
-    /// Unless the user has set a hash seed, the command sets a fixed one, so all runs do the same
-    /// work.
+    /// Unless the user has set `PYTHONHASHSEED`, the command sets a fixed seed, so that every run
+    /// does the same work.
     ///
     /// # Errors
     ///

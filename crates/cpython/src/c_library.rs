@@ -6,7 +6,9 @@
 //! The function `malloc_trim` makes the C library return this memory to the system.
 //!
 //! A call of `malloc_trim` takes time, because the function visits all free memory of the C
-//! library. A returned page later causes a page fault if the program uses it again.
+//! library.
+//!
+//! After a page has been returned to the system, the next access to the page causes a page fault.
 //!
 //! We limit the cost of `malloc_trim` in two ways:
 //! - We call the function only after two *calm* intervals, in which the amount of memory in use

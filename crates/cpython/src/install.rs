@@ -52,9 +52,10 @@ pub(crate) const SMALL: usize = Native::SIZES.small_threshold;
 /// With huge pages, the range has no such limit, because only memory in the range can have huge
 /// pages.
 ///
-/// The limit helps a program whose address space is limited. Addresses in the range stay reserved
-/// even after an arena is unmapped, so blocks above 512 bytes, which lie outside the range, cannot
-/// use them.
+/// We limit the size of the range, because its addresses stay reserved even after an arena is
+/// unmapped. Blocks above 512 bytes lie outside the range and cannot use these addresses.
+///
+/// The limit helps programs whose address space is limited.
 const RESERVED: usize = 16 << 20;
 
 /// The only heap of a CPython with one GIL.
@@ -93,8 +94,10 @@ impl Installation {
     ///
     /// If CPython will set its own allocators later, this function only prepares the installation.
     ///
-    /// If CPython is newer than the tested versions, the function first tries out the heap. If this
-    /// trial fails, the function returns an error and leaves CPython's allocators unchanged.
+    /// If CPython is newer than the tested versions, the function first tries out the heap.
+    ///
+    /// If this trial fails, the function returns an error and leaves CPython's allocators
+    /// unchanged.
     ///
     /// # Safety
     ///

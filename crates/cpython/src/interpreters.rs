@@ -122,8 +122,8 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // We release the heap only if this thread holds the interpreter's GIL. After a fork, CPython
-    // may end an interpreter without taking its GIL.
+    // We release an interpreter's heap only if this thread holds the interpreter's GIL. After a
+    // fork, CPython may end an interpreter without taking its GIL.
     //
     // The heap then stays in our table until `start` finds a new interpreter at the same address.
     if is_current {

@@ -21,8 +21,8 @@ pub(crate) type ProgramHeader = libc::Elf32_Phdr;
 ///
 /// - `handle` must be an open handle that `dlopen` returned, or a pseudo-handle such as
 ///   `RTLD_DEFAULT`.
-/// - `T` must be the pointer type, or the function pointer type, that the definition of the symbol
-///   requires.
+/// - `T` must be a pointer type, or a function pointer type, that matches the definition of the
+///   symbol.
 pub(crate) unsafe fn symbol<T: Copy>(handle: *mut c_void, name: &CStr) -> Option<T> {
     const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };
     // SAFETY: the name is a C string, and the handle is valid (contract of `symbol`).

@@ -13,8 +13,8 @@
 //! We parse the command line by the rules of the `python` executable (`Python/preconfig.c`,
 //! `Python/getopt.c`).
 //!
-//! A program that embeds CPython may use different rules. We may then misread an argument as a
-//! choice of allocator, and not install the heap.
+//! A program that embeds CPython may parse its command line by different rules. We may then misread
+//! an argument as a choice of allocator, and not install the heap.
 
 #![forbid(unsafe_code)]
 

@@ -6,7 +6,8 @@
 //! thread.
 //!
 //! Each request above 512 bytes checks whether the figures on the page are a second old, or whether
-//! a client has sent a command. If so, we ask CPython to call the function `refresh` of [`start`].
+//! a client has sent a command. In both cases, the request makes CPython call the function that was
+//! passed to [`start`].
 //!
 //! A forked child creates its own status page at a request above 512 bytes, but only after a second
 //! or two.

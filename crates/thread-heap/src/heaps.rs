@@ -237,7 +237,7 @@ impl<P: Parts> ThreadHeap<P> {
         // We test the address first, because few blocks other than spans begin at a multiple of the
         // pool size.
         //
-        // We rarely read the pool header, because another thread may be writing to it.
+        // Reading the pool header is slow if another thread is writing to the header.
         let begins_unit = start.addr().get().is_multiple_of(P::Geometry::SIZES.pool_size);
         // SAFETY: `start` is a block in use of this geometry (contract of `is_span`).
         let class = || unsafe { SizeClass::<P::Geometry>::at(start) };

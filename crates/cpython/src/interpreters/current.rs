@@ -57,8 +57,8 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 /// While the distance is 0, [`is_at_hand`] reads the thread's control block instead of a thread
 /// state, and returns false.
 ///
-/// The first word of the control block points to the block itself. Its third word is never the
-/// address of an interpreter.
+/// The first word of this control block points to the block itself, and its third word is never an
+/// interpreter's address.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Stores CPython's functions for interpreters. Must be called before the heap is installed.

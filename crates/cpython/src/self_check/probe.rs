@@ -5,8 +5,8 @@
 //!          ctx   malloc   calloc   realloc   free   elsewhere
 //! ```
 //!
-//! Every word of the vtable is the address of a function that simply returns. The context `ctx` is
-//! the address of `elsewhere`.
+//! Every word of the vtable is the address of a function that simply returns. `ctx` is the address
+//! of `elsewhere`.
 //!
 //! No call can do harm, whichever word a new version of CPython takes for a function.
 

@@ -19,10 +19,10 @@ pub unsafe trait StorageSource<T> {
     ///
     /// # Safety
     ///
-    /// - `storage` must point to memory that [`take`](Self::take) returned for this source or for a
-    ///   clone of it.
-    /// - Any value in the memory must already have been dropped or moved out.
-    /// - The caller must not use the memory after this call.
+    /// - `storage` must have been returned by [`take`](Self::take) of this source or of a clone of
+    ///   it.
+    /// - Any value in `storage` must already have been dropped or moved out.
+    /// - The caller must not use `storage` after this call.
     unsafe fn put(&self, storage: NonNull<T>);
 }
 
@@ -44,8 +44,9 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 ///
 /// # Safety
 ///
-/// - `object` must point to a live value in memory that [`take`](StorageSource::take) returned for
-///   `source` or for a clone of it.
+/// - `object` must point to a live value.
+/// - The memory of the value must have been returned by [`take`](StorageSource::take) of `source`
+///   or of a clone of it.
 /// - The caller must not use the value or its memory after this call.
 #[inline]
 pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: NonNull<T>) {

@@ -120,10 +120,10 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     ///
     /// # Safety
     ///
-    /// - `storage` must point to memory that [`take`](Self::take) of this cache returned for the
-    ///   same `len`.
-    /// - Any value in the memory must already have been dropped or moved out.
-    /// - The caller must not use the memory after this call.
+    /// - `storage` must have been returned by [`take`](Self::take) of this cache for the same
+    ///   `len`.
+    /// - Any value in `storage` must already have been dropped or moved out.
+    /// - The caller must not use `storage` after this call.
     #[inline]
     pub unsafe fn put(&self, storage: NonNull<H>, len: usize) {
         let refused = match self.stack(len) {

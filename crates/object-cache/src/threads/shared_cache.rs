@@ -76,9 +76,9 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     ///
     /// # Safety
     ///
-    /// - `storage` must point to memory that this cache, or one of its thread caches, returned.
-    /// - Any value in the memory must already have been dropped or moved out.
-    /// - The caller must not use the memory after this call.
+    /// - `storage` must have been returned by this cache or by one of its thread caches.
+    /// - Any value in `storage` must already have been dropped or moved out.
+    /// - The caller must not use `storage` after this call.
     #[cold]
     #[inline(never)]
     pub unsafe fn put_below(&self, storage: NonNull<T>) {

@@ -101,7 +101,7 @@ impl Batch {
     /// # Safety
     ///
     /// - The caller must exclusively own `block` and all blocks in `others`. Afterwards, the caller
-    ///   must use these blocks only through the batch.
+    ///   must use these blocks only through the returned batch.
     /// - `block` must have room for a [`Batch`], followed by the addresses of `others`.
     unsafe fn pack(block: NonNull<u8>, others: &[NonNull<u8>]) -> NonNull<Self> {
         let batch = block.cast::<Self>();

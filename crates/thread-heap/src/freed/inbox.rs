@@ -170,8 +170,8 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     /// Counts `bytes` bytes as purged. The caller must push their blocks back afterwards.
     ///
-    /// If the blocks were pushed first, the owner might reset the count before this call. The count
-    /// would then stay too high.
+    /// The owner resets the count when it takes the blocks, so a later addition would leave the
+    /// count too high.
     pub(crate) fn note_purged(&self, bytes: usize) {
         self.purged.fetch_add(bytes, Relaxed);
     }

@@ -12,7 +12,7 @@
 //!
 //! We only read these headers, so counting does not slow down allocations and frees.
 //!
-//! All other figures are stored in the arena source, which a lock protects.
+//! All other figures are stored in the shared source, which a lock protects.
 
 #![forbid(unsafe_code)]
 

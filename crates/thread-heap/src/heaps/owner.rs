@@ -306,7 +306,7 @@ impl<P: Parts> Owner<P> {
     /// Returns unused memory to the system. Call this function before the owner becomes idle.
     ///
     /// This function takes the following steps:
-    /// - It sends blocks of other heaps that this owner has freed to their heaps.
+    /// - It returns blocks that this owner has freed to the heaps that they came from.
     /// - It reclaims blocks of this heap that other threads have freed.
     /// - It unmaps all empty arenas of this heap and of the arena source.
     /// - In this heap and in abandoned heaps, it purges all pages without a live block.

@@ -2,8 +2,8 @@
 //!
 //! The handlers hold two locks across a fork:
 //! - The lock of the arena source keeps the source consistent in the child.
-//! - The takeover lock keeps other threads from moving blocks out of an inbox, a heap's queue of
-//!   freed blocks. The child would lose these blocks.
+//! - The takeover lock keeps other threads from moving blocks out of an inbox (a heap's queue of
+//!   freed blocks), because the child would lose these blocks.
 //!
 //! A fork handler that was registered before ours must not map or unmap arenas, or wait for a
 //! thread that does.
