@@ -76,7 +76,7 @@ impl<A: MemAlloc> DomainTable<A> {
     /// # Safety
     ///
     /// - `allocator` must be able to free and reallocate every live block of `domain`, including
-    ///   blocks that other threads are just allocating.
+    ///   blocks that other threads allocate during this call.
     /// - `allocator` must meet the requirements of [`CAllocator::new`] as long as the table is in
     ///   use.
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {

@@ -204,7 +204,7 @@ pub unsafe trait ArenaSource {
     /// # Safety
     ///
     /// - The `len` bytes at `start` must lie inside one arena that this source has mapped.
-    /// - Nothing may rely on the contents of these bytes afterwards.
+    /// - Nothing may rely on the old contents of these bytes.
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
         match self.below() {
             // SAFETY: the wrapped source mapped the arena; the caller upholds the rest.

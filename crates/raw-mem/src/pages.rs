@@ -122,7 +122,7 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
 /// # Safety
 ///
 /// - `start` and `bytes` must describe whole pages that the caller has mapped.
-/// - Nothing may rely on the contents of these pages afterwards.
+/// - Nothing may rely on the old contents of these pages.
 pub(crate) unsafe fn purge(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
     // SAFETY: the caller mapped the pages and no longer needs their contents (contract of `purge`).
@@ -175,7 +175,7 @@ pub(crate) unsafe fn make_huge(start: NonNull<u8>, bytes: usize) {
 /// # Safety
 ///
 /// - The `len` bytes at `start` must lie in memory that the caller has mapped.
-/// - Nothing may rely on the contents of these bytes afterwards.
+/// - Nothing may rely on the old contents of these bytes.
 pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
     let (page, address) = (page_size(), start.addr().get());
     let end = align_down(address + len, page);
