@@ -14,8 +14,10 @@
 //!
 //! # Fork
 //!
-//! After a fork, the child keeps only the heap of its current interpreter. All other heaps may be
-//! inconsistent, because other threads of the parent may have been changing them during the fork.
+//! After a fork, the child keeps only the heap of its current interpreter.
+//!
+//! All other heaps may be inconsistent, because other threads of the parent may have been changing
+//! them during the fork.
 //!
 //! If the parent had only one thread, the child keeps all heaps.
 

@@ -217,9 +217,11 @@ impl Watch {
     /// - The vtables must be able to free every live block of their domains.
     unsafe fn set(&self, domains: &[Domain], vtables: &[VTable]) {
         for (domain, vtable) in domains.iter().zip(vtables) {
-            // We set no debug hook for the raw domain of CPython 3.8. In a forked child, CPython
-            // frees one block through the hook that it allocated without the hook, and the hook
-            // would report this block as damaged.
+            // We set no debug hook for the raw domain of CPython 3.8, because it would report an
+            // intact block as damaged.
+            //
+            // A forked child frees this block through the hook, although CPython allocated the
+            // block without the hook.
             if *domain == Domain::Raw && self.is_3_8 {
                 continue;
             }

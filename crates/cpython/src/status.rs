@@ -5,9 +5,10 @@
 //! We count and trim the heap only between two instructions of Python code, in CPython's main
 //! thread.
 //!
-//! Each request above 512 bytes checks whether the figures on the page are a second old, or whether
-//! a client has sent a command. In both cases, the request makes CPython call the function that was
-//! passed to [`start`].
+//! Each request above 512 bytes checks whether the page is a second old, or whether a client has
+//! sent a command.
+//!
+//! In both cases, the request makes CPython call the function that was passed to [`start`].
 //!
 //! A forked child creates its own status page at a request above 512 bytes, but only after a second
 //! or two.

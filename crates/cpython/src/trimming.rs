@@ -1,8 +1,9 @@
 //! Trims that environment variables request: on a signal, and after a garbage collection.
 //!
-//! A Python script registers our trim function with the `signal` and `gc` modules. CPython then
-//! calls the function between two instructions of Python code, while the calling thread holds the
-//! GIL.
+//! A Python script registers our trim function with the `signal` and `gc` modules.
+//!
+//! CPython then calls the function between two instructions of Python code, while the calling
+//! thread holds the GIL.
 //!
 //! A signal handler in C must not trim the heap, because the signal may have interrupted the heap.
 //!

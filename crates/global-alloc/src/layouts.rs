@@ -28,8 +28,9 @@ pub(crate) enum Init {
 ///
 /// - Blocks from `alloc_block` and `alloc_zeroed_block` must meet the requirements of
 ///   [`obmalloc::Blocks`].
-/// - Blocks from `alloc_block` and `alloc_zeroed_block` must be naturally aligned: a 64-byte block
-///   to 64 bytes, and a 48-byte block to 16 bytes.
+/// - Blocks from `alloc_block` and `alloc_zeroed_block` must be aligned to the largest power of two
+///   that divides their size, up to the pool size. A 48-byte block, for example, must be aligned to
+///   16 bytes.
 /// - Blocks from `alloc_aligned_block` and `alloc_large` must have the requested alignment.
 /// - No two live blocks may overlap.
 pub(crate) unsafe trait Layouts {

@@ -1,7 +1,9 @@
 //! The allocator of the Rust code in this library.
 //!
-//! This library sets its own global allocator. Rust's default one calls `malloc` by name, and the
-//! dynamic loader might bind that call to another library.
+//! This library sets its own global allocator, because Rust's default allocator calls `malloc` by
+//! name.
+//!
+//! The dynamic loader might bind this call to another library.
 //!
 //! The Rust code here allocates only during a panic, when the heap may be inconsistent. Each
 //! allocation gets its own mapping.

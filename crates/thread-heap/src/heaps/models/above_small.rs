@@ -10,8 +10,8 @@
 //!
 //! Other threads read three fields in the header of a unit, which is a part of a pool.
 //!
-//! The owner of the heap writes these fields only while no block of the unit is in use:
-//! - The class of a unit, and the link from an inner unit to its pool, are written when the pool is
+//! The owner of a heap writes these fields only while no block of the unit is in use:
+//! - The class of a unit, and the link to the first unit of its pool, are written when the pool is
 //!   taken from the arena or put back.
 //! - The offset of the first block is written when the unit is used for the first time.
 
