@@ -1,8 +1,10 @@
 //! Measures what the hooks cost: `cargo run --release -p obmalloc-allocator-api --example cost`.
 //!
-//! Each line of the output shows two times, both from the fastest of many runs. The first is the
-//! time to allocate and free a single block of 64 bytes. The second is the time per block if 10,000
-//! of these blocks are first allocated and then freed.
+//! Each line of the output shows two times for a block of 64 bytes. The first is the time to
+//! allocate one block and free it immediately. The second is the time per block to allocate 10,000
+//! blocks and then free them all.
+//!
+//! Both times come from the fastest of many runs.
 
 use std::{
     hint::black_box,

@@ -15,10 +15,9 @@ impl CAllocator {
     ///
     /// # Safety
     ///
-    /// - When they are called with `vtable.ctx`, the functions in `vtable` must meet the contract
-    ///   of a [`MemAlloc`].
-    /// - Every thread that uses the returned allocator must be allowed to call these functions.
-    /// - The functions must stay valid as long as the returned allocator is in use.
+    /// - With `vtable.ctx`, the functions in `vtable` must meet the requirements of [`MemAlloc`].
+    /// - The functions must be safe to call from every thread that uses the returned allocator.
+    /// - The functions must stay valid for as long as the returned allocator is in use.
     ///
     /// These requirements also apply to every copy of the allocator.
     #[inline]

@@ -1,9 +1,12 @@
 //! The current allocator of each domain, which can be replaced while other threads allocate.
 //!
-//! An allocator consists of C functions and a context pointer. A thread loads the function and the
-//! context in one atomic step, so both always belong to the same allocator. CPython loads them
-//! separately. While an allocator is being replaced, CPython can therefore call a function of the
-//! old one with the context of the new one.
+//! An allocator consists of C functions and a context pointer, which is passed to each function. A
+//! thread loads the function and the context in one atomic step, so both always belong to the same
+//! allocator.
+//!
+//! CPython loads the function and the context separately. While another thread replaces the
+//! allocator, CPython can therefore call a function of the old allocator with the context of the
+//! new one.
 
 use core::ptr::NonNull;
 
@@ -77,8 +80,8 @@ impl<A: MemAlloc> DomainTable<A> {
     ///
     /// - `allocator` must be able to free and reallocate every live block of `domain`, including
     ///   blocks that other threads allocate during this call.
-    /// - `allocator` must meet the requirements of [`CAllocator::new`] as long as the table is in
-    ///   use.
+    /// - `allocator` must meet the requirements of [`CAllocator::new`] for as long as this table is
+    ///   in use.
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {
         let slot = &self.slots[domain.index()];
         let mut records = sync::lock(&self.records);

@@ -1,8 +1,9 @@
 //! A limit on the number of bytes that one domain has in use.
 //!
-//! An allocator domain, such as `Domain::Mem`, maps no memory itself, so this hook must count the
-//! bytes of each request. The limits of a heap or a process cost less, because they are checked
-//! only when memory is mapped.
+//! The hook counts the bytes of every request, because a domain such as `Domain::Mem` does not map
+//! memory itself.
+//!
+//! A limit on a heap or a process is cheaper, because it is checked only when memory is mapped.
 
 use core::ptr::NonNull;
 use std::collections::BTreeMap;
@@ -20,9 +21,9 @@ use sync::Mutex;
 /// If the callback itself makes a request that exceeds the limit, the hook refuses that request
 /// without calling the callback again.
 ///
-/// If the wrapped allocator does not know the [usable size](MemAlloc::usable_size) of its blocks,
-/// the hook must not be part of the global allocator. The reason is that the hook stores the
-/// requested sizes in a table, whose memory comes from the global allocator.
+/// The wrapped allocator should know the [usable size](MemAlloc::usable_size) of its blocks.
+/// Otherwise, the hook stores the block sizes in a table that allocates from the global allocator.
+/// In this case, the hook must not be part of the global allocator.
 ///
 /// ```
 /// use allocator_api::Limited;

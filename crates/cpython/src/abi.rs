@@ -217,9 +217,9 @@ impl CPython {
     ///
     /// # Safety
     ///
-    /// - `handle` must be an open handle returned by `dlopen`, or a pseudo-handle such as
+    /// - `handle` must be an open handle that `dlopen` returned, or a pseudo-handle such as
     ///   `RTLD_DEFAULT`.
-    /// - The library must stay loaded while the result is in use.
+    /// - The library that contains CPython must stay loaded while the returned value is in use.
     pub(crate) unsafe fn find_in(handle: *mut c_void) -> Option<Self> {
         // SAFETY: our caller has promised the same (contract of this function).
         let found = unsafe { Self::find_all(handle) };
@@ -293,7 +293,7 @@ impl CPython {
     /// # Safety
     ///
     /// - The functions in `vtable` must be able to free every live block of `domain`.
-    /// - Every thread that uses CPython must be able to call the functions safely.
+    /// - The functions must be safe to call from every thread that uses CPython.
     /// - The functions must stay valid for as long as CPython may call them.
     pub(crate) unsafe fn set_allocator(&self, domain: Domain, vtable: &VTable) {
         // SAFETY: CPython copies the vtable, which suits the domain (contract of `set_allocator`).

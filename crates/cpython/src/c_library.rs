@@ -10,13 +10,15 @@
 //!
 //! After a page has been returned to the system, the next access to the page causes a page fault.
 //!
-//! We limit the cost of `malloc_trim` in two ways:
-//! - We call the function only after two *calm* intervals, in which the amount of memory in use
-//!   changed little. The program is then unlikely to use many of the returned pages soon.
-//! - All calls together take at most 1/[`PART_OF_TIME`] of the running time.
+//! An interval is *calm* if the amount of memory in use changes little during the interval.
 //!
-//! A calm interval lasts two fifths of the decay time, after which our heap returns its own free
-//! memory.
+//! We call `malloc_trim` only after two calm intervals, because the program is then unlikely to use
+//! many of the returned pages soon.
+//!
+//! All calls to `malloc_trim` together take at most 1/[`PART_OF_TIME`] of the running time.
+//!
+//! The decay time is the time after which our own heap returns its free memory. An interval lasts
+//! two fifths of the decay time.
 //!
 //! If the decay time is zero, we do not wait for a calm interval.
 

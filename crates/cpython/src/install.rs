@@ -104,7 +104,8 @@ impl Installation {
     ///
     /// # Safety
     ///
-    /// - `plan` must have been made for `python`, and CPython must not have started since then.
+    /// - `plan` must have been made for `python`, and CPython must not have been initialised since
+    ///   then.
     /// - No other thread may use CPython's allocators during the call.
     pub(crate) unsafe fn by_plan(
         python: &CPython,

@@ -3,8 +3,8 @@
 //! An interpreter's GIL also protects its heap, because threads may call CPython's object
 //! allocators only while holding the GIL.
 //!
-//! A thread may free a block from the heap of an interpreter whose GIL the thread does not hold.
-//! The block then waits in a queue until a thread that holds this GIL reclaims the block.
+//! A thread may free a block of another interpreter's heap without holding that interpreter's GIL.
+//! The block then waits in a queue until a thread that holds this GIL reclaims it.
 //!
 //! The main interpreter keeps its heap across a second `Py_Initialize`, because the interpreter's
 //! address never changes.
@@ -124,8 +124,8 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // We release an interpreter's heap only if this thread holds the interpreter's GIL. After a
-    // fork, CPython may end an interpreter without taking its GIL.
+    // After a fork, CPython may destroy an interpreter without holding the interpreter's GIL. We
+    // must not access the interpreter's heap in that case, because the GIL is the heap's lock.
     //
     // The heap then stays in our table until `start` finds a new interpreter at the same address.
     if is_current {
@@ -217,7 +217,7 @@ unsafe fn free_elsewhere(block: BlockPtr) {
 
 /// The heaps of all interpreters, presented as one.
 ///
-/// A request goes to the heap of the current interpreter. If there is no such heap, it goes to the
+/// Each request goes to the current interpreter's heap if there is one, and otherwise to the
 /// thread's own heap.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PerInterpreter;

@@ -21,8 +21,7 @@ pub(crate) type ProgramHeader = libc::Elf32_Phdr;
 ///
 /// - `handle` must be an open handle that `dlopen` returned, or a pseudo-handle such as
 ///   `RTLD_DEFAULT`.
-/// - `T` must be a pointer type, or a function pointer type, that matches the definition of the
-///   symbol.
+/// - `T` must be a pointer or function pointer type that matches the definition of the symbol.
 pub(crate) unsafe fn symbol<T: Copy>(handle: *mut c_void, name: &CStr) -> Option<T> {
     const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };
     // SAFETY: the name is a C string, and the handle is valid (contract of `symbol`).

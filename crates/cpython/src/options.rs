@@ -13,8 +13,9 @@
 //! We parse the command line by the rules of the `python` executable (`Python/preconfig.c`,
 //! `Python/getopt.c`).
 //!
-//! A program that embeds CPython may parse its command line by different rules. We may then misread
-//! an argument as a choice of allocator, and not install the heap.
+//! A program that embeds CPython may parse its command line by different rules. We may then mistake
+//! an argument for an option that selects an allocator. In that case, our heap is not installed,
+//! although it could be.
 
 #![forbid(unsafe_code)]
 

@@ -29,8 +29,8 @@ pub(crate) enum Init {
 /// - Blocks from `alloc_block` and `alloc_zeroed_block` must meet the requirements of
 ///   [`obmalloc::Blocks`].
 /// - Blocks from `alloc_block` and `alloc_zeroed_block` must be aligned to the largest power of two
-///   that divides their size, up to the pool size. A 48-byte block, for example, must be aligned to
-///   16 bytes.
+///   that divides the size of the block, up to the pool size. For example, a 48-byte block must be
+///   aligned to 16 bytes.
 /// - Blocks from `alloc_aligned_block` and `alloc_large` must have the requested alignment.
 /// - No two live blocks may overlap.
 pub(crate) unsafe trait Layouts {
@@ -210,7 +210,7 @@ pub(crate) unsafe trait Layouts {
     /// # Safety
     ///
     /// - `ptr` must point to live memory that this allocator returned for the layout `old`.
-    /// - If this method returns a different pointer, the caller must not use `ptr` afterwards.
+    /// - If the function returns a different pointer, the caller must not use `ptr` again.
     #[inline]
     unsafe fn reallocate(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
         // SAFETY: `ptr` is live memory of this allocator (contract of `reallocate`).

@@ -212,8 +212,8 @@ impl ObMalloc {
 
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// The callback may allocate and free memory, for example to empty a cache. If the callback
-    /// returns true, the request is tried again.
+    /// The callback may allocate and free memory. For example, it can empty a cache of the program.
+    /// If the callback returns true, the allocator tries the request again.
     ///
     /// If a request of the callback itself exceeds the limit, it is refused without calling the
     /// callback again.
@@ -233,9 +233,9 @@ impl ObMalloc {
     ///
     /// # Safety
     ///
-    /// - This allocator must have returned `ptr` for a layout of at least one byte. The pointer of
-    ///   an empty `Vec`, for example, is not allowed.
-    /// - The memory at `ptr` must not have been freed.
+    /// - `ptr` must point to memory that this allocator returned for a layout of at least one byte.
+    ///   The dangling pointer of an empty `Vec`, for example, is not allowed.
+    /// - The memory must not have been freed.
     ///
     /// ```
     /// # use global_alloc::ObMalloc;

@@ -14,10 +14,10 @@
 //!
 //! This library exports its own version of `sigaction`, which hides our signal handlers from the
 //! program:
-//! - If the program asks for the handler of a signal and the handler is ours, `sigaction` reports
+//! - If the program asks for the handler of a signal and this handler is ours, `sigaction` reports
 //!   the default action.
 //! - If the program restores the default action of a signal that we watch, `sigaction` installs our
-//!   handler.
+//!   handler instead.
 //! - If the program sets its own handler, that handler replaces ours.
 
 use std::{

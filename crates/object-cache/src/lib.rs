@@ -13,12 +13,12 @@
 //!   MemAlloc                 the allocator below, such as malloc or a heap of `obmalloc`
 //! ```
 //!
-//! All caches have these properties:
-//! - A cache reuses the memory of a freed object only for objects of the same type.
-//! - The list of free objects needs no separate memory, because each free object stores a pointer
-//!   to the next one.
+//! All caches of this crate have these properties:
+//! - The memory of a freed object is reused only for objects of the same type.
+//! - The list of free objects needs no extra memory, because each free object stores a pointer to
+//!   the next one.
 //! - Every value is dropped exactly once, even if its destructor panics.
-//! - Every cache except [`cpython::BlockCache`] limits how many free objects it retains.
+//! - Except for [`cpython::BlockCache`], every cache limits how many free objects it retains.
 
 #![no_std]
 

@@ -18,8 +18,8 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 
 /// A source of arenas, which are large pieces of memory aligned to their size.
 ///
-/// A source may also provide *large mappings*. Each of them holds one block that is too large for
-/// an arena, and starts at a multiple of the arena size.
+/// A source may provide *large mappings* in addition to arenas. A large mapping holds a single
+/// block that is too large for an arena, and starts at a multiple of the arena size.
 ///
 /// A source that wraps another source returns it from [`below`](Self::below). The default methods
 /// then forward their calls to the wrapped source.
@@ -77,9 +77,9 @@ pub unsafe trait ArenaSource {
     ///
     /// - `arena` must be an arena that this source mapped with the same `size` and has not unmapped
     ///   since.
-    /// - If the arena was mapped through a source that wraps this one, it must be unmapped through
-    ///   that source instead.
-    /// - Nothing may use the memory of the arena afterwards.
+    /// - If the arena was mapped through another source that wraps this source, the caller must
+    ///   unmap it through the wrapper.
+    /// - Nothing may use the memory of the arena after this call.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 
     /// Maps memory for one large block of `bytes` bytes, which begins at a multiple of `align`.
@@ -100,9 +100,9 @@ pub unsafe trait ArenaSource {
     ///
     /// - `start` and `bytes` must be the address and the size of a large mapping that this source
     ///   mapped with the same `align`.
-    /// - If the mapping was made through a source that wraps this one, it must be unmapped through
-    ///   that source instead.
-    /// - Nothing may use the memory of the mapping afterwards.
+    /// - If the memory was mapped through another source that wraps this source, the caller must
+    ///   unmap it through the wrapper.
+    /// - Nothing may use the memory after this call.
     unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
         if let Some(below) = self.below() {
             // SAFETY: the wrapped source mapped the memory; the caller upholds the rest.
@@ -127,9 +127,9 @@ pub unsafe trait ArenaSource {
     ///
     /// - `start` and `old` must be the address and the size of a large mapping that this source
     ///   mapped with the same `align`.
-    /// - If the mapping was made through a source that wraps this one, it must be resized through
-    ///   that source instead.
-    /// - If the call succeeds, only the mapping that it returns may be used afterwards.
+    /// - If the memory was mapped through another source that wraps this source, the caller must
+    ///   resize it through the wrapper.
+    /// - After a successful call, the caller must use only the returned mapping.
     unsafe fn resize_large(
         &mut self,
         start: NonNull<u8>,
@@ -148,16 +148,16 @@ pub unsafe trait ArenaSource {
     ///
     /// The range is empty if the source has not reserved any addresses.
     ///
-    /// The range can grow with every call that maps or resizes memory. A caller that stores the
-    /// range must update the stored range after each of these calls.
+    /// The range can grow whenever the source maps or resizes memory. A caller that stores a copy
+    /// of the range must update the copy each time.
     fn reserved(&mut self) -> Range<usize> {
         self.below().map_or(0..0, |below| below.reserved())
     }
 
     /// Keeps the range of reserved addresses from growing beyond `bytes` bytes.
     ///
-    /// Use this limit in a process with a small address space. Reserved addresses are not available
-    /// for other mappings, even after all arenas have been unmapped.
+    /// This limit is useful in a process with a small address space. Other mappings cannot use the
+    /// reserved addresses, even after all arenas have been unmapped.
     fn reserve_at_most(&mut self, bytes: usize) {
         if let Some(below) = self.below() {
             below.reserve_at_most(bytes);
@@ -203,7 +203,8 @@ pub unsafe trait ArenaSource {
     ///
     /// # Safety
     ///
-    /// - The `len` bytes at `start` must lie inside one arena that this source has mapped.
+    /// - The `len` bytes that begin at `start` must lie inside one arena that this source has
+    ///   mapped.
     /// - Nothing may rely on the old contents of these bytes.
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
         match self.below() {
@@ -279,9 +280,9 @@ pub unsafe trait ArenaSource {
 ///
 /// - `start` and `old` must be the address and the size of a large mapping that `source` mapped
 ///   with the same `align`.
-/// - If the mapping was made through a source that wraps `source`, it must be resized through that
-///   source instead.
-/// - If the call succeeds, only the mapping that it returns may be used afterwards.
+/// - If the memory was mapped through another source that wraps `source`, the caller must resize it
+///   through the wrapper.
+/// - After a successful call, the caller must use only the returned mapping.
 pub unsafe fn resize_or_copy<S: ArenaSource + ?Sized>(
     source: &mut S,
     start: NonNull<u8>,

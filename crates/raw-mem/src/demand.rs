@@ -2,12 +2,14 @@
 //!
 //! Memory is counted in slots. An arena is one slot, and a large mapping has one or more.
 //!
-//! - The source unmaps the first memory that a program frees. It starts to retain free memory when
-//!   the program requests more memory after a free.
-//! - Memory in use and retained memory together may exceed the recent peak of memory in use, but
-//!   only by a percentage that each source sets.
-//! - If the program requests no memory for the decay time, by default one second, no memory may be
-//!   retained.
+//! At first, a source unmaps all memory that the program frees. It begins to retain free memory
+//! when the program requests memory again soon after a free.
+//!
+//! The total of used and retained memory may exceed the recent peak of used memory only by a
+//! certain percentage, which each source sets.
+//!
+//! The source retains no memory if the program has requested none for the decay time, which is one
+//! second by default.
 
 #![forbid(unsafe_code)]
 
@@ -99,9 +101,8 @@ impl Demand {
 
     /// Records a request for `slots` slots, `reused` of which had been retained.
     ///
-    /// If this request needs memory that the source has only recently returned to the system, the
-    /// source retained too little. We then raise the limit on retained memory by the missing
-    /// amount.
+    /// Raises the limit on retained slots if this request needs slots that were recently returned
+    /// to the system.
     pub(crate) fn request(&mut self, slots: usize, reused: usize) {
         self.requested = self.now;
         self.occupy(slots);

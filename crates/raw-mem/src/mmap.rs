@@ -61,7 +61,7 @@ pub struct MmapArenas {
 struct Reserved {
     /// # Invariant
     ///
-    /// - The source owns the `count * bytes` bytes that begin at `start`, which are mapped but not
+    /// - The source owns the `count * bytes` bytes that begin at `start`. They are mapped but not
     ///   accessible.
     /// - `start` is a multiple of `bytes`, the size of one arena.
     start: NonNull<u8>,

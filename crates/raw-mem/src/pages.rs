@@ -174,7 +174,7 @@ pub(crate) unsafe fn make_huge(start: NonNull<u8>, bytes: usize) {
 ///
 /// # Safety
 ///
-/// - The `len` bytes at `start` must lie in memory that the caller has mapped.
+/// - The `len` bytes that begin at `start` must lie in memory that the caller has mapped.
 /// - Nothing may rely on the old contents of these bytes.
 pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
     let (page, address) = (page_size(), start.addr().get());
@@ -217,8 +217,8 @@ pub(crate) unsafe fn withdraw(start: NonNull<u8>, bytes: usize) -> Result<(), Os
 /// # Safety
 ///
 /// - `start` and `old` must describe whole pages that the caller has mapped.
-/// - `new` must be a multiple of the page size, and not 0.
-/// - If the call succeeds, nothing may access the memory after the first `new` bytes.
+/// - `new` must be a non-zero multiple of the page size.
+/// - If the call succeeds, nothing may access the memory beyond the first `new` bytes.
 pub(crate) unsafe fn resize(start: NonNull<u8>, old: usize, new: usize) -> Result<(), OsCode> {
     if new == old {
         return Ok(());

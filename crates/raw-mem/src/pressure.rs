@@ -22,14 +22,16 @@ const MOST_GROUPS: usize = 16;
 
 /// Detects whether memory is short for this process. Reads files of Linux, and allocates nothing.
 ///
-/// Memory is short if a control group (cgroup version 2) that contains the process has used seven
-/// eighths of its limit, `memory.max` or `memory.high`. Cached file pages that the system can drop
-/// do not count.
+/// Memory is short if a control group (cgroup version 2) of the process has used at least seven
+/// eighths of its memory limit. The limit is the value of `memory.max` or `memory.high`, whichever
+/// is lower.
 ///
-/// Memory is also short if the tasks in the process's control group spent at least a tenth of the
-/// last ten seconds waiting for memory. We read the waiting time from the group's
-/// `memory.pressure`. Without a control group, we read it from `/proc/pressure/memory`, which
-/// covers the whole system.
+/// Cached file pages that the system can drop do not count as used memory.
+///
+/// Memory is also short if tasks waited for memory during at least a tenth of the last ten seconds.
+///
+/// We read from the control group's file `memory.pressure` how long tasks waited for memory.
+/// Without a control group, we read `/proc/pressure/memory`, which covers the whole system.
 ///
 /// On systems without these files, memory is never considered short.
 ///

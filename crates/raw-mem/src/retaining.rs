@@ -24,9 +24,9 @@ use crate::{
 /// The percentage by which arenas in use and retained arenas may exceed the recent peak of arenas
 /// in use.
 ///
-/// We allow more arenas than were recently in use at once, because a heap cannot use the free
-/// arenas that another heap retains. One heap may retain arenas that it will soon need again, while
-/// another heap needs additional arenas.
+/// We allow more arenas than were recently in use, because heaps cannot share the free arenas that
+/// they retain. One heap may retain free arenas that it will soon need, while another heap needs
+/// more arenas.
 const ABOVE_PEAK: usize = 50;
 
 /// A source that wraps another source and retains some free arenas for later requests.
@@ -60,9 +60,9 @@ pub struct RetainingArenas<S: ArenaSource> {
     ///
     /// # Invariant
     ///
-    /// - This arena is the first in a linked list of `count` free arenas, each of which begins with
-    ///   a `Kept` entry.
-    /// - All arenas in the list came from `source`, and have the size `size`.
+    /// - `first` is the head of a linked list of `count` free arenas. Each of these arenas begins
+    ///   with a `Kept` entry.
+    /// - `source` mapped every arena in the list, with the size that is stored in `size`.
     first: Option<NonNull<Kept>>,
     count: usize,
     size: Option<ArenaSize>,

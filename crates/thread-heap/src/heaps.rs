@@ -261,7 +261,8 @@ impl<P: Parts> ThreadHeap<P> {
     /// # Safety
     ///
     /// - `block` must have been allocated from a heap with the same type parameter `P`.
-    /// - The caller must own this heap, unless this heap is a placeholder that never has an arena.
+    /// - The caller must own this heap. Only a placeholder heap, which never has an arena, needs no
+    ///   owner.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
         // SAFETY: `enter_if_own` has the same contract, and the block came from the heap.

@@ -44,14 +44,15 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 ///
 /// The description has the same wording as in CPython. Writing it allocates no memory.
 ///
-/// The hook fills each new block with the byte `0xCD`, and each freed block with the byte `0xDD`. A
-/// program that relies on the contents of uninitialised or freed memory is then likely to fail.
+/// The hook fills each new block with the byte `0xCD`, unless a zeroed block was requested. It
+/// fills each freed block with the byte `0xDD`. These values make a program that uses uninitialised
+/// or freed memory likely to fail.
 ///
 /// While a block is being reallocated, the hook fills both ends of the old block with the byte
 /// `0xDD`.
 ///
-/// The hook cannot detect a double free if the wrapped allocator has unmapped the memory of the
-/// block in the meantime. The second free then ends the process with a signal such as `SIGSEGV`.
+/// The hook cannot report a double free if the wrapped allocator has already unmapped the block's
+/// memory. The second free then ends the process with a signal such as `SIGSEGV`.
 ///
 /// A block has the same alignment as in the wrapped allocator, but at most 16 bytes.
 ///

@@ -6,9 +6,9 @@
 //!                   Traces: a table of blocks in use, figures by domain and by place
 //! ```
 //!
-//! The hook records the traced blocks in tables, whose memory comes from the global allocator.
-//! While a thread uses these tables, its own requests are not traced, so the tables contain no
-//! entries for their own memory.
+//! The hook does not trace the memory of its own tables, which store the traced blocks. The tables
+//! allocate from the global allocator, so a thread's own requests are not traced while the thread
+//! uses the tables.
 
 mod inside;
 mod place;
@@ -50,8 +50,8 @@ std::thread_local! {
 /// Nothing is traced before [`start`](Self::start). The functions that return figures cover only
 /// the blocks that were allocated since then.
 ///
-/// A program must not fork while tracing is on, because a lock protects the table of blocks. If
-/// another thread holds the lock during the fork, the child process can never acquire it.
+/// A program must not fork while tracing is on. If another thread holds the lock of the block table
+/// at that moment, the lock stays locked in the child, where no thread can unlock it.
 #[derive(Debug)]
 pub struct Traces {
     table: Mutex<Table>,
@@ -143,8 +143,8 @@ impl Default for Traces {
 /// If a debug hook has `Traces` as its host, its error reports name the place that allocated the
 /// block.
 ///
-/// The `Trace` hook must wrap the debug hook, and not the other way round. Only then do both hooks
-/// see the same address for a block, which is the address that the program uses.
+/// The `Trace` hook must wrap the debug hook, not the other way round. Only in this order do both
+/// hooks know a block by the address that the program uses.
 impl Host for Traces {
     fn write_place(&self, out: &mut Output, ptr: *const u8) {
         // The thread that found the error may already hold the lock of the table.

@@ -103,7 +103,7 @@ impl Entry {
     ///
     /// - This entry must not be assigned to an interpreter yet.
     /// - The calling thread must have reserved the entry with [`claim`], unless the entry is
-    ///   `MAIN`.
+    ///   `MAIN`, which belongs to the main interpreter.
     /// - The calling thread must hold the GIL of `interpreter`.
     pub(super) unsafe fn assign(&self, interpreter: Interpreter, heap: OwnedHeap) {
         // SAFETY: the entry has no interpreter, so only this thread may access `heap` (contract).

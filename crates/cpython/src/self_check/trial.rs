@@ -21,7 +21,7 @@ const BLOCKS: usize = 8;
 ///
 /// # Safety
 ///
-/// - The heap must be installed, and CPython must not have started.
+/// - Our heap must be installed as CPython's allocator, but CPython must not be initialised yet.
 /// - No other thread may use CPython's allocators during the call.
 pub(crate) unsafe fn check(stats: impl Fn() -> Option<Stats>) -> Result<(), Difference> {
     for domain in Domain::ALL {

@@ -19,9 +19,8 @@ pub unsafe trait StorageSource<T> {
     ///
     /// # Safety
     ///
-    /// - `storage` must have been returned by [`take`](Self::take) of this source or of a clone of
-    ///   it.
-    /// - Any value in `storage` must already have been dropped or moved out.
+    /// - This source, or a clone of it, must have returned `storage` from [`take`](Self::take).
+    /// - Any value that was in `storage` must already have been dropped or moved out.
     /// - The caller must not use `storage` after this call.
     unsafe fn put(&self, storage: NonNull<T>);
 }
@@ -44,10 +43,9 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 ///
 /// # Safety
 ///
-/// - `object` must point to a live value.
-/// - The memory of the value must have been returned by [`take`](StorageSource::take) of `source`
-///   or of a clone of it.
-/// - The caller must not use the value or its memory after this call.
+/// - `object` must point to a live value, in memory that `source` or a clone of `source` returned
+///   from [`take`](StorageSource::take).
+/// - The caller must not use this value or its memory after this call.
 #[inline]
 pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: NonNull<T>) {
     // SAFETY: `object` came from `source` (contract). `drop_in_place` runs before the guard's drop.

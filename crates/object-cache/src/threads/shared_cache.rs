@@ -76,8 +76,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     ///
     /// # Safety
     ///
-    /// - `storage` must have been returned by this cache or by one of its thread caches.
-    /// - Any value in `storage` must already have been dropped or moved out.
+    /// - `storage` must be memory that this cache, or one of its thread caches, returned.
+    /// - Any value that was in `storage` must already have been dropped or moved out.
     /// - The caller must not use `storage` after this call.
     #[cold]
     #[inline(never)]

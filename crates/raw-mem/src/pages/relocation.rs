@@ -18,17 +18,17 @@ pub(crate) enum Relocation {
     TargetLost,
 }
 
-/// Moves the pages of a writable range to another writable range of the same length.
+/// Moves the pages of the old range at `from` to the new range at `to`. Both ranges are writable
+/// and `bytes` bytes long.
 ///
 /// The old range stays mapped, so no other mapping can get its addresses.
 ///
 /// # Safety
 ///
-/// - The ranges of `bytes` bytes at `from` and at `to` must not overlap. Each must consist of whole
-///   pages that the caller has mapped.
-/// - The page after the range at `from` must be mapped, too.
-/// - Nothing may use the range at `from` during the call.
-/// - Nothing may rely on the old contents of the range at `to`.
+/// - Both ranges must consist of whole pages that the caller has mapped, and must not overlap.
+/// - The page after the old range must be mapped, too.
+/// - Nothing may use the old range during the call.
+/// - Nothing may rely on the previous contents of the new range.
 pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) -> Relocation {
     // SAFETY: the caller has mapped the range and the page after it (contract of `relocate`).
     if !unsafe { is_one_mapping(from, bytes) } {
@@ -54,13 +54,13 @@ pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) 
 ///
 /// In rare cases, returns false although there is only one mapping.
 ///
-/// Use this function before a call to `mremap`, which cannot move pages that belong to several
-/// mappings. With several mappings, `mremap` fails, but only after it has unmapped the target
-/// range.
+/// A caller must know whether a range is a single mapping before it moves the range with `mremap`.
+/// The system call cannot move a range of several mappings, but it unmaps the target range before
+/// it fails.
 ///
-/// To tell a single mapping from several, we ask the system to extend the range by one page. This
-/// request always fails, because the page after the range is not free. The error is `ENOMEM` for a
-/// single mapping, and `EFAULT` for several mappings.
+/// To distinguish one mapping from several, we ask the kernel to extend the range by one page. The
+/// kernel always refuses, because the next page is in use. The error code is `ENOMEM` for one
+/// mapping and `EFAULT` for several.
 ///
 /// # Safety
 ///

@@ -5,12 +5,12 @@
 //!                                                 extent   │ never touched, or purged
 //! ```
 //!
-//! A large mapping occupies whole slots, which all have the size of an arena, and rarely fills its
-//! last slot. The rest of this slot may still be backed by memory that an earlier mapping has
-//! touched and that nothing uses now.
+//! A large mapping occupies whole slots, and each slot is as large as an arena. The mapping rarely
+//! fills its last slot. The unused part of this slot may still be backed by memory that an earlier
+//! mapping has touched.
 //!
-//! We return unused memory in slots to the system only if there is much of it. This saves system
-//! calls in a loop that repeatedly maps and unmaps the same sizes.
+//! We return the unused memory in slots to the system only when there is much of it. This saves
+//! system calls in a program that repeatedly maps and unmaps the same sizes.
 
 #![forbid(unsafe_code)]
 

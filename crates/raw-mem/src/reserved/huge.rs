@@ -9,7 +9,7 @@
 //! With huge pages, even free slots are writable, because the system makes huge pages only of
 //! accessible memory.
 //!
-//! A huge page is returned to the system as a whole, when no part of it is used or retained. Until
+//! Normally, we return a huge page to the system only when no part of it is used or retained. Until
 //! then, the free parts keep their memory, which may contain old data.
 //!
 //! A trim returns the memory of free parts immediately, which breaks up the huge page.

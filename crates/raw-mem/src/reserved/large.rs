@@ -2,8 +2,8 @@
 //!
 //! All slots of a large mapping are writable.
 //!
-//! The pages after the requested bytes form the *tail* of a large mapping. Nothing touches the
-//! tail, so it uses memory only if an earlier mapping at the same addresses has touched it.
+//! The *tail* of a large mapping consists of the pages after the requested bytes. Nothing touches
+//! the tail, so it uses memory only if an earlier mapping at the same addresses has touched it.
 //!
 //! We return the memory of such a tail to the system, unless all tails together are small.
 
@@ -198,16 +198,16 @@ impl ReservedRange {
     }
 }
 
-/// Moves the contents of one run of slots to another. If this fails, the old run is unchanged.
+/// Moves `bytes` bytes from the run of slots at `old` to the run at `new`. If this fails, the old
+/// run is unchanged.
 ///
 /// Pages are moved without copying if the system can do so.
 ///
 /// # Safety
 ///
-/// - The ranges of `bytes` bytes at `old` and at `new` must not overlap. Each must consist of
-///   whole, writable pages that the caller owns.
-/// - The page after the range at `old` must be mapped.
-/// - Nothing else may use the two ranges during the call.
+/// - Both runs must consist of whole, writable pages that the caller owns, and must not overlap.
+/// - The page after the old run must be mapped.
+/// - Nothing else may use the two runs during the call.
 unsafe fn move_contents(old: NonNull<u8>, new: NonNull<u8>, bytes: usize, slot: usize) -> bool {
     let mut done = 0;
     let mut piece = bytes;

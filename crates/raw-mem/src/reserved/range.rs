@@ -1,7 +1,7 @@
 //! A reserved range of addresses, divided into slots of equal size.
 //!
-//! The range begins small, because reserved addresses count against the limit on the process's
-//! address space. When the range has no room for a request, it grows at its end.
+//! The range starts small, because reserved addresses count against the process's limit on address
+//! space. It grows at its end when it has no room for a request.
 //!
 //! The addresses after the range are usually free, because the range is far away from all other
 //! mappings.
@@ -47,9 +47,8 @@ const STARTS: Range<usize> = 0x1100_0000_0000..0x5000_0000_0000;
 pub(super) struct ReservedRange {
     /// # Invariant
     ///
-    /// - `base` is the start of a range of slots, which are address ranges of the size of an arena.
-    /// - This source owns all slots. The slots, and one page after the last slot, are always
-    ///   mapped.
+    /// - This source owns all slots, the first of which begins at `base`.
+    /// - All slots, and one page after the last slot, are always mapped.
     /// - Slots that are used or retained are writable. With huge pages, all slots are writable.
     base: NonNull<u8>,
     slot: ArenaSize,

@@ -7,8 +7,8 @@
 //! | used | writable | some | 1 | 0 |
 //!
 //! A slot is *stale* if its memory may contain old data. A slot becomes stale when it is retained
-//! for later requests. It then stays stale until it becomes free, even if it is used again in
-//! between.
+//! for later requests. It stays stale when it is used again, and ceases to be stale when it becomes
+//! free.
 //!
 //! With huge pages, free slots are writable, and a free slot can be stale if its huge page is in
 //! use.

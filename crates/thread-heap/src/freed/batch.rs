@@ -100,9 +100,9 @@ impl Batch {
     ///
     /// # Safety
     ///
-    /// - The caller must exclusively own `block` and all blocks in `others`. Afterwards, the caller
-    ///   must use these blocks only through the returned batch.
-    /// - `block` must have room for a [`Batch`], followed by the addresses of `others`.
+    /// - The caller must exclusively own `block` and all blocks in `others`. After this call, the
+    ///   caller must use these blocks only through the returned batch.
+    /// - `block` must have room for a [`Batch`] and for the addresses of `others`.
     unsafe fn pack(block: NonNull<u8>, others: &[NonNull<u8>]) -> NonNull<Self> {
         let batch = block.cast::<Self>();
         // SAFETY: the caller owns the block, which has room for the count (contract).
@@ -161,9 +161,9 @@ impl Batches {
     ///
     /// # Safety
     ///
-    /// - The caller must exclusively own all of `blocks`, and must not use them afterwards.
+    /// - The caller must exclusively own all of `blocks`, and must not use them after this call.
     /// - `size` must return the size in bytes of the block that is passed to it.
-    /// - Each block must have at least [`LEAST_BLOCK`] bytes.
+    /// - Each block must be at least [`LEAST_BLOCK`] bytes long.
     pub(crate) unsafe fn pack(
         blocks: &[NonNull<u8>],
         size: impl Fn(NonNull<u8>) -> usize,

@@ -38,7 +38,7 @@ impl<T> Outbox<T> {
     ///
     /// - `receiver` must be the heap from which `block` was allocated.
     /// - [`has_room_for`](Self::has_room_for) must return true for `receiver`.
-    /// - The caller must own `block` exclusively, and must not use it afterwards.
+    /// - The caller must own `block` exclusively, and must not use it after this call.
     #[inline]
     pub(crate) unsafe fn add(&mut self, receiver: NonNull<T>, block: NonNull<u8>) {
         debug_assert!(self.has_room_for(receiver));

@@ -29,8 +29,8 @@ use crate::{parts::Parts, shared_source::SharedSource};
 /// Moves the blocks of `nodes` into tables, and purges the pages that they fill.
 ///
 /// Returns three values:
-/// - The nodes that the caller must push back to the inbox.
-/// - True if some blocks were neither moved into a table nor purged.
+/// - The nodes that the caller must push back into the inbox.
+/// - A flag, which is true if some blocks were neither moved into a table nor purged.
 /// - The number of purged bytes.
 ///
 /// `bytes` is the approximate size of all blocks.
@@ -132,8 +132,8 @@ impl<P: Parts> Tables<P> {
     ///
     /// # Safety
     ///
-    /// - The caller must exclusively own `batch`, which must come from [`Batch::pack`].
-    /// - If the result is true, the caller must not use the batch or its blocks again.
+    /// - `batch` must come from [`Batch::pack`], and the caller must own it exclusively.
+    /// - If the function returns true, the caller must not use the batch or its blocks again.
     unsafe fn take(&mut self, batch: NonNull<Batch>, lower: &P::Lower) -> bool {
         // SAFETY: we took the block out of the inbox, and its heap counts it as in use.
         let is_small =

@@ -222,9 +222,9 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
     ///
     /// # Safety
     ///
-    /// - `block` must come from a heap with the geometry `G`, which must still count the block as
-    ///   in use.
-    /// - The caller must own `block` exclusively, and must not use it afterwards.
+    /// - `block` must come from a heap with the geometry `G`, and this heap must still count the
+    ///   block as in use.
+    /// - The caller must own `block` exclusively, and must not use it after this call.
     pub(crate) unsafe fn add(&mut self, block: NonNull<u8>) {
         // SAFETY: `block` is a block in use of this geometry (contract of `add`).
         let class = unsafe { SizeClass::<G>::at(block) };

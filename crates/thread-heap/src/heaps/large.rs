@@ -85,9 +85,8 @@ impl<P: Parts> Owner<P> {
     ///
     /// # Safety
     ///
-    /// - `block` must have been allocated as a large block from the arena source that this heap
-    ///   uses.
-    /// - The caller must not use the memory of `block` afterwards.
+    /// - `block` must be a live large block from the arena source that this heap uses.
+    /// - The caller must not use the memory of `block` after this call.
     pub unsafe fn free_large(&mut self, block: LargeBlock) {
         // SAFETY: the block came from the shared source, and is not used afterwards (contract).
         self.enter_slowly(|own| unsafe { own.unmap_large(block) });

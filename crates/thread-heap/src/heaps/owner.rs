@@ -83,9 +83,9 @@ impl<P: Parts> Owner<P> {
     /// # Safety
     ///
     /// - The caller must own `heap`.
-    /// - The caller must not use `heap` in any other way while the returned `Owner` is in use.
-    /// - A caller that wants to remain the owner must not drop the result, because dropping an
-    ///   `Owner` abandons its heap.
+    /// - While the returned `Owner` exists, the caller must use `heap` only through this `Owner`.
+    /// - A caller that wants to remain the owner must not drop the returned `Owner`, because
+    ///   dropping it abandons the heap.
     #[inline]
     pub(crate) unsafe fn new(heap: &'static ThreadHeap<P>) -> Self {
         // INVARIANT: the caller owned the heap (contract of `new`).
@@ -573,8 +573,10 @@ impl<P: Parts> Heaps<P> {
 
     /// Purges pages of freed blocks in all inboxes for which `is_chosen` returns true.
     ///
-    /// Returns the number of purged bytes. Does nothing if another thread is running this function,
-    /// or if the system has refused a purge before.
+    /// Returns the number of purged bytes.
+    ///
+    /// Does nothing if another thread is already running this function, or if the system has
+    /// refused an earlier purge.
     ///
     /// The cost is linear in the number of heaps and waiting blocks, plus a system call for each
     /// range of pages.

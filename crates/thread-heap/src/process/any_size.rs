@@ -360,8 +360,8 @@ fn with_room(old: usize, new: usize) -> usize {
 ///
 /// # Safety
 ///
-/// - `start` must point to a live block of [`ThreadMalloc`] with at least `old` bytes.
-/// - If the function returns a new block, the caller must not use the old block afterwards.
+/// - `start` must point to a live block of [`ThreadMalloc`] that has at least `old` bytes.
+/// - If the function returns a new block, the caller must not use the old block again.
 #[inline(never)]
 unsafe fn move_to(start: NonNull<u8>, old: usize, size: usize) -> Option<NonNull<u8>> {
     PerThread.visit_heap();

@@ -1,9 +1,9 @@
 //! Handlers that keep the heaps usable in a forked child, in which only the forking thread exists.
 //!
 //! The handlers hold two locks across a fork:
-//! - The lock of the arena source keeps the source consistent in the child.
-//! - The takeover lock keeps other threads from moving blocks out of an inbox (a heap's queue of
-//!   freed blocks), because the child would lose these blocks.
+//! - The lock of the arena source. It ensures that the child gets a consistent copy of the source.
+//! - The takeover lock. It prevents other threads from moving freed blocks out of a heap's queue
+//!   during the fork, because the child would lose the blocks that are being moved.
 //!
 //! A fork handler that was registered before ours must not map or unmap arenas, or wait for a
 //! thread that does.

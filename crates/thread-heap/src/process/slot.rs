@@ -3,10 +3,10 @@
 //! The compiler may cache the address of a `thread_local!` variable. If a coroutine then moves to
 //! another thread, the cached address still refers to the variable of the old thread.
 //!
-//! This module hides the address of the slot, a thread-local word, from the compiler:
-//! - On x86-64 Linux, inline assembly accesses the word at a fixed offset from the thread pointer.
+//! The slot of a thread is a thread-local word. This module hides its address from the compiler:
+//! - On x86-64 Linux, inline assembly accesses the slot at a fixed offset from the thread pointer.
 //! - On other systems, and with the feature `dynamic-tls`, only functions that are never inlined
-//!   access the word.
+//!   access the slot.
 //!
 //! The compiler reads the word again after a stack switch, because the switch may write memory.
 //!

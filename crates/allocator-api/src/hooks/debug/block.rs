@@ -9,9 +9,8 @@
 //!
 //! The size and the serial number are big-endian. The offsets are for a 64-bit machine.
 //!
-//! If a block is aligned to more than 16 bytes, its header does not begin at the start of the
-//! allocated memory. The word before the header then stores the distance from the start of this
-//! memory to the block.
+//! A block with an alignment above 16 bytes has unused bytes before its header. The word directly
+//! before the header stores the distance from the start of the allocated memory to the block.
 //!
 //! CPython has no blocks with such an alignment.
 
@@ -134,10 +133,11 @@ impl Block {
     ///
     /// # Safety
     ///
-    /// - If the block's address is a multiple of the word size, the header before the block must be
-    ///   readable.
-    /// - The header states the size of the block. All bytes of the block up to this size, and the
-    ///   trailer after them, must be readable, too.
+    /// If the block's address is a multiple of the word size, the following memory must be
+    /// readable:
+    /// - the header directly before the block, which states the size of the block,
+    /// - all bytes of the block up to this size,
+    /// - the trailer directly after the block.
     pub(super) unsafe fn check(self, letter: u8, style: Style) -> Result<usize, Misuse> {
         if !self.0.addr().get().is_multiple_of(WORD) {
             return Err(Misuse::Unaligned);
@@ -165,18 +165,20 @@ impl Block {
 
     /// Returns false if a block of `size` bytes is large and its trailer cannot be read.
     ///
-    /// If the program has overwritten the stored size of a block, the wrong size is likely to be
-    /// large. We test only for large sizes whether the end of the block is readable, because the
-    /// test makes a system call that takes a few microseconds.
+    /// The program may have overwritten the stored size of the block. The wrong size is then
+    /// usually large.
+    ///
+    /// Small blocks are not tested, because the test makes a system call that takes a few
+    /// microseconds.
     fn may_have(self, size: usize, style: Style) -> bool {
         size < LARGE || is_readable(self.tail(size), style.trailer())
     }
 
     /// Returns true if the header or the contents show that the block has been freed.
     ///
-    /// The wrapped allocator may have overwritten the header of a freed block. We then recognise
-    /// the freed block by the missing guard bytes in its header and the dead bytes (`0xDD`) at the
-    /// start of its contents.
+    /// The wrapped allocator may have overwritten the header since the block was freed. In that
+    /// case, a block counts as freed if its guard bytes are missing and its contents start with
+    /// dead bytes (`0xDD`).
     ///
     /// # Safety
     ///

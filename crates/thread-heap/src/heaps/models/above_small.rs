@@ -8,12 +8,13 @@
 //! In addition, `cargo xtask stress --under thread` uses ThreadSanitizer to search for races on the
 //! headers.
 //!
-//! Other threads read three fields in the header of a unit, which is a part of a pool.
+//! Other threads read three fields in the header of a unit, which is a part of a pool. The owner of
+//! the heap writes these fields only while no block of the unit is in use.
 //!
-//! The owner of a heap writes these fields only while no block of the unit is in use:
-//! - The class of a unit, and the link to the first unit of its pool, are written when the pool is
-//!   taken from the arena or put back.
-//! - The offset of the first block is written when the unit is used for the first time.
+//! The owner writes the class of a unit, and the link to the first unit of its pool, when the owner
+//! takes the pool from the arena or puts it back.
+//!
+//! The offset of the first block is written when the unit is used for the first time.
 
 use obmalloc::{HeaderRule, RetainRule, Rules, Shape};
 
