@@ -102,11 +102,10 @@ impl Arena {
     ///
     /// # Safety
     ///
-    /// - `base` must point to the start of an arena: `arena_size` bytes that are aligned to
-    ///   `arena_size`, and valid for reads and writes.
-    /// - Only the owner of this arena record may use the arena until [`clear`](Self::clear) is
-    ///   called.
-    /// - If `contents` is [`Contents::Zero`], every byte of the arena must be zero.
+    /// - `base` must point to `arena_size` bytes that are aligned to `arena_size`, and valid for
+    ///   reads and writes.
+    /// - Until [`clear`](Self::clear) is called, only the owner of this record may use these bytes.
+    /// - If `contents` is [`Contents::Zero`], all of these bytes must be zero.
     pub(crate) unsafe fn set<G: Geometry>(
         &mut self,
         base: NonNull<u8>,

@@ -7,15 +7,16 @@
 //!   ├─────────┴─────┴──────┴───────────┴ ─ ─ ─ ─ ─ ─ ─ ─ ─ ┤
 //! ```
 //!
-//! Any thread can count the live blocks in this list's arenas. To do so, it locks the list and
-//! reads the number of live blocks in each pool from the pool's header.
+//! To count the live blocks in the arenas, a thread locks the list and reads the header of every
+//! pool.
 //!
 //! The lock keeps the arenas mapped, because every arena is removed from the list before it is
 //! unmapped.
 //!
-//! The counted number of live blocks is only approximate, because the owner threads of the heaps
-//! keep allocating and freeing blocks in the meantime. The counting thread avoids data races by
-//! reading the pool headers with atomic loads.
+//! The result is approximate, because the heaps' owner threads may allocate and free blocks during
+//! the count.
+//!
+//! To avoid data races, the counting thread reads the headers with atomic loads.
 
 use core::{
     ptr::NonNull,
@@ -117,12 +118,11 @@ impl ArenaList {
     ///
     /// # Safety
     ///
-    /// - `base` must point to the start of a new arena that is aligned to its own size, and valid
-    ///   for reads and writes.
+    /// - `base` must point to a new arena with the geometry `G`.
+    /// - The arena must be aligned to its own size, and valid for reads and writes.
     /// - The arena must stay mapped until it is [removed](Self::remove) from this list.
     /// - If `contents` is [`Contents::Zero`], every byte of the arena must be zero.
-    /// - The heap that uses the arena, and all other arenas in this list, must have the geometry
-    ///   `G`.
+    /// - All other arenas in this list must have the same geometry.
     pub unsafe fn add<G: Geometry>(&mut self, base: NonNull<u8>, contents: Contents) {
         if !Self::has_room::<G>() {
             return;

@@ -1,8 +1,9 @@
 //! A map that shows whether an address lies in an arena. CPython: `arena_map_root` (from 3.10).
 //!
-//! An arena source may reserve one range of addresses for its arenas. The map then stores only the
-//! start and the length of the range, so a single comparison shows whether an address lies in the
-//! range.
+//! An arena source can reserve one contiguous range of addresses for its arenas. The map stores
+//! only the start and the length of this range.
+//!
+//! A single comparison shows whether an address lies in the range.
 //!
 //! The map records all arenas outside the range in a radix tree:
 //!
@@ -15,22 +16,20 @@
 //! Readers take no lock. They load the pointer to a leaf with `Acquire`, so they always see an
 //! initialised leaf.
 //!
-//! `Relaxed` loads suffice for the map's entries and its reserved range. A thread looks up a block
-//! only after it has allocated the block or received it from another thread. Passing a block
-//! between threads requires synchronisation, such as a lock or a channel, so the receiver also sees
-//! the map's record of the block's arena.
+//! `Relaxed` loads suffice for the entries and for the reserved range, because threads synchronise
+//! when they pass a block.
 //!
-//! A thread may load an outdated version of the map's reserved address range, but it still
-//! recognises every block in the range. The range was extended before the block was allocated.
-//! Passing a block to another thread synchronises the two threads, so the receiver sees the
-//! extended range.
+//! A thread looks up a block only after it has allocated the block, or received it from another
+//! thread. Passing a block to another thread requires synchronisation, such as a lock or a channel.
 //!
-//! An outdated range is never too long, for two reasons:
+//! The map is updated before any block in a new arena is allocated. The receiver of a block
+//! therefore sees that update.
 //!
-//! - The start of the reserved range is set only once. After that, only the length changes, and it
-//!   never shrinks unless `ArenaMap::shrink` is called.
-//! - A thread that does not see the start yet sees the address `NO_RANGE` instead. No program has
-//!   memory near this address, so no block can seem to lie in the range.
+//! An outdated range is never too long, because the range only grows unless `ArenaMap::shrink` is
+//! called.
+//!
+//! The start of the range is set only once. A thread that does not see the start yet sees the
+//! address `NO_RANGE` instead, and no program has memory near this address.
 
 use core::{marker::PhantomData, mem, ops::Range, ptr, ptr::NonNull};
 
@@ -72,9 +71,9 @@ pub struct ArenaMap<G> {
     /// # Invariant
     ///
     /// - `root` is null, or points to an array of `ROOT_LEN` pointers.
-    /// - Each of these pointers is null, or points to a leaf, which is an array of `LEAF_LEN`
-    ///   entries.
-    /// - The arrays are freed only by [`release`](Self::release), which takes `&mut self`.
+    /// - Each pointer in this array is null, or points to a leaf.
+    /// - A leaf is an array of `LEAF_LEN` entries.
+    /// - Only [`release`](Self::release), which takes `&mut self`, frees these arrays.
     root: AtomicPtr<Slot>,
     geometry: PhantomData<G>,
 }
@@ -169,19 +168,18 @@ impl<G: Geometry> ArenaMap<G> {
 
     /// Records that the reserved range has become shorter. The range keeps its start.
     ///
-    /// Another thread may still see the old length of the reserved range afterwards. Its lookups
-    /// are then wrong only for addresses in the part that was cut off, and no thread has a valid
-    /// pointer into that part.
+    /// Other threads may still use the old length of the range for a while. This is harmless,
+    /// because no thread has a valid pointer into the part that was cut off.
     ///
-    /// Other code can map memory at the cut-off addresses only after the range has become shorter.
-    /// The operating system orders these two events, so no thread looks up the new memory with the
-    /// old length.
+    /// A thread that later maps new memory in the cut-off part sees the new length. The operating
+    /// system synchronises this thread with the thread that called `shrink` and then unmapped the
+    /// part.
     ///
     /// # Safety
     ///
     /// - `range` must have the same start as the [reserved](Self::reserve) range, and must not be
     ///   longer.
-    /// - Nothing may use the memory in the part that is cut off.
+    /// - Nothing may use the memory that lies in the old range but not in `range`.
     /// - No other call to [`reserve`](Self::reserve) or `shrink` may run at the same time.
     pub unsafe fn shrink(&self, range: Range<usize>) {
         self.length.store(range.len(), Relaxed);
@@ -197,9 +195,9 @@ impl<G: Geometry> ArenaMap<G> {
     /// # Safety
     ///
     /// - `lower` must be the same allocator in every call.
-    /// - `base` must be the start of an arena or a large mapping that stays mapped until it is
-    ///   removed with [`retract`](Self::retract).
-    /// - Code that recognises a block of this arena by looking it up in the map must free the block
+    /// - `base` must be the start of an arena or a large mapping. The memory must stay mapped until
+    ///   it is removed from this map with [`retract`](Self::retract).
+    /// - Code that uses the map to decide where to free a block must free the blocks of this arena
     ///   to the heap that owns the arena.
     ///
     /// The allocator must be the same in every call, because a call may free nodes that an earlier

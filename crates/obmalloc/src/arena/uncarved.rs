@@ -1,5 +1,11 @@
 //! Pages of used pools that become uncarved again, and pages that are purged.
 //!
+//! If all blocks on a page are free, the heap can remove these blocks from the free list. The page
+//! is then *uncarved*, which means that it is not divided into blocks.
+//!
+//! If the pool does not need an uncarved page for some time, the heap returns the page's memory to
+//! the system.
+//!
 //! ```text
 //!   pool        ├─ page ──────┼─ page ──────┼─ page ──────┼─ page ──────┤
 //!   blocks      │ used   free │ free   free │ free   free │ free   used │
@@ -17,13 +23,7 @@
 //! 3. A purged page is a page whose memory was returned to the system. It is uncarved or belongs to
 //!    a free unit of the arena, and nothing has touched it since the purge.
 //!
-//! A page of a pool becomes uncarved when all blocks on it are free. The heap then removes these
-//! blocks from the free list.
-//!
-//! An uncarved page keeps its memory at first. If the pool does not need the page for some time,
-//! the heap purges the page, which returns its memory to the system.
-//!
-//! The fast paths that allocate and free blocks do no extra work for this.
+//! The fast paths that allocate and free blocks do no extra work for these rules.
 
 #![forbid(unsafe_code)]
 
