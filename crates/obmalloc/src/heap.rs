@@ -402,11 +402,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(pool)
     }
 
-    /// Finds a full pool of `class` with a free block, and makes it used. O(pools).
+    /// Finds a pool of `class` that has a free block although it is marked as full, and marks it as
+    /// used. O(pools).
     ///
-    /// The heap calls this function when it has no memory for a new pool. A pool that is marked as
-    /// full can still contain a few free blocks, because the mark is removed only after several
-    /// frees.
+    /// Such pools exist because the heap removes the mark only after several frees.
+    ///
+    /// The heap calls this function only when it has no memory for a new pool.
     #[cold]
     fn full_pool_with_room(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         if class.frees_until_used() == 1 || align > 1 {

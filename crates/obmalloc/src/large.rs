@@ -8,13 +8,14 @@
 //!   ├─────────── offset ───────┤ a page, or the alignment of the block
 //! ```
 //!
-//! To free a block, we need not know whether it is large. Every arena and every large mapping
-//! stores a tag at the same offset from its start. In an arena, the tag identifies the heap that
-//! owns the arena. In a large mapping, which holds a single block, the tag is [`HeapTag::LARGE`].
+//! Arenas and large mappings store a tag at the same offset. When a block is freed, the tag shows
+//! whether the block is large.
 //!
-//! We find the header of a large block by rounding the address of the byte before the block down to
-//! a multiple of `arena_size`. This works because the header begins at such a multiple, at most
-//! `arena_size` bytes before the block.
+//! The tag of a large mapping is [`HeapTag::LARGE`]. The tag of an arena identifies the heap that
+//! owns the arena.
+//!
+//! The header of a large block begins at the last multiple of `arena_size` before the block. To
+//! find the header, we round down the address of the byte before the block.
 
 use core::ptr::NonNull;
 
@@ -165,15 +166,16 @@ impl LargeBlock {
 
     /// Grows or shrinks the block to at least `size` bytes, and keeps its contents.
     ///
-    /// The block may move. Returns `None` and leaves the block unchanged in two cases:
+    /// The block may move. If this returns `None`, the block is unchanged.
     ///
-    /// - The source has no memory.
-    /// - The block has a special alignment, which a move would not preserve.
+    /// Returns `None` if the source has no memory, or if `size` is too large.
+    ///
+    /// Returns `None` if the block has a special alignment, which a move would not preserve.
     ///
     /// # Safety
     ///
-    /// - `self` must be a live block that was allocated from `source` with the same geometry `G`.
-    /// - If this call returns a block, only the returned block may be used afterwards.
+    /// - `self` must be a live block that `source` mapped with geometry `G`.
+    /// - If this call returns a block, the caller must use only the returned block afterwards.
     pub unsafe fn resize<G: Geometry>(
         self,
         source: &mut impl ArenaSource,

@@ -7,19 +7,19 @@
 //!  ├────────┴───────┴───────┴─ ─ ─ ─┴───────────────────┴──────┘
 //! ```
 //!
-//! An arena is divided into units of equal size. A pool holds blocks of one size class, and
-//! occupies one or more adjacent units.
+//! An arena is divided into units of equal size. A pool occupies one or more adjacent units.
 //!
 //! Every unit has a header. The header of a pool's first unit describes the pool. The headers of
-//! the pool's other units point to that header.
+//! its other units point to that header.
 //!
-//! When the free list of a pool is empty, the heap *carves* more of the pool's unused memory into
-//! blocks. It returns the first new block, and stops at the end of the page in which that block
-//! ends. The caller will touch this page anyway, so carving touches no additional page.
+//! When the free list of a pool is empty, the heap *carves* unused memory of the pool into blocks.
+//! It stops at the end of the page in which the first new block ends.
+//!
+//! The program will use the first new block anyway, so carving touches no additional page.
 //!
 //! If a page of a pool holds only free blocks, the heap can remove these blocks from the free list.
-//! The page is then no longer divided into blocks, and the heap can return its memory to the
-//! system.
+//!
+//! The page is then no longer divided into blocks, so the heap can return it to the system.
 //!
 //! The arena's record marks these pages (see `arena::uncarved`). A flag in the pool's header shows
 //! whether there are any.
@@ -104,9 +104,10 @@ const HAS_UNCARVED_PAGES: u32 = 1 << 31;
 /// The header of a pool. Every field that changes is a cell, because all references to headers are
 /// shared.
 ///
-/// Only the thread that owns the heap writes to a pool header. Other threads may read some of its
-/// fields at any time, to count the live blocks. These fields are atomic (see [`watched`]), so that
-/// reading them is not a data race.
+/// Only the thread that owns the heap writes to a pool header.
+///
+/// Other threads may read some fields to count the live blocks. These fields are atomic, to avoid
+/// data races (see [`watched`]).
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct PoolHeader {
@@ -429,9 +430,9 @@ pub(crate) struct Watched<G> {
 pub(crate) struct PoolPtr(
     /// # Invariant
     ///
-    /// - The pointer points to the initialised header of a pool.
+    /// - The pointer points to an initialised pool header.
     /// - The header stays mapped as long as any copy of this pointer is in use.
-    /// - The pointer is valid for reads and writes of the whole pool, not only of the header.
+    /// - The pointer is valid for reads and writes of the header and of the pool's blocks.
     ///
     /// The exception is [`PoolPtr::NONE`], which points to a static header that never changes.
     NonNull<PoolHeader>,
@@ -494,9 +495,9 @@ impl PoolPtr {
     ///
     /// - `start` must point to the first byte of the new pool, and must be a multiple of
     ///   `pool_size`.
-    /// - The memory for the pool, for its header and for `tag` must be valid for reads and writes
-    ///   until the arena is unmapped.
-    /// - Since the arena was mapped, no other pool may have been created at `start`.
+    /// - The pool, its header and its tag must be valid for reads and writes until the arena is
+    ///   unmapped.
+    /// - This must be the first call for `start` since the arena was mapped.
     pub(crate) unsafe fn carve<G: Geometry>(
         start: NonNull<u8>,
         arena: ArenaIndex,
@@ -525,7 +526,7 @@ impl PoolPtr {
     /// - `G` must be a geometry whose arenas begin with the headers of all pools.
     /// - `base` must point to the start of a mapped arena with geometry `G`.
     /// - `unit` must be less than the number of pool headers in the arena.
-    /// - The pool header at index `unit` must either be initialised or consist only of zeros.
+    /// - The pool header with the index `unit` must be initialised, or all its bytes must be zero.
     pub(crate) unsafe fn watch<G: Geometry>(base: NonNull<u8>, unit: usize) -> Option<Watched<G>> {
         // SAFETY: the header lies in the arena (contract).
         let header = unsafe { base.cast::<PoolHeader>().add(unit) };

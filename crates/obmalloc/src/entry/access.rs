@@ -42,8 +42,8 @@ pub trait Access {
 ///
 /// # Safety
 ///
-/// - All calls to [`enter`](Self::enter) on the same value must pass the same heap to `visit`.
-/// - Nothing else may borrow the heap while `visit` runs.
+/// - For the same `self`, [`enter`](Self::enter) must always pass the same heap to its closure.
+/// - While the closure runs, nothing else may borrow the heap.
 pub(crate) unsafe trait Enter {
     type Heap;
 
@@ -87,7 +87,7 @@ impl<H> GilHeld<H> {
     ///
     /// # Safety
     ///
-    /// - No two calls may use the returned value at the same time.
+    /// - Two calls that use the returned value must never run at the same time.
     /// - The arena source and the metadata allocator of `heap` must not call back into `heap`.
     ///
     /// The first rule also covers calls to an allocator that contains this value or refers to it.

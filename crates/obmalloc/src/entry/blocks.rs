@@ -74,8 +74,8 @@ pub unsafe trait Blocks {
     ///
     /// # Safety
     ///
-    /// If `ptr` lies in an arena of these heaps, it must point to a live block that the caller owns
-    /// and that is [small](SizeClass::is_small).
+    /// If `ptr` lies in an arena of these heaps, it must point to a live
+    /// [small](SizeClass::is_small) block that the caller owns.
     unsafe fn free_small_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>>;
 
     /// Returns the size of the block at `ptr` in bytes, or `None` if another allocator provided it.

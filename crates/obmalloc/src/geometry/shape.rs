@@ -115,9 +115,9 @@ pub enum BlockStart {
     ///
     /// This affects only small blocks. Larger blocks begin at the start of the pool.
     ///
-    /// This offset aligns many Python objects to cache lines of 64 bytes. The garbage collector
-    /// places a header of 16 bytes before each object that it tracks. In a pool of 64-byte blocks,
-    /// the first block begins at offset 48, so its object begins at offset 64.
+    /// This offset aligns many Python objects to cache lines of 64 bytes. CPython's garbage
+    /// collector places a header of 16 bytes before an object, so the first object of a pool begins
+    /// at offset 48 + 16 = 64.
     AsInCPython,
 }
 

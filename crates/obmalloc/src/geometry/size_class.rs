@@ -206,9 +206,11 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of blocks that must be freed before a full pool becomes used again.
     ///
-    /// In CPython, a full pool returns to its size class's list of usable pools after one free. A
-    /// nearly full pool can then leave and rejoin the list with every other request. Our own
-    /// geometry prevents this by waiting for several frees.
+    /// In CPython, a full pool returns to its size class's list of used pools after one free.
+    ///
+    /// In our own geometry, a full pool returns to the list only after several frees. Otherwise, a
+    /// program that alternately allocates and frees one block could remove the pool from the list
+    /// and add it again each time.
     #[inline]
     pub(crate) const fn frees_until_used(self) -> usize {
         match G::RULES.retain {

@@ -6,9 +6,11 @@
 //! A size class releases its retained pool when another class needs it, or when the arena could be
 //! unmapped.
 //!
-//! Under [`RetainRule::Unobservable`], retention never changes the addresses that a program
-//! receives. A size class retains an empty pool only if the class's next request for a pool would
-//! get the same pool anyway.
+//! Under [`RetainRule::Unobservable`], retention must not change the addresses that a program
+//! receives.
+//!
+//! A size class then retains an empty pool only if its next request for a pool would get this pool
+//! anyway.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

@@ -10,11 +10,11 @@
 //!
 //! A heap can reuse its own freed large blocks without taking a lock.
 //!
-//! A heap retains at most as much memory in freed large blocks as it has itself requested from the
-//! arena source. If a heap frees many blocks of other heaps, this limit prevents it from hoarding
-//! their memory.
+//! A heap never retains more memory for large blocks than it has requested from the arena source.
 //!
-//! The source also limits these blocks together with all other retained memory.
+//! Without this limit, a heap that frees many blocks of other heaps could hoard memory.
+//!
+//! The arena source sets another limit, which applies to all retained memory together.
 
 use core::ptr::NonNull;
 

@@ -14,9 +14,10 @@
 //! - If a quarter of the heap becomes free at once, that memory is purged immediately. Likewise,
 //!   the arena source immediately unmaps the first memory that a program frees.
 //!
-//! A purge returns free memory to the system. It was a mistake if the program soon uses much of
-//! this memory again. The heap then pauses purges of the same kind, which are either sweeps or
-//! immediate purges. Each further mistake doubles the length of the pause.
+//! A purge counts as a mistake if the program soon reuses more than a quarter of the purged pages.
+//!
+//! After a mistake, the heap pauses purges of the same kind (sweeps or immediate purges). Each
+//! further mistake doubles the pause.
 
 #![forbid(unsafe_code)]
 
@@ -52,8 +53,8 @@ const PART_REUSED: usize = 4;
 
 /// The rules for when a heap returns free memory inside its arenas to the system automatically.
 ///
-/// A purge policy applies to free memory in arenas that contain live blocks. If an arena contains
-/// no live block, its [source](raw_mem::ArenaSource) decides whether the heap may retain the arena.
+/// If an arena contains no live block, its [source](raw_mem::ArenaSource) decides whether the heap
+/// may retain the arena.
 ///
 /// A heap with one of CPython's geometries never returns parts of an arena.
 ///

@@ -1,7 +1,7 @@
 //! Spans, which are pools of one block.
 //!
-//! Each size class retains its empty spans (pools of one block). A later request of the same class
-//! reuses a retained span, so the heap need not search its arenas for free memory:
+//! Each size class retains its empty spans in a list. Later requests of the class reuse them, so
+//! the heap need not search its arenas:
 //!
 //! ```text
 //!   list of the class    span, in use ► span, empty ► span, empty
@@ -10,9 +10,8 @@
 //!   in no list           span, full      when its block is freed, it returns to the front
 //! ```
 //!
-//! The heap normally unmaps an arena that contains no live blocks, but only retained spans, which
-//! are empty pools of one block. The arena source decides how many arenas may stay mapped to hold
-//! retained spans.
+//! The arena source limits how many arenas may stay mapped only because they contain retained
+//! spans.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

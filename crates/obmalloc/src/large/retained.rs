@@ -13,9 +13,9 @@ use crate::geometry::{Geometry, shape::Shape};
 pub(crate) struct RetainedLarge {
     /// # Invariant
     ///
-    /// - All blocks in a list are free, and came from the heap's arena source.
-    /// - All blocks in a list have mappings of the same size, which the list's index determines.
-    /// - Each block begins [`OFFSET`] bytes after its header.
+    /// - Every block in a list is free, and was mapped by the heap's arena source.
+    /// - The index of a list determines the size of the mappings of its blocks.
+    /// - Every block begins [`OFFSET`] bytes after its header.
     lists: [Option<LargeBlock>; SIZES],
     blocks: usize,
     bytes: usize,
@@ -52,8 +52,8 @@ impl RetainedLarge {
     ///
     /// # Safety
     ///
-    /// - `block` must be a live block that came from the heap's arena source, and must not be in
-    ///   any list of blocks.
+    /// - `block` must be a live block that the heap's arena source mapped.
+    /// - No list of large blocks may contain `block`.
     /// - The caller must not use `block` afterwards.
     #[inline]
     pub(crate) unsafe fn push<G: Geometry>(&mut self, block: LargeBlock) {

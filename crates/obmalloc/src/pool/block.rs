@@ -20,10 +20,9 @@ impl BlockPtr {
     ///
     /// # Safety
     ///
-    /// - `start` must point to the first byte of a live block. It must be derived from the pointer
-    ///   that the heap returned for this block.
-    /// - The caller must be the only owner of the block, so no other `BlockPtr` to the block may
-    ///   exist.
+    /// - `start` must point to the first byte of a live block.
+    /// - `start` must be derived from the pointer that the heap returned for this block.
+    /// - The caller must own the block, and no other `BlockPtr` to it may exist.
     #[inline]
     pub const unsafe fn from_start(start: NonNull<u8>) -> Self {
         Self(start)

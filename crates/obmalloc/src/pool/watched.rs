@@ -6,9 +6,10 @@
 //! All loads and stores are atomic, so another thread reads either the old value or the new one,
 //! never a mixture.
 //!
-//! Every free decrements a [`Count`] and tests whether it has reached 0. If the count were an
-//! ordinary atomic, the compiler would generate three instructions. Our inline assembly needs only
-//! two.
+//! Every free decrements a [`Count`] and tests whether it has reached 0.
+//!
+//! We use inline assembly for this, because it needs only two instructions. The compiler would
+//! generate three.
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
