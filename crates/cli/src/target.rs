@@ -27,8 +27,8 @@ pub struct Target {
     #[arg(short, num_args = 1.., allow_hyphen_values = true, value_names = ["CODE", "ARGS"])]
     #[arg(conflicts_with = "words")]
     pub code: Vec<OsString>,
-    /// A Python program (a .py, .pyz or .pyw file, or a folder with __main__.py) or any other
-    /// program, and its arguments. A program after -- is always started directly, without Python.
+    /// A program and its arguments. A .py, .pyz or .pyw file, or a folder with __main__.py, is run
+    /// by Python. After --, every program is started directly, without Python.
     #[arg(trailing_var_arg = true, value_names = ["PROGRAM", "ARGS"])]
     pub words: Vec<OsString>,
 }

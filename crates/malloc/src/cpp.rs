@@ -1,11 +1,14 @@
 //! C++: every form of `operator new` and `operator delete` in the standard.
 //!
-//! Each function is exported under its mangled name, which the Itanium C++ ABI defines. In these
-//! names:
-//! - `nw` means `operator new`, and `na` means `operator new[]`.
-//! - `dl` means `operator delete`, and `da` means `operator delete[]`.
-//! - The parameter `m` is a size, `St11align_val_t` is an alignment, and `RKSt9nothrow_t` is
-//!   `std::nothrow`.
+//! Each function is exported under its mangled name, which the Itanium C++ ABI defines:
+//!
+//! | part of the name | meaning |
+//! | --- | --- |
+//! | `nw`, `na` | `operator new`, `operator new[]` |
+//! | `dl`, `da` | `operator delete`, `operator delete[]` |
+//! | `m` | a size |
+//! | `St11align_val_t` | an alignment |
+//! | `RKSt9nothrow_t` | `std::nothrow` |
 
 mod runtime;
 #[cfg_attr(not(target_arch = "x86_64"), path = "cpp/throwing_elsewhere.rs")]

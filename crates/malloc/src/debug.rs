@@ -7,11 +7,12 @@
 //!              is it debug? ─► debug hook ─► one heap behind a lock ─► mappings
 //! ```
 //!
-//! Debug mode adds no code to the fast paths of `malloc` and `free`:
-//! - The fast path of `malloc` needs an open heap. In debug mode, no thread opens a heap, so every
-//!   call takes the slow path, which checks for debug mode.
-//! - The fast path of `free` handles only blocks of a thread's heap. In debug mode, there are no
-//!   such blocks.
+//! Debug mode adds no code to the fast paths of `malloc` and `free`.
+//!
+//! The fast path of `malloc` works only after the thread has opened its heap. In debug mode, no
+//! thread opens its heap, so every call takes the slow path, which checks for debug mode.
+//!
+//! The fast path of `free` handles only blocks of a thread's heap, and debug mode has none.
 
 mod one_heap;
 
@@ -120,25 +121,25 @@ pub(crate) fn alloc_zeroed(size: usize, align: usize) -> Option<NonNull<u8>> {
 
 /// # Safety
 ///
-/// - `ptr` must be a pointer that the program uses as a live block.
+/// - `ptr` must point to a live block of this library.
 pub(crate) unsafe fn free(ptr: NonNull<u8>) {
-    // SAFETY: the program uses `ptr` as a live block (contract), and the hook checks the block.
+    // SAFETY: the block is live (contract). The hook checks this.
     unsafe { HOOK.free(Some(ptr)) };
 }
 
 /// # Safety
 ///
-/// - `ptr` must be a pointer that the program regards as a live block of this library.
-/// - If the result is not `None`, the program must not use `ptr` again.
+/// - `ptr` must point to a live block of this library.
+/// - If the function returns a block, the program must not use `ptr` again.
 pub(crate) unsafe fn resize(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
-    // SAFETY: the program uses `ptr` as a live block (contract), and the hook checks the block.
+    // SAFETY: the block is live (contract). The hook checks this.
     unsafe { HOOK.realloc(Some(ptr), size) }
 }
 
 /// # Safety
 ///
-/// - `ptr` must be a pointer that the program uses as a live block.
+/// - `ptr` must point to a live block of this library.
 pub(crate) unsafe fn size(ptr: NonNull<u8>) -> usize {
-    // SAFETY: the program uses `ptr` as a live block (contract), and the hook checks the block.
+    // SAFETY: the block is live (contract). The hook checks this.
     unsafe { HOOK.size(ptr) }
 }

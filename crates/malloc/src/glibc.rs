@@ -133,7 +133,7 @@ macro_rules! older {
         /// # Safety
         ///
         /// - Each pointer argument must be null or point to a live block of this library.
-        /// - If the function frees or moves the block, the caller must not use the old block again.
+        /// - The caller must not use a pointer after the function has freed or moved its block.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $symbol($($name: $type),*) $(-> $result)? {
             $body

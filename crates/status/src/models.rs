@@ -26,9 +26,9 @@ fn a_reader_gets_a_whole_text_or_none() {
     });
 }
 
-/// A broken sequence lock that stores the words of the text with `Relaxed` ordering. A reader can
-/// see new words before it sees the odd sequence number, which shows that the text is being
-/// replaced.
+/// A broken sequence lock, whose writer stores the words of the text with `Relaxed` ordering.
+///
+/// A reader can see a new word before it sees the odd sequence number that announces the change.
 #[test]
 fn relaxed_words_are_rejected() {
     sync::rejected(|| {

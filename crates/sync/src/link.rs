@@ -51,7 +51,7 @@ impl<N: Link> Chain<N> {
     /// # Safety
     ///
     /// - Each node of the list must link to the next node, and the last node must link to null.
-    /// - The caller must be the only owner of all nodes, and must not use them afterwards.
+    /// - The caller must own all nodes exclusively, and must not use them afterwards.
     #[inline]
     pub unsafe fn from_head(head: *mut N) -> Self {
         // INVARIANT: the caller gave up a list that ends at null (contract of `from_head`).

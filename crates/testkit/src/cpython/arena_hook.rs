@@ -1,8 +1,10 @@
 //! A hook that allocates arenas for CPython, logs them, and fails on demand.
 //!
-//! The hook aligns each arena to the arena's own size, so pools fill the whole arena. CPython
-//! itself aligns an arena only to 4 KiB, and usually loses the space of one pool to the alignment
-//! of the pools.
+//! The hook aligns each arena to the arena's own size, so the first pool begins at the start of the
+//! arena.
+//!
+//! CPython itself aligns an arena only to 4 KiB. The arena then usually has room for one pool
+//! fewer, because every pool must be aligned to its own size.
 //!
 //! Since 3.11, CPython also calls the hook to allocate its data stack. These requests are not
 //! logged and never fail.

@@ -164,8 +164,8 @@ unsafe fn get_allocator(library: &Library, domain: c_int) -> Vtable {
 ///
 /// - `library` must be a loaded CPython library.
 /// - `vtable` must describe an allocator that CPython itself provides.
-/// - While `vtable` is installed, nothing may free memory that came from the previous allocator of
-///   `domain`.
+/// - While `vtable` is installed, nothing may free memory that the previous allocator of `domain`
+///   allocated.
 unsafe fn set_allocator(library: &Library, domain: c_int, mut vtable: Vtable) {
     // SAFETY: the type is that of CPython's headers. The function copies the vtable.
     unsafe {

@@ -1,7 +1,7 @@
 //! Starts a real CPython whose allocator `pymalloc` is used only by the test.
 //!
-//! `pymalloc` is CPython's allocator for small objects. Before the interpreter starts, we replace
-//! `pymalloc` by `malloc`, so that the interpreter itself does not use it.
+//! Before the interpreter starts, we replace `pymalloc` by `malloc`, so that the interpreter itself
+//! does not use `pymalloc`.
 //!
 //! We always start the interpreter, because `pymalloc` needs a thread state since CPython 3.12.
 //!
