@@ -156,8 +156,9 @@ pub unsafe trait ArenaSource {
 
     /// Keeps the range of reserved addresses from growing beyond `bytes` bytes.
     ///
-    /// This limit is useful in a process with a small address space. Other mappings cannot use the
-    /// reserved addresses, even after all arenas have been unmapped.
+    /// A limit on the range is useful in a process with a small address space, because no other
+    /// mapping can use reserved addresses. They stay reserved even after all arenas have been
+    /// unmapped.
     fn reserve_at_most(&mut self, bytes: usize) {
         if let Some(below) = self.below() {
             below.reserve_at_most(bytes);

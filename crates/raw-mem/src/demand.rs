@@ -5,8 +5,8 @@
 //! At first, a source unmaps all memory that the program frees. It begins to retain free memory
 //! when the program requests memory again soon after a free.
 //!
-//! The total of used and retained memory may exceed the recent peak of used memory only by a
-//! certain percentage, which each source sets.
+//! Used and retained memory together may exceed the recent peak of used memory only by a percentage
+//! that each source sets.
 //!
 //! The source retains no memory if the program has requested none for the decay time, which is one
 //! second by default.

@@ -15,8 +15,8 @@ pub const HUGE_PAGE: usize = 2 << 20;
 /// in memory as long as any part of it is in use.
 ///
 /// We never use `MAP_HUGETLB`, because the kernel may then kill the child of a fork. With this
-/// flag, huge pages come from a reserved pool. After a fork, the first write to a page needs a
-/// second page from this pool. If the pool is empty, the kernel kills the child.
+/// flag, huge pages come from a reserved pool. After a fork, the first write to a huge page needs a
+/// second huge page from this pool. If the pool is empty, the kernel kills the child.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HugePages {
     /// The system decides.

@@ -27,7 +27,8 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 /// - [`realloc`](Self::realloc) must preserve the contents of the block, up to the smaller of its
 ///   old and new sizes.
 /// - A failed request must leave every live block unchanged.
-/// - If the allocator's type is `Send` or `Sync`, every thread must be able to free its blocks.
+/// - If the allocator's type is `Send` or `Sync`, every thread must be able to free the allocator's
+///   blocks.
 ///
 /// Code that relies on any other property must require it in its own safety contract.
 pub unsafe trait MemAlloc {

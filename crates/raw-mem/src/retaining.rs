@@ -61,7 +61,7 @@ pub struct RetainingArenas<S: ArenaSource> {
     /// # Invariant
     ///
     /// - `first` is the head of a linked list of `count` free arenas. Each of these arenas begins
-    ///   with a `Kept` entry.
+    ///   with a list entry of type `Kept`.
     /// - `source` mapped every arena in the list, with the size that is stored in `size`.
     first: Option<NonNull<Kept>>,
     count: usize,

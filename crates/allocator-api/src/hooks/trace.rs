@@ -51,7 +51,7 @@ std::thread_local! {
 /// the blocks that were allocated since then.
 ///
 /// A program must not fork while tracing is on. If another thread holds the lock of the block table
-/// at that moment, the lock stays locked in the child, where no thread can unlock it.
+/// during the fork, the lock stays locked in the child, where no thread can unlock it.
 #[derive(Debug)]
 pub struct Traces {
     table: Mutex<Table>,

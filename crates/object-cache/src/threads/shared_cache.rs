@@ -76,7 +76,7 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     ///
     /// # Safety
     ///
-    /// - `storage` must be memory that this cache, or one of its thread caches, returned.
+    /// - `storage` must come from this cache or from one of its thread caches.
     /// - Any value that was in `storage` must already have been dropped or moved out.
     /// - The caller must not use `storage` after this call.
     #[cold]

@@ -25,7 +25,8 @@ pub(crate) enum Relocation {
 ///
 /// # Safety
 ///
-/// - Both ranges must consist of whole pages that the caller has mapped, and must not overlap.
+/// - The old and the new range must consist of whole pages that the caller has mapped, and must not
+///   overlap.
 /// - The page after the old range must be mapped, too.
 /// - Nothing may use the old range during the call.
 /// - Nothing may rely on the previous contents of the new range.

@@ -10,7 +10,7 @@
 //! accessible memory.
 //!
 //! Normally, we return a huge page to the system only when no part of it is used or retained. Until
-//! then, the free parts keep their memory, which may contain old data.
+//! then, the free parts of the huge page keep their memory, which may contain old data.
 //!
 //! A trim returns the memory of free parts immediately, which breaks up the huge page.
 

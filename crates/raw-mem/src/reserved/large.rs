@@ -205,7 +205,8 @@ impl ReservedRange {
 ///
 /// # Safety
 ///
-/// - Both runs must consist of whole, writable pages that the caller owns, and must not overlap.
+/// - The old and the new run of slots must consist of whole, writable pages that the caller owns,
+///   and must not overlap.
 /// - The page after the old run must be mapped.
 /// - Nothing else may use the two runs during the call.
 unsafe fn move_contents(old: NonNull<u8>, new: NonNull<u8>, bytes: usize, slot: usize) -> bool {

@@ -47,8 +47,8 @@ const STARTS: Range<usize> = 0x1100_0000_0000..0x5000_0000_0000;
 pub(super) struct ReservedRange {
     /// # Invariant
     ///
-    /// - This source owns all slots, the first of which begins at `base`.
-    /// - All slots, and one page after the last slot, are always mapped.
+    /// - The first slot begins at `base`, and each slot is as large as an arena.
+    /// - This source owns all slots. They and one page after the last slot are always mapped.
     /// - Slots that are used or retained are writable. With huge pages, all slots are writable.
     base: NonNull<u8>,
     slot: ArenaSize,

@@ -6,9 +6,9 @@
 //! | retained | writable | some | 0 | 1 |
 //! | used | writable | some | 1 | 0 |
 //!
-//! A slot is *stale* if its memory may contain old data. A slot becomes stale when it is retained
-//! for later requests. It stays stale when it is used again, and ceases to be stale when it becomes
-//! free.
+//! A slot of the range is *stale* if its memory may contain old data. A slot becomes stale when it
+//! is retained for later requests. It stays stale when it is used again, and ceases to be stale
+//! when it becomes free.
 //!
 //! With huge pages, free slots are writable, and a free slot can be stale if its huge page is in
 //! use.
