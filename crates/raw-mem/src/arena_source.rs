@@ -157,8 +157,7 @@ pub unsafe trait ArenaSource {
     /// Keeps the range of reserved addresses from growing beyond `bytes` bytes.
     ///
     /// A limit on the range is useful in a process with a small address space, because no other
-    /// mapping can use reserved addresses. They stay reserved even after all arenas have been
-    /// unmapped.
+    /// mapping can use reserved addresses. Unmapping an arena does not release its addresses.
     fn reserve_at_most(&mut self, bytes: usize) {
         if let Some(below) = self.below() {
             below.reserve_at_most(bytes);
