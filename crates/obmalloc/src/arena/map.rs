@@ -22,8 +22,8 @@
 //! A thread looks up a block only after it has allocated the block, or received it from another
 //! thread. Passing a block to another thread requires synchronisation, such as a lock or a channel.
 //!
-//! The map is updated before any block in a new arena is allocated. The receiver of a block
-//! therefore sees that update.
+//! The map is updated before any block in a new arena is allocated, so the receiver of a block sees
+//! the update.
 //!
 //! An outdated range is never too long, because the range only grows unless `ArenaMap::shrink` is
 //! called.

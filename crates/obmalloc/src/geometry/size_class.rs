@@ -208,9 +208,9 @@ impl<G: Geometry> SizeClass<G> {
     ///
     /// In CPython, a full pool returns to its size class's list of used pools after one free.
     ///
-    /// In our own geometry, a full pool returns to the list only after several frees. Otherwise, a
-    /// program that alternately allocates and frees one block could remove the pool from the list
-    /// and add it again each time.
+    /// In our own geometry, a full pool becomes used again only after several frees. Otherwise, a
+    /// program that alternately allocates and frees one block could remove a pool from its list and
+    /// add it again each time.
     #[inline]
     pub(crate) const fn frees_until_used(self) -> usize {
         match G::RULES.retain {
