@@ -432,7 +432,7 @@ pub(crate) struct PoolPtr(
     ///
     /// - The pointer points to an initialised pool header.
     /// - The header stays mapped as long as any copy of this pointer is in use.
-    /// - The pointer is valid for reads and writes of the header and of the pool's blocks.
+    /// - The pointer is valid for reads and writes of the header and of the whole pool.
     ///
     /// The exception is [`PoolPtr::NONE`], which points to a static header that never changes.
     NonNull<PoolHeader>,
