@@ -18,8 +18,10 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 
 /// A source of arenas, which are large pieces of memory aligned to their size.
 ///
-/// A source may provide *large mappings* in addition to arenas. A large mapping holds a single
-/// block that is too large for an arena, and starts at a multiple of the arena size.
+/// A source may provide *large mappings*, each of which holds one block that is too large for an
+/// arena.
+///
+/// A large mapping starts at a multiple of the arena size.
 ///
 /// A source that wraps another source returns it from [`below`](Self::below). The default methods
 /// then forward their calls to the wrapped source.
@@ -77,8 +79,8 @@ pub unsafe trait ArenaSource {
     ///
     /// - `arena` must be an arena that this source mapped with the same `size` and has not unmapped
     ///   since.
-    /// - If the arena was mapped through another source that wraps this source, the caller must
-    ///   unmap it through the wrapper.
+    /// - If the arena came from another source that wraps this source, only the wrapper may make
+    ///   this call.
     /// - Nothing may use the memory of the arena after this call.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 
@@ -100,9 +102,9 @@ pub unsafe trait ArenaSource {
     ///
     /// - `start` and `bytes` must be the address and the size of a large mapping that this source
     ///   mapped with the same `align`.
-    /// - If the memory was mapped through another source that wraps this source, the caller must
-    ///   unmap it through the wrapper.
-    /// - Nothing may use the memory after this call.
+    /// - If the mapping came from another source that wraps this source, only the wrapper may make
+    ///   this call.
+    /// - Nothing may use the memory of the mapping after this call.
     unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
         if let Some(below) = self.below() {
             // SAFETY: the wrapped source mapped the memory; the caller upholds the rest.
@@ -127,8 +129,8 @@ pub unsafe trait ArenaSource {
     ///
     /// - `start` and `old` must be the address and the size of a large mapping that this source
     ///   mapped with the same `align`.
-    /// - If the memory was mapped through another source that wraps this source, the caller must
-    ///   resize it through the wrapper.
+    /// - If the mapping came from another source that wraps this source, only the wrapper may make
+    ///   this call.
     /// - After a successful call, the caller must use only the returned mapping.
     unsafe fn resize_large(
         &mut self,
@@ -148,16 +150,18 @@ pub unsafe trait ArenaSource {
     ///
     /// The range is empty if the source has not reserved any addresses.
     ///
-    /// The range can grow whenever the source maps or resizes memory. A caller that stores a copy
-    /// of the range must update the copy each time.
+    /// Every call that maps or resizes memory can extend the range. A caller that stores the range
+    /// must read it again after each of these calls.
     fn reserved(&mut self) -> Range<usize> {
         self.below().map_or(0..0, |below| below.reserved())
     }
 
     /// Keeps the range of reserved addresses from growing beyond `bytes` bytes.
     ///
-    /// A limit on the range is useful in a process with a small address space, because no other
-    /// mapping can use reserved addresses. Unmapping an arena does not release its addresses.
+    /// A limit helps a process with a small address space, because no other mapping can use
+    /// reserved addresses.
+    ///
+    /// Unmapping an arena does not release its reserved addresses.
     fn reserve_at_most(&mut self, bytes: usize) {
         if let Some(below) = self.below() {
             below.reserve_at_most(bytes);
@@ -280,8 +284,8 @@ pub unsafe trait ArenaSource {
 ///
 /// - `start` and `old` must be the address and the size of a large mapping that `source` mapped
 ///   with the same `align`.
-/// - If the memory was mapped through another source that wraps `source`, the caller must resize it
-///   through the wrapper.
+/// - If the mapping came from another source that wraps `source`, only the wrapper may make this
+///   call.
 /// - After a successful call, the caller must use only the returned mapping.
 pub unsafe fn resize_or_copy<S: ArenaSource + ?Sized>(
     source: &mut S,

@@ -1,7 +1,8 @@
 //! Tells memory checkers which memory must not be used.
 //!
-//! An allocator marks memory as inaccessible when it returns the memory to the system. Valgrind's
-//! memcheck and AddressSanitizer then report every access through a stale pointer.
+//! When an allocator returns memory to the system, it marks the memory as inaccessible.
+//!
+//! Valgrind's memcheck and AddressSanitizer report every access to memory with this mark.
 //!
 //! The marks do not change what the processor allows.
 //!

@@ -2,8 +2,8 @@
 //!
 //! Memory is counted in slots. An arena is one slot, and a large mapping has one or more.
 //!
-//! At first, a source unmaps all memory that the program frees. It begins to retain free memory
-//! when the program requests memory again soon after a free.
+//! At first, a source retains no free memory. It begins to do so when a request soon follows a
+//! free.
 //!
 //! Used and retained memory together may exceed the recent peak of used memory only by a percentage
 //! that each source sets.

@@ -11,12 +11,14 @@ pub const HUGE_PAGE: usize = 2 << 20;
 ///
 /// A huge page causes one page fault instead of 512, and access to its memory is faster.
 ///
-/// A huge page can waste memory, because it can contain several arenas. The whole huge page stays
-/// in memory as long as any part of it is in use.
+/// A huge page can waste memory, because the whole page stays in memory while any arena in it is in
+/// use.
 ///
-/// We never use `MAP_HUGETLB`, because the kernel may then kill the child of a fork. With this
-/// flag, huge pages come from a reserved pool. After a fork, the first write to a huge page needs a
-/// second huge page from this pool. If the pool is empty, the kernel kills the child.
+/// We never use the flag `MAP_HUGETLB`, because it takes huge pages from a reserved pool that can
+/// become empty.
+///
+/// After a fork, the first write to a shared huge page needs a second page from the pool. If the
+/// pool is empty, the kernel kills the child.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HugePages {
     /// The system decides.
@@ -27,6 +29,7 @@ pub enum HugePages {
     /// In addition, we make a huge page for each arena when we map it (`MADV_COLLAPSE`).
     ///
     /// The source gets huge pages even if the system setting for transparent huge pages is `never`.
+    ///
     /// If the system cannot provide a huge page, the arena consists of small pages.
     ///
     /// Large mappings are treated as with [`Advise`](Self::Advise).

@@ -9,9 +9,13 @@ const START: usize = size_of::<NonNull<u8>>();
 
 /// A source that allocates each arena from a lower allocator.
 ///
-/// An arena must be aligned to its own size, but the lower allocator does not align its blocks to
-/// such a large size. We therefore allocate a block of slightly more than twice the arena's size,
-/// which always contains an aligned arena. The rest of the block is not used.
+/// An arena must be aligned to its own size, but the lower allocator aligns blocks only to a few
+/// bytes.
+///
+/// For each arena, we allocate a block of more than twice the arena's size, which always contains
+/// an aligned arena.
+///
+/// The rest of the block is not used.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MallocArenas<A>(A);
 

@@ -196,8 +196,8 @@ pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), 
 ///
 /// The range stays mapped throughout, so no other mapping can take its addresses.
 ///
-/// If the call fails, the range is usually unchanged. However, Linux before 6.12 can leave the
-/// range unmapped if the kernel runs out of memory during the call.
+/// A failed call usually leaves the range unchanged. However, Linux before 6.12 may unmap the range
+/// if the kernel runs out of memory during the call.
 ///
 /// # Safety
 ///

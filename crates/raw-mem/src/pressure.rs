@@ -22,16 +22,19 @@ const MOST_GROUPS: usize = 16;
 
 /// Detects whether memory is short for this process. Reads files of Linux, and allocates nothing.
 ///
-/// Memory is short if a control group (cgroup version 2) of the process has used at least seven
-/// eighths of its memory limit. The limit is the value of `memory.max` or `memory.high`, whichever
-/// is lower.
+/// Memory is short if one of the process's control groups (cgroup v2) has used at least seven
+/// eighths of its memory limit.
+///
+/// The limit of a control group is the value of `memory.max` or `memory.high`, whichever is lower.
 ///
 /// Cached file pages that the system can drop do not count as used memory.
 ///
 /// Memory is also short if tasks waited for memory during at least a tenth of the last ten seconds.
 ///
-/// We read from the control group's file `memory.pressure` how long tasks waited for memory.
-/// Without a control group, we read `/proc/pressure/memory`, which covers the whole system.
+/// The file `memory.pressure` of a control group states how long the group's tasks waited for
+/// memory.
+///
+/// If this file cannot be read, we read `/proc/pressure/memory`, which covers the whole system.
 ///
 /// On systems without these files, memory is never considered short.
 ///

@@ -24,9 +24,8 @@ use crate::{
 /// The percentage by which arenas in use and retained arenas may exceed the recent peak of arenas
 /// in use.
 ///
-/// We allow more arenas than were recently in use, because heaps cannot share the free arenas that
-/// they retain. One heap may retain free arenas that it will soon need, while another heap needs
-/// more arenas.
+/// This margin is needed because heaps cannot share free arenas: one heap may need an arena while
+/// another retains some.
 const ABOVE_PEAK: usize = 50;
 
 /// A source that wraps another source and retains some free arenas for later requests.

@@ -18,16 +18,16 @@ pub(crate) enum Relocation {
     TargetLost,
 }
 
-/// Moves the pages of the old range at `from` to the new range at `to`. Both ranges are writable
-/// and `bytes` bytes long.
+/// Moves the pages at `from` to the range at `to`. Both ranges are writable and have `bytes` bytes.
 ///
 /// The old range stays mapped, so no other mapping can get its addresses.
 ///
 /// # Safety
 ///
-/// - The old and the new range must consist of whole pages that the caller has mapped, and must not
-///   overlap.
-/// - The page after the old range must be mapped, too.
+/// - The old range at `from` and the new range at `to` must consist of whole pages that the caller
+///   has mapped.
+/// - The two ranges must not overlap.
+/// - The page directly after the old range must also be mapped.
 /// - Nothing may use the old range during the call.
 /// - Nothing may rely on the previous contents of the new range.
 pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) -> Relocation {
@@ -55,13 +55,13 @@ pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) 
 ///
 /// In rare cases, returns false although there is only one mapping.
 ///
-/// A caller must know whether a range is a single mapping before it moves the range with `mremap`.
-/// The system call cannot move a range of several mappings, but it unmaps the target range before
-/// it fails.
+/// `mremap` cannot move a range that consists of several mappings, and unmaps the target range
+/// before it fails.
 ///
-/// To distinguish one mapping from several, we ask the kernel to extend the range by one page. The
-/// kernel always refuses, because the next page is in use. The error code is `ENOMEM` for one
-/// mapping and `EFAULT` for several.
+/// We ask the kernel to extend the range by one page, which always fails because the next page is
+/// in use.
+///
+/// The error code is `ENOMEM` if the range is a single mapping, and `EFAULT` if it is several.
 ///
 /// # Safety
 ///

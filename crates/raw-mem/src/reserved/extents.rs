@@ -5,12 +5,14 @@
 //!                                                 extent   │ never touched, or purged
 //! ```
 //!
-//! A large mapping occupies whole slots, and each slot is as large as an arena. The mapping rarely
-//! fills its last slot. The unused part of this slot may still be backed by memory that an earlier
-//! mapping has touched.
+//! A large mapping occupies whole slots, each as large as an arena, but it rarely fills its last
+//! slot.
 //!
-//! We return the unused memory in slots to the system only when there is much of it. This saves
-//! system calls in a program that repeatedly maps and unmaps the same sizes.
+//! The unused part of the last slot may still be backed by memory that an earlier mapping has
+//! touched.
+//!
+//! To save system calls, we return the unused memory of slots to the system only when there is much
+//! of it.
 
 #![forbid(unsafe_code)]
 

@@ -2,10 +2,12 @@
 //!
 //! All slots of a large mapping are writable.
 //!
-//! The *tail* of a large mapping consists of the pages after the requested bytes. Nothing touches
-//! the tail, so it uses memory only if an earlier mapping at the same addresses has touched it.
+//! The *tail* of a large mapping consists of the pages after the requested bytes. Nothing touches a
+//! tail.
 //!
-//! We return the memory of such a tail to the system, unless all tails together are small.
+//! A tail uses memory only if an earlier mapping at the same addresses has touched it.
+//!
+//! We return the memory of tails to the system, unless all tails together are small.
 
 use core::{ops::Range, ptr, ptr::NonNull};
 
@@ -198,8 +200,9 @@ impl ReservedRange {
     }
 }
 
-/// Moves `bytes` bytes from the run of slots at `old` to the run at `new`. If this fails, the old
-/// run is unchanged.
+/// Moves `bytes` bytes from the run of slots at `old` to the run at `new`.
+///
+/// If this fails, the old run is unchanged.
 ///
 /// Pages are moved without copying if the system can do so.
 ///

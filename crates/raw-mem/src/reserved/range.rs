@@ -1,7 +1,9 @@
 //! A reserved range of addresses, divided into slots of equal size.
 //!
 //! The range starts small, because reserved addresses count against the process's limit on address
-//! space. It grows at its end when it has no room for a request.
+//! space.
+//!
+//! When the range has no room for a request, it grows at its end.
 //!
 //! The addresses after the range are usually free, because the range is far away from all other
 //! mappings.
@@ -48,8 +50,8 @@ pub(super) struct ReservedRange {
     /// # Invariant
     ///
     /// - The first slot begins at `base`, and each slot is as large as an arena.
-    /// - This source owns all slots. They and one page after the last slot are always mapped.
-    /// - Slots that are used or retained are writable. With huge pages, all slots are writable.
+    /// - This source owns all slots. All slots and one page after the last slot are always mapped.
+    /// - Used and retained slots are writable. With huge pages, free slots are also writable.
     base: NonNull<u8>,
     slot: ArenaSize,
     /// The binary logarithm of the size of a slot.

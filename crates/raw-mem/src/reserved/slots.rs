@@ -6,9 +6,11 @@
 //! | retained | writable | some | 0 | 1 |
 //! | used | writable | some | 1 | 0 |
 //!
-//! A slot of the range is *stale* if its memory may contain old data. A slot becomes stale when it
-//! is retained for later requests. It stays stale when it is used again, and ceases to be stale
-//! when it becomes free.
+//! A slot is *stale* if its memory may contain old data.
+//!
+//! Retaining a slot makes it stale. A stale slot remains stale when it is used again.
+//!
+//! When a slot becomes free, its memory is returned to the system, so the slot is no longer stale.
 //!
 //! With huge pages, free slots are writable, and a free slot can be stale if its huge page is in
 //! use.
