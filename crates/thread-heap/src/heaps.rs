@@ -260,9 +260,8 @@ impl<P: Parts> ThreadHeap<P> {
     ///
     /// # Safety
     ///
-    /// - `block` must have been allocated from a heap with the same type parameter `P`.
-    /// - The caller must own this heap. Only a placeholder heap, which never has an arena, needs no
-    ///   owner.
+    /// - `block` must be a live block of this heap or of another heap with the same parameter `P`.
+    /// - The caller must own this heap, unless the heap is a placeholder, which contains no blocks.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
         // SAFETY: `enter_if_own` has the same contract, and the block came from the heap.

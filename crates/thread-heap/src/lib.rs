@@ -27,10 +27,10 @@
 //! 1. Only the owner of a heap uses the heap's pools. Methods that change the heap borrow its
 //!    [`Owner`] mutably.
 //! 2. The arena source and the metadata allocator must not call into a heap, because the heap that
-//!    called them is mutably borrowed during the call.
+//!    called them is still mutably borrowed.
 //! 3. A heap is never freed, so any thread can look up the heap of any live block.
-//! 4. Each block has a tag that identifies its heap. A large block belongs to no heap and has the
-//!    tag `HeapTag::LARGE`.
+//! 4. Each block leads to a tag, which identifies the heap of the block. A large block belongs to
+//!    no heap and leads to the tag `HeapTag::LARGE`.
 //!
 //! # Fork
 //!

@@ -100,8 +100,8 @@ impl Batch {
     ///
     /// # Safety
     ///
-    /// - The caller must exclusively own `block` and all blocks in `others`. After this call, the
-    ///   caller must use these blocks only through the returned batch.
+    /// - The caller must exclusively own `block` and all blocks in `others`.
+    /// - After this call, the caller must use these blocks only through the returned batch.
     /// - `block` must have room for a [`Batch`] and for the addresses of `others`.
     unsafe fn pack(block: NonNull<u8>, others: &[NonNull<u8>]) -> NonNull<Self> {
         let batch = block.cast::<Self>();
@@ -162,7 +162,7 @@ impl Batches {
     /// # Safety
     ///
     /// - The caller must exclusively own all of `blocks`, and must not use them after this call.
-    /// - `size` must return the size in bytes of the block that is passed to it.
+    /// - For each block, `size` must return the size of the block in bytes.
     /// - Each block must be at least [`LEAST_BLOCK`] bytes long.
     pub(crate) unsafe fn pack(
         blocks: &[NonNull<u8>],

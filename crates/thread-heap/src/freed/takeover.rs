@@ -30,7 +30,7 @@ use crate::{parts::Parts, shared_source::SharedSource};
 ///
 /// Returns three values:
 /// - The nodes that the caller must push back into the inbox.
-/// - A flag, which is true if some blocks were neither moved into a table nor purged.
+/// - A flag that is true if some blocks were neither moved into a table nor purged.
 /// - The number of purged bytes.
 ///
 /// `bytes` is the approximate size of all blocks.

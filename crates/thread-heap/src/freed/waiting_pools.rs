@@ -222,8 +222,7 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
     ///
     /// # Safety
     ///
-    /// - `block` must come from a heap with the geometry `G`, and this heap must still count the
-    ///   block as in use.
+    /// - The heap of `block` must have the geometry `G`, and must still count `block` as in use.
     /// - The caller must own `block` exclusively, and must not use it after this call.
     pub(crate) unsafe fn add(&mut self, block: NonNull<u8>) {
         // SAFETY: `block` is a block in use of this geometry (contract of `add`).

@@ -85,7 +85,7 @@ impl<P: Parts> Owner<P> {
     ///
     /// # Safety
     ///
-    /// - `block` must be a live large block from the arena source that this heap uses.
+    /// - `block` must be a live large block from this heap's arena source.
     /// - The caller must not use the memory of `block` after this call.
     pub unsafe fn free_large(&mut self, block: LargeBlock) {
         // SAFETY: the block came from the shared source, and is not used afterwards (contract).

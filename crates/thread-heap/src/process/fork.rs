@@ -1,9 +1,9 @@
 //! Handlers that keep the heaps usable in a forked child, in which only the forking thread exists.
 //!
 //! The handlers hold two locks across a fork:
-//! - The lock of the arena source. It ensures that the child gets a consistent copy of the source.
-//! - The takeover lock. It prevents other threads from moving freed blocks out of a heap's queue
-//!   during the fork, because the child would lose the blocks that are being moved.
+//! - The lock of the arena source ensures that the child gets a consistent copy of the source.
+//! - The takeover lock ensures that no other thread is moving freed blocks out of a heap's queue.
+//!   The child would lose the blocks that are being moved.
 //!
 //! A fork handler that was registered before ours must not map or unmap arenas, or wait for a
 //! thread that does.

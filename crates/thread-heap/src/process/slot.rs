@@ -1,9 +1,9 @@
 //! The slot of a thread: a thread-local word that points to the calling thread's heap.
 //!
-//! The compiler may cache the address of a `thread_local!` variable. If a coroutine then moves to
-//! another thread, the cached address still refers to the variable of the old thread.
+//! The compiler may cache the address of a `thread_local!` variable. A coroutine that moves to
+//! another thread would then use the old thread's variable.
 //!
-//! The slot of a thread is a thread-local word. This module hides its address from the compiler:
+//! This module hides the address of the slot, which is a thread-local word, from the compiler:
 //! - On x86-64 Linux, inline assembly accesses the slot at a fixed offset from the thread pointer.
 //! - On other systems, and with the feature `dynamic-tls`, only functions that are never inlined
 //!   access the slot.

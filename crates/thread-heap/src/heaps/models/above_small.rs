@@ -8,11 +8,13 @@
 //! In addition, `cargo xtask stress --under thread` uses ThreadSanitizer to search for races on the
 //! headers.
 //!
-//! Other threads read three fields in the header of a unit, which is a part of a pool. The owner of
-//! the heap writes these fields only while no block of the unit is in use.
+//! A pool consists of units, and each unit has a header. Other threads read three fields of this
+//! header.
 //!
-//! The owner writes the class of a unit, and the link to the first unit of its pool, when the owner
-//! takes the pool from the arena or puts it back.
+//! The owner of the heap writes the three fields only while no block of the unit is in use.
+//!
+//! Two of the fields are the unit's size class and its link to the pool's first unit. The owner
+//! writes them when it takes the pool from the arena or puts it back.
 //!
 //! The offset of the first block is written when the unit is used for the first time.
 
