@@ -1,6 +1,6 @@
 //! Measures what the hooks cost: `cargo run --release -p obmalloc-allocator-api --example cost`.
 //!
-//! Each line of the output shows two times for a block of 64 bytes. The first is the time to
+//! Each line of the output shows two durations for 64-byte blocks. The first is the time to
 //! allocate one block and free it immediately. The second is the time per block to allocate 10,000
 //! blocks and then free them all.
 //!

@@ -15,7 +15,8 @@ impl CAllocator {
     ///
     /// # Safety
     ///
-    /// - With `vtable.ctx`, the functions in `vtable` must meet the requirements of [`MemAlloc`].
+    /// - When called with `vtable.ctx`, the functions in `vtable` must meet the requirements of
+    ///   [`MemAlloc`].
     /// - The functions must be safe to call from every thread that uses the returned allocator.
     /// - The functions must stay valid for as long as the returned allocator is in use.
     ///

@@ -1,12 +1,13 @@
 //! The current allocator of each domain, which can be replaced while other threads allocate.
 //!
-//! An allocator consists of C functions and a context pointer, which is passed to each function. A
-//! thread loads the function and the context in one atomic step, so both always belong to the same
+//! An allocator consists of C functions and a context pointer, which each function receives as an
+//! argument.
+//!
+//! A thread loads a function and its context in one atomic step, so both always belong to the same
 //! allocator.
 //!
-//! CPython loads the function and the context separately. While another thread replaces the
-//! allocator, CPython can therefore call a function of the old allocator with the context of the
-//! new one.
+//! CPython loads a function and its context separately. They do not match if another thread
+//! replaces the allocator in between.
 
 use core::ptr::NonNull;
 
@@ -78,8 +79,8 @@ impl<A: MemAlloc> DomainTable<A> {
     ///
     /// # Safety
     ///
-    /// - `allocator` must be able to free and reallocate every live block of `domain`, including
-    ///   blocks that other threads allocate during this call.
+    /// - `allocator` must be able to free and reallocate every live block of `domain`. This
+    ///   includes blocks that other threads allocate during this call.
     /// - `allocator` must meet the requirements of [`CAllocator::new`] for as long as this table is
     ///   in use.
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {

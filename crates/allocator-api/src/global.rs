@@ -15,8 +15,10 @@ const WORD: usize = size_of::<usize>();
 
 /// A global allocator of a Rust program or library that allocates from `A`.
 ///
-/// Every alignment is supported. However, a block whose alignment `n` exceeds the word size needs
-/// `n` extra bytes, and moves whenever it is reallocated.
+/// Every alignment is supported, but an alignment of `n` bytes costs `n` extra bytes if it exceeds
+/// the word size.
+///
+/// A block with an alignment above the word size moves whenever it is reallocated.
 ///
 /// Some of the extra bytes can lie after the block, where a debug hook inside `A` cannot detect
 /// writes to them.
@@ -32,6 +34,7 @@ const WORD: usize = size_of::<usize>();
 /// ```
 ///
 /// With [`CFunctions`], a Rust extension module can allocate from CPython's raw memory domain.
+///
 /// CPython's `tracemalloc` and debug hooks then also cover the memory of the extension.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Global<A>(A);
@@ -180,8 +183,8 @@ impl CFunctions {
     ///
     /// # Safety
     ///
-    /// - The functions must meet the requirements of [`MemAlloc`]. Moreover, a request for 0 bytes
-    ///   must not return null unless memory is exhausted.
+    /// - The functions must meet the requirements of [`MemAlloc`].
+    /// - A request for 0 bytes must not return null, unless memory is exhausted.
     /// - The functions must be safe to call from any thread at any time.
     pub const unsafe fn new(
         malloc: unsafe extern "C" fn(usize) -> *mut c_void,

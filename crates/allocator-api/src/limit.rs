@@ -22,8 +22,10 @@ use sync::Mutex;
 /// without calling the callback again.
 ///
 /// The wrapped allocator should know the [usable size](MemAlloc::usable_size) of its blocks.
-/// Otherwise, the hook stores the block sizes in a table that allocates from the global allocator.
-/// In this case, the hook must not be part of the global allocator.
+/// Otherwise, the hook stores all block sizes in a table.
+///
+/// The table allocates from the global allocator, so a hook with this table must not be part of the
+/// global allocator.
 ///
 /// ```
 /// use allocator_api::Limited;

@@ -45,14 +45,15 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 /// The description has the same wording as in CPython. Writing it allocates no memory.
 ///
 /// The hook fills each new block with the byte `0xCD`, unless a zeroed block was requested. It
-/// fills each freed block with the byte `0xDD`. These values make a program that uses uninitialised
-/// or freed memory likely to fail.
+/// fills each freed block with the byte `0xDD`.
+///
+/// With these bytes, a program that uses uninitialised or freed memory is likely to fail.
 ///
 /// While a block is being reallocated, the hook fills both ends of the old block with the byte
 /// `0xDD`.
 ///
-/// The hook cannot report a double free if the wrapped allocator has already unmapped the block's
-/// memory. The second free then ends the process with a signal such as `SIGSEGV`.
+/// The hook detects a double free by reading the memory of the block. If this memory has been
+/// unmapped, the process ends with a signal such as `SIGSEGV`.
 ///
 /// A block has the same alignment as in the wrapped allocator, but at most 16 bytes.
 ///

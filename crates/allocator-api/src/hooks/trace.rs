@@ -6,9 +6,10 @@
 //!                   Traces: a table of blocks in use, figures by domain and by place
 //! ```
 //!
-//! The hook does not trace the memory of its own tables, which store the traced blocks. The tables
-//! allocate from the global allocator, so a thread's own requests are not traced while the thread
-//! uses the tables.
+//! The hook does not trace the memory of its own tables, which store the traced blocks.
+//!
+//! The tables use the global allocator, which may call this hook. The hook therefore ignores a
+//! thread's requests while the thread uses the tables.
 
 mod inside;
 mod place;
@@ -50,8 +51,8 @@ std::thread_local! {
 /// Nothing is traced before [`start`](Self::start). The functions that return figures cover only
 /// the blocks that were allocated since then.
 ///
-/// A program must not fork while tracing is on. If another thread holds the lock of the block table
-/// during the fork, the lock stays locked in the child, where no thread can unlock it.
+/// A program must not fork while tracing is on. If another thread holds the table's lock during the
+/// fork, no thread in the child can unlock it.
 #[derive(Debug)]
 pub struct Traces {
     table: Mutex<Table>,
@@ -143,8 +144,8 @@ impl Default for Traces {
 /// If a debug hook has `Traces` as its host, its error reports name the place that allocated the
 /// block.
 ///
-/// The `Trace` hook must wrap the debug hook, not the other way round. Only in this order do both
-/// hooks know a block by the address that the program uses.
+/// The `Trace` hook must wrap the debug hook, not the other way round. Below the debug hook, each
+/// block begins at another address, because the debug hook adds a header.
 impl Host for Traces {
     fn write_place(&self, out: &mut Output, ptr: *const u8) {
         // The thread that found the error may already hold the lock of the table.

@@ -9,8 +9,10 @@
 //!
 //! The size and the serial number are big-endian. The offsets are for a 64-bit machine.
 //!
-//! A block with an alignment above 16 bytes has unused bytes before its header. The word directly
-//! before the header stores the distance from the start of the allocated memory to the block.
+//! A block with an alignment above 16 bytes has unused bytes before its header.
+//!
+//! The word directly before the header stores the distance from the start of the allocated memory
+//! to the block.
 //!
 //! CPython has no blocks with such an alignment.
 
@@ -133,11 +135,10 @@ impl Block {
     ///
     /// # Safety
     ///
-    /// If the block's address is a multiple of the word size, the following memory must be
-    /// readable:
-    /// - the header directly before the block, which states the size of the block,
-    /// - all bytes of the block up to this size,
-    /// - the trailer directly after the block.
+    /// If the address of the block is a multiple of the word size, these bytes must be readable:
+    /// - the header, which directly precedes the block and states its size,
+    /// - the block itself,
+    /// - the trailer, which directly follows the block.
     pub(super) unsafe fn check(self, letter: u8, style: Style) -> Result<usize, Misuse> {
         if !self.0.addr().get().is_multiple_of(WORD) {
             return Err(Misuse::Unaligned);
@@ -176,8 +177,9 @@ impl Block {
 
     /// Returns true if the header or the contents show that the block has been freed.
     ///
-    /// The wrapped allocator may have overwritten the header since the block was freed. In that
-    /// case, a block counts as freed if its guard bytes are missing and its contents start with
+    /// The wrapped allocator may overwrite the header of a freed block.
+    ///
+    /// If the guard bytes are missing, a block therefore also counts as freed if it starts with
     /// dead bytes (`0xDD`).
     ///
     /// # Safety
