@@ -293,8 +293,8 @@ impl CPython {
     /// # Safety
     ///
     /// - The functions in `vtable` must be able to free every live block of `domain`.
-    /// - The functions must be safe to call from every thread that uses CPython.
-    /// - The functions must stay valid for as long as CPython may call them.
+    /// - Every thread that uses CPython must be able to call the functions safely.
+    /// - The functions must stay valid as long as CPython may call them.
     pub(crate) unsafe fn set_allocator(&self, domain: Domain, vtable: &VTable) {
         // SAFETY: CPython copies the vtable, which suits the domain (contract of `set_allocator`).
         unsafe { (self.core.set_allocator)(domain as c_uint, vtable) }

@@ -10,15 +10,16 @@
 //!
 //! After a page has been returned to the system, the next access to the page causes a page fault.
 //!
-//! An interval is *calm* if the amount of memory in use changes little during the interval.
+//! We divide time into intervals. An interval is *calm* if the amount of memory in use changes
+//! little during the interval.
 //!
-//! We call `malloc_trim` only after two calm intervals, because the program is then unlikely to use
-//! many of the returned pages soon.
+//! We call `malloc_trim` only after two calm intervals, when the program is unlikely to need the
+//! returned pages soon.
 //!
 //! All calls to `malloc_trim` together take at most 1/[`PART_OF_TIME`] of the running time.
 //!
-//! The decay time is the time after which our own heap returns its free memory. An interval lasts
-//! two fifths of the decay time.
+//! Each interval lasts two fifths of the *decay time*, which is how long our own heap retains free
+//! memory.
 //!
 //! If the decay time is zero, we do not wait for a calm interval.
 

@@ -4,7 +4,9 @@
 //! allocators only while holding the GIL.
 //!
 //! A thread may free a block of another interpreter's heap without holding that interpreter's GIL.
-//! The block then waits in a queue until a thread that holds this GIL reclaims it.
+//!
+//! The freed block waits in a queue until a thread that holds the GIL of the block's interpreter
+//! reclaims it.
 //!
 //! The main interpreter keeps its heap across a second `Py_Initialize`, because the interpreter's
 //! address never changes.
@@ -124,10 +126,11 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // After a fork, CPython may destroy an interpreter without holding the interpreter's GIL. We
-    // must not access the interpreter's heap in that case, because the GIL is the heap's lock.
+    // After a fork, CPython may destroy an interpreter without holding its GIL, which is the lock
+    // of the interpreter's heap.
     //
-    // The heap then stays in our table until `start` finds a new interpreter at the same address.
+    // Without the GIL, the heap stays in our table until `start` finds a new interpreter at the
+    // same address.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         unsafe { entry.release() };
