@@ -9,8 +9,8 @@
 //!
 //! An arena is divided into units of equal size. A pool occupies one or more adjacent units.
 //!
-//! Every unit has a header. The header of a pool's first unit describes the pool. The headers of
-//! its other units point to that header.
+//! The first unit of a pool contains the pool's header. The headers of the pool's other units point
+//! to this header.
 //!
 //! When the free list of a pool is empty, the heap *carves* unused memory of the pool into blocks.
 //! It stops at the end of the page in which the first new block ends.

@@ -22,14 +22,16 @@
 //! A thread looks up a block only after it has allocated the block, or received it from another
 //! thread. Passing a block to another thread requires synchronisation, such as a lock or a channel.
 //!
-//! The map is updated before any block in a new arena is allocated, so the receiver of a block sees
-//! the update.
+//! An arena is added to the map before its first block is allocated, so the receiver of a block
+//! sees the arena.
 //!
 //! An outdated range is never too long, because the range only grows unless `ArenaMap::shrink` is
 //! called.
 //!
-//! The start of the range is set only once. A thread that does not see the start yet sees the
-//! address `NO_RANGE` instead, and no program has memory near this address.
+//! The start of the range is set only once. Before a thread sees the start, it reads the
+//! placeholder `NO_RANGE`.
+//!
+//! A range that starts at `NO_RANGE` contains none of the program's memory.
 
 use core::{marker::PhantomData, mem, ops::Range, ptr, ptr::NonNull};
 
@@ -168,18 +170,17 @@ impl<G: Geometry> ArenaMap<G> {
 
     /// Records that the reserved range has become shorter. The range keeps its start.
     ///
-    /// Other threads may still use the old length of the range for a while. This is harmless,
-    /// because no thread has a valid pointer into the part that was cut off.
+    /// Other threads may briefly use the old length. This is harmless, because no valid pointer
+    /// leads into the removed part.
     ///
-    /// A thread that later maps new memory in the cut-off part sees the new length. The operating
-    /// system synchronises this thread with the thread that called `shrink` and then unmapped the
-    /// part.
+    /// `shrink` is called before the removed part is unmapped. A thread that later maps memory
+    /// there sees the new length, because the kernel performs this mapping after the unmapping.
     ///
     /// # Safety
     ///
-    /// - `range` must have the same start as the [reserved](Self::reserve) range, and must not be
-    ///   longer.
-    /// - Nothing may use the memory that lies in the old range but not in `range`.
+    /// - `range` must start at the same address as the [reserved](Self::reserve) range, and must
+    ///   not be longer.
+    /// - Nothing may use the part of the reserved range that lies beyond `range`.
     /// - No other call to [`reserve`](Self::reserve) or `shrink` may run at the same time.
     pub unsafe fn shrink(&self, range: Range<usize>) {
         self.length.store(range.len(), Relaxed);
@@ -195,10 +196,11 @@ impl<G: Geometry> ArenaMap<G> {
     /// # Safety
     ///
     /// - `lower` must be the same allocator in every call.
-    /// - `base` must be the start of an arena or a large mapping. The memory must stay mapped until
-    ///   it is removed from this map with [`retract`](Self::retract).
-    /// - Code that uses the map to decide where to free a block must free the blocks of this arena
-    ///   to the heap that owns the arena.
+    /// - `base` must be the start of an arena or of a large mapping.
+    /// - The arena or mapping must stay mapped until [`retract`](Self::retract) removes it from
+    ///   this map.
+    /// - Every allocator that recognises its own blocks by this map must be able to free the blocks
+    ///   in the new memory.
     ///
     /// The allocator must be the same in every call, because a call may free nodes that an earlier
     /// call allocated.

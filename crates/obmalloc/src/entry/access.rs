@@ -42,8 +42,8 @@ pub trait Access {
 ///
 /// # Safety
 ///
-/// - For the same `self`, [`enter`](Self::enter) must always pass the same heap to its closure.
-/// - While the closure runs, nothing else may borrow the heap.
+/// - Every call of [`enter`](Self::enter) on the same value must pass the same heap to its closure.
+/// - Nothing else may borrow the heap while the closure runs.
 pub(crate) unsafe trait Enter {
     type Heap;
 
@@ -87,8 +87,8 @@ impl<H> GilHeld<H> {
     ///
     /// # Safety
     ///
-    /// - Two calls that use the returned value must never run at the same time.
-    /// - The arena source and the metadata allocator of `heap` must not call back into `heap`.
+    /// - No two calls that use the returned value may run at the same time.
+    /// - The arena source and the metadata allocator of `heap` must not call into `heap`.
     ///
     /// The first rule also covers calls to an allocator that contains this value or refers to it.
     pub const unsafe fn new(heap: H) -> Self {

@@ -1,7 +1,9 @@
 //! Spans, which are pools of one block.
 //!
-//! Each size class retains its empty spans (pools with room for one block) in a list. Later
-//! requests of the class reuse these spans, so the heap need not search its arenas:
+//! Each size class retains its empty spans in a list.
+//!
+//! A later request for the class takes a span from the list, so the heap need not search its
+//! arenas:
 //!
 //! ```text
 //!   list of the class    span, in use ► span, empty ► span, empty

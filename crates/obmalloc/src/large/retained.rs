@@ -53,8 +53,8 @@ impl RetainedLarge {
     /// # Safety
     ///
     /// - `block` must be a live block that the heap's arena source mapped.
-    /// - No list of large blocks may contain `block`.
-    /// - The caller must not use `block` afterwards.
+    /// - `block` must not be in any list of retained blocks.
+    /// - The caller must not use `block` after this call.
     #[inline]
     pub(crate) unsafe fn push<G: Geometry>(&mut self, block: LargeBlock) {
         // SAFETY: the block is in use (contract), so its header is valid. Nothing else refers to it.
