@@ -30,8 +30,8 @@ use crate::{
     obmalloc run -m pytest -x\n  \
     obmalloc run --stats=stats-%p.json -- gunicorn -w 2 app:app")]
 pub struct Args {
-    /// Writes statistics at exit, to the file PATH or to stderr. In PATH, %p stands for the process
-    /// id. If PATH ends with .json, the statistics are written as JSON.
+    /// Writes statistics at exit to the file PATH, or to stderr if PATH is omitted. %p in PATH
+    /// stands for the process id. A PATH that ends with .json selects JSON.
     #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "-")]
     stats: Option<OsString>,

@@ -212,7 +212,8 @@ impl ObMalloc {
 
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// The callback may allocate and free memory. For example, it can empty a cache of the program.
+    /// The callback may allocate and free memory, for example to empty one of the program's caches.
+    ///
     /// If the callback returns true, the allocator tries the request again.
     ///
     /// If a request of the callback itself exceeds the limit, it is refused without calling the

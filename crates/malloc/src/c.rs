@@ -94,7 +94,7 @@ pub unsafe extern "C" fn free(ptr: *mut c_void) {
 /// # Safety
 ///
 /// - `ptr` must be null or point to a live block of this library.
-/// - The caller must not use `ptr` after the function has freed or moved the block.
+/// - If the function frees or moves the block, the caller must not use `ptr` again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realloc(ptr: *mut c_void, size: usize) -> *mut c_void {
     // SAFETY: the contract is the same.

@@ -130,7 +130,7 @@ pub(crate) unsafe fn free(ptr: NonNull<u8>) {
 /// # Safety
 ///
 /// - `ptr` must point to a live block of this library.
-/// - If the function returns a block, the program must not use `ptr` again.
+/// - If the function returns a block, the caller must use only the returned block.
 pub(crate) unsafe fn resize(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
     // SAFETY: the block is live (contract). The hook checks this.
     unsafe { HOOK.realloc(Some(ptr), size) }

@@ -15,10 +15,10 @@
 //!
 //! All caches of this crate have these properties:
 //! - The memory of a freed object is reused only for objects of the same type.
-//! - The list of free objects needs no extra memory, because each free object stores a pointer to
-//!   the next one.
+//! - Each free object stores a pointer to the next one, so the list of free objects needs no extra
+//!   memory.
 //! - Every value is dropped exactly once, even if its destructor panics.
-//! - Except for [`cpython::BlockCache`], every cache limits how many free objects it retains.
+//! - Every cache except [`cpython::BlockCache`] limits how many free objects it retains.
 
 #![no_std]
 

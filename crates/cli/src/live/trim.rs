@@ -12,8 +12,8 @@ use crate::failure::{Failure, NO, Result};
 
 /// Makes a running process return unused memory of its heap to the system, and prints how much.
 ///
-/// The process trims its heap after its next request for more than 512 bytes. An idle process makes
-/// no requests, so it trims nothing until it becomes active.
+/// The process checks for this command only when it requests more than 512 bytes at once. An idle
+/// process therefore trims nothing.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TrimArgs {
     /// The process.

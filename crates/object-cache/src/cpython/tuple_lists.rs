@@ -120,9 +120,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     ///
     /// # Safety
     ///
-    /// - `storage` must be memory that this cache returned from [`take`](Self::take) for the same
-    ///   `len`.
-    /// - Any value that was in `storage` must already have been dropped or moved out.
+    /// - This cache must have returned `storage` from [`take`](Self::take) for the same `len`.
+    /// - Any value in `storage` must already have been dropped or moved out.
     /// - The caller must not use `storage` after this call.
     #[inline]
     pub unsafe fn put(&self, storage: NonNull<H>, len: usize) {

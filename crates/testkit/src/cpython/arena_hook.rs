@@ -3,8 +3,8 @@
 //! The hook aligns each arena to the arena's own size, so the first pool begins at the start of the
 //! arena.
 //!
-//! CPython itself aligns an arena only to 4 KiB. The arena then usually has room for one pool
-//! fewer, because every pool must be aligned to its own size.
+//! Without the hook, CPython aligns an arena only to 4 KiB, and usually loses room for one pool to
+//! alignment.
 //!
 //! Since 3.11, CPython also calls the hook to allocate its data stack. These requests are not
 //! logged and never fail.
