@@ -13,8 +13,9 @@ use sync::Mutex;
 
 /// A hook that limits how many bytes of the allocator below it are in use.
 ///
-/// If a request would exceed the limit, the hook calls a callback that can free memory. If the
-/// callback returns true, the hook tries the request again.
+/// If a request would exceed the limit, the hook calls a callback, which can free memory.
+///
+/// If the callback returns true, the hook tries the request again.
 ///
 /// The callback must not panic.
 ///

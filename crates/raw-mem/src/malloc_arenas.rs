@@ -9,8 +9,8 @@ const START: usize = size_of::<NonNull<u8>>();
 
 /// A source that allocates each arena from a lower allocator.
 ///
-/// An arena must be aligned to its own size, but the lower allocator aligns blocks only to a few
-/// bytes.
+/// An arena must be aligned to its own size, but the lower allocator guarantees an alignment of at
+/// most 16 bytes.
 ///
 /// For each arena, we allocate a block of more than twice the arena's size, which always contains
 /// an aligned arena.

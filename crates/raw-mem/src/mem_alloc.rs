@@ -24,10 +24,10 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 /// The methods must meet these requirements:
 ///
 /// - [`calloc`](Self::calloc) must set all requested bytes to zero.
-/// - [`realloc`](Self::realloc) must preserve the contents of the block, up to the smaller of its
-///   old and new sizes.
+/// - [`realloc`](Self::realloc) must preserve the contents of the block, up to the smaller of the
+///   old and the new size.
 /// - A failed request must leave every live block unchanged.
-/// - If the allocator's type is `Send` or `Sync`, every thread must be able to free the allocator's
+/// - If the type of the allocator is `Send` or `Sync`, every thread must be able to free its
 ///   blocks.
 ///
 /// Code that relies on any other property must require it in its own safety contract.

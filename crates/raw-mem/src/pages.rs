@@ -196,8 +196,9 @@ pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), 
 ///
 /// The range stays mapped throughout, so no other mapping can take its addresses.
 ///
-/// A failed call usually leaves the range unchanged. However, Linux before 6.12 may unmap the range
-/// if the kernel runs out of memory during the call.
+/// A failed call usually leaves the range unchanged.
+///
+/// Linux before 6.12 may unmap the range if the kernel runs out of memory during the call.
 ///
 /// # Safety
 ///

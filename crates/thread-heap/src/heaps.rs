@@ -122,8 +122,9 @@ pub(crate) type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Pa
 
 /// A single-owner heap with an inbox and an outbox.
 ///
-/// The inbox receives blocks of this heap that other threads have freed. The outbox collects blocks
-/// of other heaps that the owner of this heap has freed.
+/// The inbox contains blocks of this heap that other threads have freed.
+///
+/// The outbox contains blocks of other heaps that the owner of this heap has freed.
 #[repr(C)]
 pub(crate) struct ThreadHeap<P: Parts> {
     /// # Invariant
@@ -261,7 +262,7 @@ impl<P: Parts> ThreadHeap<P> {
     /// # Safety
     ///
     /// - `block` must be a live block of this heap or of another heap with the same parameter `P`.
-    /// - The caller must own this heap, unless the heap is a placeholder, which contains no blocks.
+    /// - The caller must own this heap, unless the heap is a placeholder that never has an arena.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
         // SAFETY: `enter_if_own` has the same contract, and the block came from the heap.

@@ -36,7 +36,7 @@ impl<T> Outbox<T> {
     ///
     /// # Safety
     ///
-    /// - `receiver` must be the heap from which `block` was allocated.
+    /// - `block` must have been allocated from the heap `receiver`.
     /// - [`has_room_for`](Self::has_room_for) must return true for `receiver`.
     /// - The caller must own `block` exclusively, and must not use it after this call.
     #[inline]

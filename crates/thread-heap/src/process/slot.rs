@@ -1,7 +1,7 @@
 //! The slot of a thread: a thread-local word that points to the calling thread's heap.
 //!
 //! The compiler may cache the address of a `thread_local!` variable. A coroutine that moves to
-//! another thread would then use the old thread's variable.
+//! another thread then uses the variable of the old thread.
 //!
 //! This module hides the address of the slot, which is a thread-local word, from the compiler:
 //! - On x86-64 Linux, inline assembly accesses the slot at a fixed offset from the thread pointer.
