@@ -45,7 +45,7 @@ mod calls {
     pub(crate) const MOST: usize = 48;
 
     /// Prefixes of the names of functions that belong to the allocation rather than to the program.
-    const ALLOCATING: [&str; 12] = [
+    const FUNCTIONS: [&str; 12] = [
         "allocator_api::counted::",
         "allocator_api::global::",
         "allocator_api::hooks::trace::Trace",
@@ -59,6 +59,24 @@ mod calls {
         "alloc::boxed::",
         "core::ops::function::",
     ];
+
+    /// Parts of the paths of files with such functions.
+    ///
+    /// If a program has only line tables as debug information, its function names lack the path of
+    /// the module.
+    const FILES: [&str; 5] = [
+        "/src/backtrace/",
+        "/library/alloc/src/alloc.rs",
+        "/library/alloc/src/boxed.rs",
+        "/library/alloc/src/raw_vec",
+        "/library/core/src/ops/function.rs",
+    ];
+
+    /// The files of this crate with such functions, in the folder `src`.
+    const OUR_FILES: [&str; 5] =
+        ["counted.rs", "global.rs", "hooks/trace.rs", "hooks/trace/inside.rs", THIS_FILE];
+
+    const THIS_FILE: &str = "hooks/trace/place.rs";
 
     /// Stores the addresses of the innermost calls of this thread, and returns their number.
     ///
@@ -81,31 +99,70 @@ mod calls {
     pub(crate) fn write(f: &mut fmt::Formatter<'_>, calls: &[usize]) -> fmt::Result {
         // Looking up names loads the debug information, which takes many MiB that we must not
         // trace.
-        let names: Vec<_> = untraced(|| calls.iter().map(|call| name(*call)).collect());
-        let is_own = |name: &String| {
-            let name = name.trim_start_matches(['<', '&']);
-            ALLOCATING.iter().any(|own| name.starts_with(own))
-        };
-        let first = names.iter().position(|name| !is_own(name)).unwrap_or(0);
-        for name in &names[first..] {
-            writeln!(f, "    {name}")?;
+        let calls: Vec<_> = untraced(|| calls.iter().map(|call| Call::at(*call)).collect());
+        let first = calls.iter().position(|call| !call.is_own).unwrap_or(0);
+        for Call { text, .. } in &calls[first..] {
+            writeln!(f, "    {text}")?;
         }
         Ok(())
     }
 
-    fn name(call: usize) -> String {
-        let mut name = format!("{call:#x}");
-        // `call` is a return address. The instruction there may belong to the next source line.
-        let inside = std::ptr::without_provenance_mut(call.saturating_sub(1));
-        backtrace::resolve(inside, |symbol| {
-            if let Some(function) = symbol.name() {
-                name = format!("{function:#}");
+    struct Call {
+        /// The name of the function, its file and the line, as far as they are known.
+        text: String,
+        /// True if the function belongs to the allocation rather than to the program.
+        is_own: bool,
+    }
+
+    impl Call {
+        fn at(address: usize) -> Self {
+            let mut call = Self { text: format!("{address:#x}"), is_own: false };
+            // A return address may belong to the source line after the call.
+            let inside = std::ptr::without_provenance_mut(address.saturating_sub(1));
+            backtrace::resolve(inside, |symbol| {
+                if let Some(function) = symbol.name() {
+                    call.text = format!("{function:#}");
+                    call.is_own = is_own_function(&call.text);
+                }
+                if let (Some(file), Some(line)) = (symbol.filename(), symbol.lineno()) {
+                    call.text = format!("{} ({}:{line})", call.text, file.display());
+                    call.is_own |= is_own_file(&file.to_string_lossy());
+                }
+            });
+            call
+        }
+    }
+
+    fn is_own_function(name: &str) -> bool {
+        let name = name.trim_start_matches(['<', '&']);
+        FUNCTIONS.iter().any(|own| name.starts_with(own))
+    }
+
+    fn is_own_file(path: &str) -> bool {
+        let folder = file!().trim_end_matches(THIS_FILE);
+        let is_ours = path.rsplit_once(folder).is_some_and(|(_, file)| OUR_FILES.contains(&file));
+        is_ours || FILES.iter().any(|part| path.contains(part))
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn calls_inside_the_allocator_are_recognised_by_name_or_by_file() {
+            assert!(is_own_function("alloc::alloc::alloc"));
+            assert!(is_own_function("<allocator_api::global::Global<A> as GlobalAlloc>::alloc"));
+            assert!(!is_own_function("my_allocator_api::make"));
+            let folder = "/home/me/obmalloc/crates/allocator-api/src/";
+            for own in ["global.rs", "hooks/trace/place.rs"] {
+                assert!(is_own_file(&format!("{folder}{own}")), "{own}");
             }
-            if let (Some(file), Some(line)) = (symbol.filename(), symbol.lineno()) {
-                name = format!("{name} ({}:{line})", file.display());
+            assert!(is_own_file("/rustc/5980/library/alloc/src/raw_vec/mod.rs"));
+            for other in ["hooks/trace/tests.rs", "lib.rs"] {
+                assert!(!is_own_file(&format!("{folder}{other}")), "{other}");
             }
-        });
-        name
+            assert!(!is_own_file("/home/me/program/src/global.rs"));
+        }
     }
 }
 
