@@ -18,7 +18,7 @@ const PROGRAMS: [&str; 4] = ["gunicorn", "celery", "ipykernel", "pytest"];
 const INSTALLERS: [&str; 2] = ["pipx", "uv"];
 
 /// Most of the time, the tests wait.
-const THREADS: usize = 2;
+const THREADS: usize = 3;
 
 /// Tests the wheel, servers and tools with every supported Python, and installers with the newest.
 pub(super) fn every_python(wheel: &Path) -> Result<Tally> {
