@@ -41,11 +41,11 @@ const REQUESTS: u32 = 64;
 const PART_OF_TIME: u32 = 128;
 
 /// An interval is calm if the amount of memory in use changes by at most this many bytes per
-/// second.
+/// microsecond.
 ///
 /// If a program uses returned memory again at this rate, the page faults take less than a hundredth
 /// of its time.
-const CALM: u64 = 16 << 20;
+const CALM: u64 = 16;
 
 /// A request for at least this many bytes always counts as a change of the memory in use.
 ///
@@ -211,9 +211,8 @@ impl Trimmer {
         let change = self.take_change();
         let changed = self.changed.load(Relaxed).saturating_add(change);
         self.changed.store(changed, Relaxed);
-        let most = u128::from(elapsed) * u128::from(CALM) / 1_000_000;
-        let calm =
-            if change as u128 <= most { self.calm.load(Relaxed).saturating_add(1) } else { 0 };
+        let is_calm = change as u64 <= elapsed.saturating_mul(CALM);
+        let calm = if is_calm { self.calm.load(Relaxed).saturating_add(1) } else { 0 };
         self.calm.store(calm, Relaxed);
         let is_due = (interval == 0 || calm >= CALM_INTERVALS)
             && changed >= WORTHWHILE

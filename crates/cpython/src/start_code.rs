@@ -34,7 +34,8 @@ pub(crate) fn release() {
 #[inline(always)]
 fn release_pages(start: *const u8, end: *const u8) {
     const PAGE: usize = 4096;
-    let first = start.map_addr(|address| address & !(PAGE - 1));
+    // The first page may also contain code that is still used.
+    let first = start.map_addr(|address| address.next_multiple_of(PAGE));
     let bytes = (end.addr() - first.addr()).next_multiple_of(PAGE);
     // SAFETY: nothing writes to these pages, so the file still has their contents.
     unsafe { libc::madvise(first.cast_mut().cast::<c_void>(), bytes, libc::MADV_DONTNEED) };
