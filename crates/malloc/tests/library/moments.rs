@@ -27,15 +27,6 @@ fn reports(folder: &Path) -> Vec<Value> {
     fs::read_dir(folder).unwrap().map(|entry| read(entry.unwrap().path())).collect()
 }
 
-/// Waits until the folder contains a file, for at most one minute.
-fn wait_for_a_file(folder: &Path) {
-    let start = Instant::now();
-    while fs::read_dir(folder).unwrap().count() == 0 {
-        assert!(start.elapsed() < Duration::from_secs(60), "no file");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// Sends the signal after the program has printed that it is ready.
 fn kill(child: &Child, signal: &str) {
     let status = Command::new("kill").arg(signal).arg(child.id().to_string()).status();
