@@ -24,9 +24,10 @@
 //! If the decay time is zero, we do not wait for a calm interval.
 
 use std::{
-    ffi::c_int,
-    ptr::NonNull,
-    sync::atomic::{AtomicIsize, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    ffi::{c_int, c_void},
+    mem,
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -34,8 +35,8 @@ use raw_mem::{coarse_now, preserving_errno};
 
 use crate::loader;
 
-/// The number of requests between two checks of the clock.
-const REQUESTS: u32 = 64;
+/// The number of calls between two checks of the clock.
+const CALLS: u32 = 64;
 
 /// Trims take at most one part in `PART_OF_TIME` of the running time.
 const PART_OF_TIME: u32 = 128;
@@ -57,10 +58,29 @@ const CALM_INTERVALS: usize = 2;
 
 static TRIMMER: Trimmer = Trimmer::new();
 
-/// Sets the time after which free memory is returned. If `decay` is `None`, only [`trim`] returns
-/// it.
-pub(crate) fn set_decay(decay: Option<Duration>) {
-    TRIMMER.set_decay(decay);
+/// The C library's function `malloc_trim`.
+///
+/// # Invariant
+///
+/// Null, or the address of that function.
+static MALLOC_TRIM: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+/// Looks for `malloc_trim`, and sets the time after which free memory is returned. If `decay` is
+/// `None`, only [`trim`] returns it.
+///
+/// Must be called before CPython is initialised. Later, a look-up could wait for a lock of the
+/// dynamic loader, while the thread that holds the lock waits for the GIL.
+pub(crate) fn start(decay: Option<Duration>) {
+    // SAFETY: a data pointer fits every symbol, and this one is only stored.
+    let found: Option<*mut c_void> = unsafe { loader::symbol(libc::RTLD_DEFAULT, c"malloc_trim") };
+    match found {
+        Some(function) => {
+            // INVARIANT: this is the address of `malloc_trim`.
+            MALLOC_TRIM.store(function, Relaxed);
+            TRIMMER.set_decay(decay);
+        }
+        None => loader::clear_error(),
+    }
 }
 
 /// Records a block of `size` bytes that the C library has allocated. Trims the C library if a trim
@@ -80,35 +100,40 @@ pub(crate) fn note_new(block: Option<NonNull<u8>>, size: usize) {
 /// The caller must not be inside the C library's allocator.
 #[inline]
 pub(crate) fn note_resize(size: usize) {
-    if let Some(now) = TRIMMER.note_request(size, coarse_now) {
-        trim_on_its_own(now);
-    }
+    TRIMMER.note_request(size);
+    trim_if_due();
 }
 
-/// Notes that a block is freed.
+/// Notes that a block was freed, and trims the C library if a trim is due.
+///
+/// The caller must not be inside the C library's allocator.
 #[inline]
 pub(crate) fn note_free() {
     TRIMMER.note_live(-1);
+    trim_if_due();
 }
 
-#[cold]
-fn trim_on_its_own(now: Duration) {
-    let start = Instant::now();
-    trim();
-    TRIMMER.note_trimmed(now, start.elapsed());
+#[inline]
+fn trim_if_due() {
+    if TRIMMER.is_due(coarse_now) {
+        trim();
+    }
 }
 
 /// Makes the C library return free memory to the system, if it has `malloc_trim`. Preserves
 /// `errno`.
+#[cold]
 pub(crate) fn trim() {
-    // SAFETY: this is the type of the function in every C library that has it.
-    let trim: Option<unsafe extern "C" fn(usize) -> c_int> =
-        unsafe { loader::symbol(libc::RTLD_DEFAULT, c"malloc_trim") };
-    match trim {
-        // SAFETY: the function may be called at any time outside of the C library's allocator.
-        Some(trim) => preserving_errno(|| _ = unsafe { trim(0) }),
-        None => loader::clear_error(),
+    let function = MALLOC_TRIM.load(Relaxed);
+    if function.is_null() {
+        return;
     }
+    // SAFETY: `MALLOC_TRIM`'s invariant. The function has this type in every C library.
+    let malloc_trim: unsafe extern "C" fn(usize) -> c_int = unsafe { mem::transmute(function) };
+    let start = Instant::now();
+    // SAFETY: the function may be called at any time outside of the C library's allocator.
+    preserving_errno(|| _ = unsafe { malloc_trim(0) });
+    TRIMMER.note_trimmed(coarse_now(), start.elapsed());
 }
 
 /// Decides when to trim. Times are in microseconds.
@@ -116,13 +141,13 @@ pub(crate) fn trim() {
 /// If two threads update a counter at the same time, one update may be lost, which only shifts the
 /// next trim.
 struct Trimmer {
-    /// The number of requests until the next check of the clock.
+    /// The number of calls until the next check of the clock.
     until_check: AtomicU32,
     /// The length of an interval, or [`NEVER`].
     interval: AtomicU64,
-    /// When the current interval began.
+    /// When the current interval began, or 0 before the first one.
     began: AtomicU64,
-    /// The number of requests in the current interval, and their bytes.
+    /// The number of all requests, and their bytes.
     requests: AtomicUsize,
     bytes: AtomicUsize,
     /// The bytes of those requests in the current interval that are for at least [`LARGE`] bytes.
@@ -135,11 +160,11 @@ struct Trimmer {
     calm: AtomicUsize,
     /// The bytes by which memory in use has changed since the last trim.
     changed: AtomicUsize,
-    /// No trim takes place before this time.
+    /// No trim takes place before this time. It is [`NEVER`] while a thread trims.
     pause_ends: AtomicU64,
 }
 
-/// The interval of a `Trimmer` that never asks for a trim.
+/// A time that no clock reaches.
 const NEVER: u64 = u64::MAX;
 
 /// A trim is not repeated before memory in use has changed by this many bytes.
@@ -148,7 +173,7 @@ const WORTHWHILE: usize = 1 << 20;
 impl Trimmer {
     const fn new() -> Self {
         Self {
-            until_check: AtomicU32::new(REQUESTS),
+            until_check: AtomicU32::new(CALLS),
             interval: AtomicU64::new(NEVER),
             began: AtomicU64::new(0),
             requests: AtomicUsize::new(0),
@@ -180,62 +205,71 @@ impl Trimmer {
         }
     }
 
-    /// Notes a request for `size` bytes. Returns the time if the caller should trim now.
+    /// Notes a request for `size` bytes.
     #[inline]
-    fn note_request(&self, size: usize, clock: impl FnOnce() -> Duration) -> Option<Duration> {
+    fn note_request(&self, size: usize) {
         let add = |to: &AtomicUsize, more| to.store(to.load(Relaxed).wrapping_add(more), Relaxed);
         add(&self.requests, 1);
         add(&self.bytes, size);
         if size >= LARGE {
             add(&self.large, size);
         }
+    }
+
+    /// Counts a call. Returns true if the caller must trim now.
+    #[inline]
+    fn is_due(&self, clock: impl FnOnce() -> Duration) -> bool {
         let left = self.until_check.load(Relaxed).wrapping_sub(1);
         self.until_check.store(left, Relaxed);
-        if left > 0 && left < REQUESTS { None } else { self.check(clock) }
+        if left > 0 && left < CALLS { false } else { self.check(clock) }
     }
 
     #[cold]
     #[inline(never)]
-    fn check(&self, clock: impl FnOnce() -> Duration) -> Option<Duration> {
-        self.until_check.store(REQUESTS, Relaxed);
+    fn check(&self, clock: impl FnOnce() -> Duration) -> bool {
+        self.until_check.store(CALLS, Relaxed);
         let interval = self.interval.load(Relaxed);
         if interval == NEVER {
-            return None;
+            return false;
         }
-        let now = clock();
-        let elapsed = micros(now).saturating_sub(self.began.load(Relaxed));
-        if elapsed < interval {
-            return None;
+        let now = micros(clock());
+        let began = self.began.load(Relaxed);
+        let elapsed = now.saturating_sub(began);
+        if began > 0 && elapsed < interval {
+            return false;
         }
-        self.began.store(micros(now), Relaxed);
+        self.began.store(now, Relaxed);
+        if began == 0 {
+            return false;
+        }
         let change = self.take_change();
         let changed = self.changed.load(Relaxed).saturating_add(change);
         self.changed.store(changed, Relaxed);
         let is_calm = change as u64 <= elapsed.saturating_mul(CALM);
         let calm = if is_calm { self.calm.load(Relaxed).saturating_add(1) } else { 0 };
         self.calm.store(calm, Relaxed);
-        let is_due = (interval == 0 || calm >= CALM_INTERVALS)
-            && changed >= WORTHWHILE
-            && micros(now) >= self.pause_ends.load(Relaxed);
-        is_due.then_some(now)
+        let pause_ends = self.pause_ends.load(Relaxed);
+        let is_due =
+            (interval == 0 || calm >= CALM_INTERVALS) && changed >= WORTHWHILE && now >= pause_ends;
+        // Only one thread trims at a time.
+        is_due && self.pause_ends.compare_exchange(pause_ends, NEVER, Relaxed, Relaxed).is_ok()
     }
 
     /// Returns how many bytes of memory in use have changed in the current interval, and begins the
     /// next interval.
     ///
-    /// Blocks smaller than [`LARGE`] count with their mean size.
+    /// Each block counts with the mean size of all requests. Requests for at least [`LARGE`] bytes
+    /// also count by themselves.
     fn take_change(&self) -> usize {
-        let [requests, bytes, large] =
-            [&self.requests, &self.bytes, &self.large].map(|count| count.swap(0, Relaxed));
+        let large = self.large.swap(0, Relaxed);
         let live = self.live.load(Relaxed);
         let [lowest, highest] =
             [&self.lowest, &self.highest].map(|extreme| extreme.swap(live, Relaxed));
-        let blocks = highest.abs_diff(lowest);
-        let mean = bytes.saturating_sub(large) / requests.max(1);
-        blocks.saturating_mul(mean).saturating_add(large)
+        let mean = self.bytes.load(Relaxed) / self.requests.load(Relaxed).max(1);
+        highest.abs_diff(lowest).saturating_mul(mean).saturating_add(large)
     }
 
-    /// Notes that a trim began at `now` and lasted for `took`.
+    /// Notes that a trim ended at `now` and lasted for `took`.
     fn note_trimmed(&self, now: Duration, took: Duration) {
         self.changed.store(0, Relaxed);
         self.pause_ends.store(micros(now + took * PART_OF_TIME), Relaxed);
@@ -264,10 +298,11 @@ mod tests {
     fn is_due(trimmer: &Trimmer, now: Duration, bytes: usize, size: usize) -> bool {
         let blocks = (bytes / size).max(1);
         let mut is_due = false;
-        for _ in 0..(REQUESTS as usize).div_ceil(blocks) {
+        for _ in 0..(CALLS as usize).div_ceil(blocks) {
             for _ in 0..blocks {
                 trimmer.note_live(1);
-                is_due |= trimmer.note_request(size, || now).is_some();
+                trimmer.note_request(size);
+                is_due |= trimmer.is_due(|| now);
             }
             (0..blocks).for_each(|_| trimmer.note_live(-1));
         }
@@ -312,6 +347,35 @@ mod tests {
         trimmer.note_trimmed(3 * SECOND, SECOND / 16);
         let due = (4..100).find(|second| is_due(&trimmer, *second * SECOND, 2 * MIB, 1000));
         assert_eq!(due, Some(11), "a sixteenth of a second is one part in 128 of eight seconds");
+    }
+
+    #[test]
+    fn a_drop_of_large_blocks_leads_to_a_trim_even_if_all_later_requests_are_small() {
+        let trimmer = with_decay(Some(SECOND));
+        for _ in 0..400 {
+            trimmer.note_live(1);
+            trimmer.note_request(MIB);
+        }
+        assert!((1..10).any(|second| is_due(&trimmer, second * SECOND, 1000, 1000)));
+        trimmer.note_trimmed(10 * SECOND, Duration::ZERO);
+        (0..396).for_each(|_| trimmer.note_live(-1));
+        assert!((11..20).any(|second| is_due(&trimmer, second * SECOND, 1000, 1000)));
+    }
+
+    #[test]
+    fn one_thread_trims_at_a_time() {
+        let trimmer = with_decay(Some(Duration::ZERO));
+        assert!((1..3).any(|second| is_due(&trimmer, second * SECOND, 2 * MIB, 1000)));
+        assert!((3..99).all(|second| !is_due(&trimmer, second * SECOND, 2 * MIB, 1000)));
+    }
+
+    #[test]
+    fn the_time_before_the_first_call_is_not_calm() {
+        let trimmer = with_decay(Some(SECOND));
+        let day = 24 * 60 * 60 * SECOND;
+        assert!(!is_due(&trimmer, day, 4 * MIB, 1000));
+        assert!(!is_due(&trimmer, day + SECOND, 4 * MIB, 1000), "one interval was calm");
+        assert!(is_due(&trimmer, day + 2 * SECOND, 4 * MIB, 1000));
     }
 
     #[test]

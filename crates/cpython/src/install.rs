@@ -157,7 +157,7 @@ impl Installation {
 
     fn prepare(python: &CPython, guard: Guard, settings: &Settings) -> (Self, [VTable; 2]) {
         let lower = Lower::new(python);
-        c_library::set_decay(settings.decay);
+        c_library::start(settings.decay);
         let (heap, plain, counters) = match guard {
             Guard::Gil => {
                 let mut arenas = RetainingArenas::new(ReservedArenas::new(MmapArenas::new()));
@@ -217,11 +217,12 @@ impl Installation {
     ///
     /// - The calling thread must hold the GIL of an interpreter.
     pub(crate) unsafe fn trim(&self) -> usize {
-        c_library::trim();
-        match self.heap {
+        let bytes = match self.heap {
             Installed::OneGil(heap) => Access::trim(heap),
             Installed::PerInterpreter => Blocks::trim(&PerInterpreter),
-        }
+        };
+        c_library::trim();
+        bytes
     }
 
     /// Counts the memory of all interpreters and threads, without stopping them.

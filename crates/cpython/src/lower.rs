@@ -91,14 +91,14 @@ unsafe impl MemAlloc for Lower {
     }
 
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+        match expects_blocks_of_cpython() {
+            // SAFETY: `ptr` is null or a live block of either allocator, not used again (contract).
+            true => unsafe { self.cpython.free(ptr) },
+            // SAFETY: `ptr` is null or a live block of the raw domain, not used again (contract).
+            false => unsafe { (self.raw.free)(ptr) },
+        }
         if ptr.is_some() {
             c_library::note_free();
         }
-        if expects_blocks_of_cpython() {
-            // SAFETY: `ptr` is null or a live block of either allocator, not used again (contract).
-            return unsafe { self.cpython.free(ptr) };
-        }
-        // SAFETY: `ptr` is null or a live block of the raw domain, not used again (contract).
-        unsafe { (self.raw.free)(ptr) }
     }
 }

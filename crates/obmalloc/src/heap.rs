@@ -375,9 +375,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             return Some(Found { block: pool.header().take()?, carved_from: None });
         }
         let before = pool.header().next_offset();
-        let bytes = pool.header().class::<G>().map_or(before, SizeClass::pool_bytes);
-        // The next page may be purged. Carving writes to it before we note that it is used.
-        mark_accessible(pool.start::<G>().addr().get() + before, bytes - before);
+        let size = pool.header().class::<G>().map_or(0, SizeClass::block_size);
+        // The page may be purged. Carving writes to it before we note that it is used.
+        let end = (before + size).next_multiple_of(PAGE);
+        mark_accessible(pool.start::<G>().addr().get() + before, end - before);
         let block = pool.carve_block::<G>()?;
         self.arenas.note_carved::<G>(pool, before);
         Some(Found { block, carved_from: Some(pool) })
