@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    num::NonZeroUsize,
     process::{Command, Output},
 };
 
@@ -38,6 +39,38 @@ fn use_purged_memory(is_stale: bool) {
     println!("the sum is {sum}");
 }
 
+/// Carves the second page of a pool whose pages after the first one are purged. Then uses the new
+/// blocks, or the last page, which is still purged.
+fn carve_purged_memory(is_stale: bool) {
+    const PAGE: usize = 4096;
+    const POOL: usize = 4 * PAGE;
+    let mut heap = Heap::<_, _, Native>::with_geometry(MmapArenas::new(), Malloc);
+    let [large, small] = [2048, 512].map(|size| SizeClass::of(size).unwrap());
+    let mut blocks: Vec<_> = (0..100).map(|_| heap.alloc(large).unwrap()).collect();
+    for block in blocks.drain(1..) {
+        // SAFETY: the block came from this heap, has 2048 bytes, and is not used again.
+        unsafe {
+            block.start().write_bytes(7, 2048);
+            heap.free(block);
+        }
+    }
+    let first = heap.alloc(small).unwrap();
+    let pool =
+        first.start().map_addr(|address| NonZeroUsize::new(address.get() & !(POOL - 1)).unwrap());
+    assert!(heap.trim() > 100_000);
+    for _ in 0..PAGE / 512 {
+        let block = heap.alloc(small).unwrap();
+        assert_eq!(block.start().addr().get() & !(POOL - 1), pool.addr().get());
+        // SAFETY: the block is in use and has 512 bytes.
+        unsafe { block.start().write_bytes(7, 512) };
+    }
+    if is_stale {
+        // SAFETY: the memory is still mapped. A checker must report this access.
+        println!("{}", unsafe { pool.add(3 * PAGE).read() });
+    }
+    println!("the sum is 0");
+}
+
 /// Runs `test` in a child process under `checker`.
 fn run(mut checker: Command, test: &str, what: &str) -> Output {
     checker.args(["--exact", test, "--nocapture"]).env(VARIABLE, what);
@@ -47,11 +80,14 @@ fn run(mut checker: Command, test: &str, what: &str) -> Output {
 /// Asserts that `checker` reports `error` for stale memory only.
 fn is_reported(checker: impl Fn() -> Command, test: &str, error: &str) {
     if let Ok(what) = env::var(VARIABLE) {
-        return use_purged_memory(what == "stale");
+        use_purged_memory(what == "stale");
+        return carve_purged_memory(what == "stale in a pool");
     }
-    let stale = run(checker(), test, "stale");
-    let stderr = String::from_utf8_lossy(&stale.stderr);
-    assert!(!stale.status.success() && stderr.contains(error), "{stale:?}");
+    for stale in ["stale", "stale in a pool"] {
+        let stale = run(checker(), test, stale);
+        let stderr = String::from_utf8_lossy(&stale.stderr);
+        assert!(!stale.status.success() && stderr.contains(error), "{stale:?}");
+    }
     let again = run(checker(), test, "again");
     let stdout = String::from_utf8_lossy(&again.stdout);
     assert!(again.status.success() && stdout.contains("the sum is"), "{again:?}");
