@@ -1,27 +1,18 @@
 //! Returns free memory of the C library to the system.
 //!
 //! CPython serves requests above 512 bytes with the C library's `malloc`, which retains most of the
-//! memory that CPython frees.
+//! memory that CPython frees. The function `malloc_trim` returns this memory to the system.
 //!
-//! The function `malloc_trim` makes the C library return this memory to the system.
+//! A trim costs time twice. The function visits all free memory of the C library, and each returned
+//! page causes a page fault when the program uses it again. We limit both costs:
 //!
-//! A call of `malloc_trim` takes time, because the function visits all free memory of the C
-//! library.
-//!
-//! After a page has been returned to the system, the next access to the page causes a page fault.
-//!
-//! We divide time into intervals. An interval is *calm* if the amount of memory in use changes
-//! little during the interval.
-//!
-//! We call `malloc_trim` only after two calm intervals, when the program is unlikely to need the
-//! returned pages soon.
-//!
-//! All calls to `malloc_trim` together take at most 1/[`PART_OF_TIME`] of the running time.
+//! - We divide time into intervals. An interval is *calm* if the amount of memory in use changes
+//!   little. We trim only after two calm intervals, when the program is unlikely to need the
+//!   returned pages soon.
+//! - Automatic trims together take at most one part in [`PART_OF_TIME`] of the running time.
 //!
 //! Each interval lasts two fifths of the *decay time*, which is how long our own heap retains free
-//! memory.
-//!
-//! If the decay time is zero, we do not wait for a calm interval.
+//! memory. If the decay time is zero, we do not wait for a calm interval.
 
 use std::{
     ffi::{c_int, c_void},
@@ -160,9 +151,12 @@ struct Trimmer {
     calm: AtomicUsize,
     /// The bytes by which memory in use has changed since the last trim.
     changed: AtomicUsize,
-    /// No trim takes place before this time. It is [`NEVER`] while a thread trims.
+    /// No trim takes place before this time. A thread that trims sets it to a later time first.
     pause_ends: AtomicU64,
 }
+
+/// After this time, another thread may trim even if a trim has not ended, in microseconds.
+const LONGEST_TRIM: u64 = 60_000_000;
 
 /// A time that no clock reaches.
 const NEVER: u64 = u64::MAX;
@@ -251,8 +245,10 @@ impl Trimmer {
         let pause_ends = self.pause_ends.load(Relaxed);
         let is_due =
             (interval == 0 || calm >= CALM_INTERVALS) && changed >= WORTHWHILE && now >= pause_ends;
-        // Only one thread trims at a time.
-        is_due && self.pause_ends.compare_exchange(pause_ends, NEVER, Relaxed, Relaxed).is_ok()
+        // Only one thread trims at a time. If the process forks during the trim, the child does not
+        // learn that it has ended.
+        let claimed = now.saturating_add(LONGEST_TRIM);
+        is_due && self.pause_ends.compare_exchange(pause_ends, claimed, Relaxed, Relaxed).is_ok()
     }
 
     /// Returns how many bytes of memory in use have changed in the current interval, and begins the
@@ -366,7 +362,7 @@ mod tests {
     fn one_thread_trims_at_a_time() {
         let trimmer = with_decay(Some(Duration::ZERO));
         assert!((1..3).any(|second| is_due(&trimmer, second * SECOND, 2 * MIB, 1000)));
-        assert!((3..99).all(|second| !is_due(&trimmer, second * SECOND, 2 * MIB, 1000)));
+        assert!((3..60).all(|second| !is_due(&trimmer, second * SECOND, 2 * MIB, 1000)));
     }
 
     #[test]

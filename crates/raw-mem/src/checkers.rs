@@ -1,16 +1,12 @@
 //! Tells memory checkers which memory must not be used.
 //!
-//! When an allocator returns memory to the system, it marks the memory as inaccessible.
-//!
-//! Valgrind's memcheck and AddressSanitizer report every access to memory with this mark.
-//!
-//! The marks do not change what the processor allows.
+//! When an allocator returns memory to the system, it marks the memory as inaccessible. Valgrind's
+//! memcheck and AddressSanitizer then report every access to it. The marks do not change what the
+//! processor allows.
 //!
 //! Every build on x86-64 tells memcheck about the marks, which costs about ten instructions per
-//! call.
-//!
-//! Only builds with `--cfg asan` tell AddressSanitizer, because other builds cannot be linked with
-//! it.
+//! call. Only builds with `--cfg asan` tell AddressSanitizer, because other builds cannot be linked
+//! with it.
 
 /// Marks `len` bytes from the address `start` as inaccessible.
 pub fn mark_inaccessible(start: usize, len: usize) {
