@@ -71,17 +71,21 @@ fn a_function_gives_unused_memory_back_and_says_how_much() {
     }
 }
 
+/// Builds objects that the C library serves, and drops all but one in a hundred.
+const DROP_LARGE: &str = "objects = [bytes(3000) for n in range(40_000)]\n\
+     peak = resident() - start\n\
+     survivors = objects[::100]\n\
+     del objects\n";
+
 #[test]
 fn a_trim_gives_back_what_the_c_library_has_free() {
-    let action = "objects = [bytes(3000) for n in range(40_000)]\n\
-         peak = resident() - start\n\
-         survivors = objects[::100]\n\
-         del objects\n\
-         before = 100 * (resident() - start) // peak\n\
+    let action = format!(
+        "{DROP_LARGE}before = 100 * (resident() - start) // peak\n\
          ctypes.PyDLL(None).obmalloc_trim()\n\
-         result = before";
+         result = before"
+    );
     for python in supported() {
-        let (left, before) = left_after(python, &[NEVER], action);
+        let (left, before) = left_after(python, &[NEVER], &action);
         assert!(before.parse::<u32>().unwrap() > 60, "{before} % were left in {python:?}");
         assert!(left < 25, "{left} % are left, {before} % before the trim: {python:?}");
     }
@@ -89,15 +93,11 @@ fn a_trim_gives_back_what_the_c_library_has_free() {
 
 #[test]
 fn what_the_c_library_has_free_goes_back_within_the_decay_time() {
-    let action = "objects = [bytes(3000) for n in range(40_000)]\n\
-         peak = resident() - start\n\
-         survivors = objects[::100]\n\
-         del objects\n\
-         work(0.3)";
+    let action = format!("{DROP_LARGE}work(0.3)");
     for python in supported() {
-        let (left, _) = left_after(python, &[("OBMALLOC_DECAY", "100")], action);
+        let (left, _) = left_after(python, &[("OBMALLOC_DECAY", "100")], &action);
         assert!(left < 25, "{left} % are left: {python:?}");
-        let (left, _) = left_after(python, &[NEVER], action);
+        let (left, _) = left_after(python, &[NEVER], &action);
         assert!(left > 60, "{left} % are left, although nothing decays: {python:?}");
     }
 }
