@@ -18,10 +18,8 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 
 /// A source of arenas, which are large pieces of memory aligned to their size.
 ///
-/// A source may provide *large mappings*, each of which holds one block that is too large for an
-/// arena.
-///
-/// A large mapping starts at a multiple of the arena size.
+/// A source may also provide *large mappings*, each of which holds one block that is too large for
+/// an arena. A large mapping starts at a multiple of the arena size.
 ///
 /// A source that wraps another source returns it from [`below`](Self::below). The default methods
 /// then forward their calls to the wrapped source.
@@ -50,10 +48,9 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 ///   grows, the added part contains no mapping of the source except the one that is about to be
 ///   returned.
 ///
-/// If a source owns the memory, dropping the source may invalidate memory that is still mapped.
-///
-/// A heap must not expose a mutable reference to its source, because safe code could then drop the
-/// source.
+/// If a source owns the memory, dropping the source may invalidate memory that is still mapped. A
+/// heap must therefore not expose a mutable reference to its source, because safe code could then
+/// drop the source.
 pub unsafe trait ArenaSource {
     /// Maps an arena, whose contents are unspecified.
     ///
@@ -115,9 +112,7 @@ pub unsafe trait ArenaSource {
     /// Grows or shrinks a large mapping from `old` to at least `new` bytes without copying it.
     ///
     /// The mapping stays in place, or its pages move within the source's [reserved](Self::reserved)
-    /// range of addresses.
-    ///
-    /// The contents are preserved up to the smaller of the two sizes.
+    /// range of addresses. The contents are preserved up to the smaller of the two sizes.
     ///
     /// If this call fails, [`resize_or_copy`] copies the contents to a new mapping instead.
     ///
@@ -148,10 +143,9 @@ pub unsafe trait ArenaSource {
 
     /// Returns the range of addresses that belongs exclusively to this source.
     ///
-    /// The range is empty if the source has not reserved any addresses.
-    ///
-    /// Every call that maps or resizes memory can extend the range. A caller that stores the range
-    /// must read it again after each of these calls.
+    /// The range is empty if the source has not reserved any addresses. Every call that maps or
+    /// resizes memory can extend the range, so a caller that stores the range must read it again
+    /// after each of these calls.
     fn reserved(&mut self) -> Range<usize> {
         self.below().map_or(0..0, |below| below.reserved())
     }
@@ -159,9 +153,7 @@ pub unsafe trait ArenaSource {
     /// Keeps the range of reserved addresses from growing beyond `bytes` bytes.
     ///
     /// A limit helps a process with a small address space, because no other mapping can use
-    /// reserved addresses.
-    ///
-    /// Unmapping an arena does not release its reserved addresses.
+    /// reserved addresses, and unmapping an arena does not release them.
     fn reserve_at_most(&mut self, bytes: usize) {
         if let Some(below) = self.below() {
             below.reserve_at_most(bytes);
@@ -182,9 +174,8 @@ pub unsafe trait ArenaSource {
     /// Releases reserved addresses that nothing uses, so that other mappings can use them.
     ///
     /// If the range becomes shorter, the source calls `publish` with the new range before it
-    /// releases any addresses to other mappings.
-    ///
-    /// A request that has failed for lack of addresses may succeed afterwards.
+    /// releases any addresses to other mappings. A request that has failed for lack of addresses
+    /// may succeed afterwards.
     fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
         if let Some(below) = self.below() {
             below.shrink_reserved(publish);
@@ -242,10 +233,8 @@ pub unsafe trait ArenaSource {
 
     /// Asks how many free arenas a user, such as a heap, may retain instead of unmapping them.
     ///
-    /// The user retains `had` free arenas now, and would like to retain `want`.
-    ///
-    /// Returns the number of free arenas that the user may retain, at most `want`. The user must
-    /// unmap all others.
+    /// The user retains `had` free arenas now, and would like to retain `want`. Returns the number
+    /// of free arenas that the user may retain, at most `want`. The user must unmap all others.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
     }
@@ -253,10 +242,8 @@ pub unsafe trait ArenaSource {
     /// Asks how much memory in large mappings a user, such as a heap, may retain instead of
     /// unmapping it.
     ///
-    /// All numbers count slots. A slot has the size of an arena.
-    ///
-    /// The user may retain `had` slots now, and would like to retain `want`. It need not use its
-    /// whole allowance.
+    /// All numbers count slots, which have the size of an arena. The user may retain `had` slots
+    /// now, and would like to retain `want`. It need not use its whole allowance.
     ///
     /// Returns the number of slots that the user may retain, at most `want`. The user must unmap
     /// all others.

@@ -3,13 +3,12 @@
 //! Memory is counted in slots. An arena is one slot, and a large mapping has one or more.
 //!
 //! At first, a source retains no free memory. It begins to do so when a request soon follows a
-//! free.
+//! free, because retained memory could then have served the request. Two limits apply:
 //!
-//! Used and retained memory together may exceed the recent peak of used memory only by a percentage
-//! that each source sets.
-//!
-//! The source retains no memory if the program has requested none for the decay time, which is one
-//! second by default.
+//! - Used and retained memory together may exceed the recent peak of used memory only by a
+//!   percentage that each source sets.
+//! - The source retains no memory if the program has requested none for the decay time, which is
+//!   one second by default.
 
 #![forbid(unsafe_code)]
 
@@ -44,10 +43,8 @@ pub(crate) struct Demand {
 impl Demand {
     /// Creates the state of a program that has requested nothing yet.
     ///
-    /// Memory may be retained until `decay` has passed since the last request.
-    ///
-    /// `above_peak` is the percentage by which memory in use and retained memory may exceed the
-    /// recent peak.
+    /// Memory may be retained until `decay` has passed since the last request. `above_peak` is the
+    /// percentage by which memory in use and retained memory may exceed the recent peak.
     pub(crate) const fn new(decay: Duration, above_peak: usize) -> Self {
         Self {
             decay,

@@ -14,9 +14,8 @@ const _: () = assert!(size_of::<Returned>() <= 64, "it fits the smallest arena")
 
 /// A source that cuts arenas from the front of a buffer.
 ///
-/// An unmapped arena is reused for a later request of the same size.
-///
-/// The buffer should be aligned to the size of the arenas. Otherwise, its first bytes stay unused.
+/// An unmapped arena is reused for a later request of the same size. The buffer should be aligned
+/// to the size of the arenas, because its first bytes stay unused otherwise.
 ///
 /// ```
 /// use core::mem::MaybeUninit;

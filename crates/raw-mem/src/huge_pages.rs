@@ -9,16 +9,12 @@ pub const HUGE_PAGE: usize = 2 << 20;
 
 /// Whether a [source](crate::ArenaSource) uses huge pages.
 ///
-/// A huge page causes one page fault instead of 512, and access to its memory is faster.
-///
-/// A huge page can waste memory, because the whole page stays in memory while any arena in it is in
-/// use.
+/// A huge page causes one page fault instead of 512, and access to its memory is faster. It can
+/// waste memory, however, because the whole page stays in memory while any arena in it is in use.
 ///
 /// We never use the flag `MAP_HUGETLB`, because it takes huge pages from a reserved pool that can
-/// become empty.
-///
-/// After a fork, the first write to a shared huge page needs a second page from the pool. If the
-/// pool is empty, the kernel kills the child.
+/// become empty. After a fork, the first write to a shared huge page needs a second page from this
+/// pool. If the pool is empty by then, the kernel kills the child.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HugePages {
     /// The system decides.
@@ -29,10 +25,8 @@ pub enum HugePages {
     /// In addition, we make a huge page for each arena when we map it (`MADV_COLLAPSE`).
     ///
     /// The source gets huge pages even if the system setting for transparent huge pages is `never`.
-    ///
-    /// If the system cannot provide a huge page, the arena consists of small pages.
-    ///
-    /// Large mappings are treated as with [`Advise`](Self::Advise).
+    /// If the system cannot provide a huge page, the arena consists of small pages. Large mappings
+    /// are treated as with [`Advise`](Self::Advise).
     Explicit,
 }
 

@@ -15,12 +15,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A [`MemAlloc`] allocates, reallocates and frees blocks.
-//!
-//! An [`ArenaSource`] maps and unmaps arenas, which are large pieces of memory that are aligned to
-//! their own size.
-//!
-//! An arena source can also map memory for a single block that is too large for an arena.
+//! A [`MemAlloc`] allocates, reallocates and frees blocks. An [`ArenaSource`] maps and unmaps
+//! arenas, which are large pieces of memory that are aligned to their own size. It can also map
+//! memory for a single block that is too large for an arena.
 //!
 //! ```text
 //!   heaps, caches, hooks, vtables       implement MemAlloc over another MemAlloc

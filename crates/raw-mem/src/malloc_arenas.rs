@@ -10,12 +10,8 @@ const START: usize = size_of::<NonNull<u8>>();
 /// A source that allocates each arena from a lower allocator.
 ///
 /// An arena must be aligned to its own size, but the lower allocator guarantees an alignment of at
-/// most 16 bytes.
-///
-/// For each arena, we allocate a block of more than twice the arena's size, which always contains
-/// an aligned arena.
-///
-/// The rest of the block is not used.
+/// most 16 bytes. For each arena, we therefore allocate a block of more than twice the arena's
+/// size, which always contains an aligned arena. The rest of the block is not used.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MallocArenas<A>(A);
 

@@ -1,10 +1,8 @@
 //! A source that maps arenas from the operating system.
 //!
-//! The operating system aligns a mapping only to the page size. Aligning a single arena therefore
-//! takes three extra system calls.
-//!
-//! To save most of these calls, the source reserves an aligned range of addresses for several
-//! arenas at once.
+//! The operating system aligns a mapping only to the page size, so aligning a single arena takes
+//! three extra system calls. To save most of these calls, the source reserves an aligned range of
+//! addresses for several arenas at once:
 //!
 //! - A reservation covers a quarter as many arenas as are in use, but at least 1 and at most 17. It
 //!   is unmapped once it has become too large for the arenas in use.

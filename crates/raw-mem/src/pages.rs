@@ -62,9 +62,8 @@ pub(crate) fn map_at(address: NonNull<u8>, bytes: usize, access: Access) -> Resu
 /// Maps `bytes` bytes of zeroed pages at a multiple of `align`.
 ///
 /// `bytes` must be a multiple of the page size. `align` must be a power of two, and at least the
-/// page size.
-///
-/// Maps more memory than requested, and then unmaps the parts before and after the aligned range.
+/// page size. The function maps more memory than requested, and then unmaps the parts before and
+/// after the aligned range.
 pub(crate) fn map_aligned(
     bytes: usize,
     align: usize,
@@ -114,10 +113,8 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
 
 /// Returns `bytes` bytes of memory at `start` to the system.
 ///
-/// The pages stay mapped and read as zero afterwards.
-///
-/// We do not use `mmap` with `MAP_FIXED`, because Linux before 6.12 can leave the range unmapped if
-/// the call fails.
+/// The pages stay mapped and read as zero afterwards. We do not use `mmap` with `MAP_FIXED`,
+/// because Linux before 6.12 can leave the range unmapped if the call fails.
 ///
 /// # Safety
 ///
@@ -194,11 +191,9 @@ pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), 
 
 /// Returns `bytes` bytes of memory at `start` to the system, and makes the range inaccessible.
 ///
-/// The range stays mapped throughout, so no other mapping can take its addresses.
-///
-/// A failed call usually leaves the range unchanged.
-///
-/// Linux before 6.12 may unmap the range if the kernel runs out of memory during the call.
+/// The range stays mapped throughout, so no other mapping can take its addresses. A failed call
+/// usually leaves the range unchanged, but Linux before 6.12 may unmap it if the kernel runs out of
+/// memory during the call.
 ///
 /// # Safety
 ///

@@ -22,19 +22,14 @@ const MOST_GROUPS: usize = 16;
 
 /// Detects whether memory is short for this process. Reads files of Linux, and allocates nothing.
 ///
-/// Memory is short if one of the process's control groups (cgroup v2) has used at least seven
-/// eighths of its memory limit.
+/// Memory is short in either of these cases:
 ///
-/// The limit of a control group is the value of `memory.max` or `memory.high`, whichever is lower.
-///
-/// Cached file pages that the system can drop do not count as used memory.
-///
-/// Memory is also short if tasks waited for memory during at least a tenth of the last ten seconds.
-///
-/// The file `memory.pressure` of a control group states how long the group's tasks waited for
-/// memory.
-///
-/// If this file cannot be read, we read `/proc/pressure/memory`, which covers the whole system.
+/// - One of the process's control groups (cgroup v2) has used at least seven eighths of its memory
+///   limit, which is the lower of `memory.max` and `memory.high`. Cached file pages that the system
+///   can drop do not count as used memory.
+/// - Tasks waited for memory during at least a tenth of the last ten seconds. We read this share
+///   from the `memory.pressure` file of the process's control group. If this file cannot be read,
+///   we read `/proc/pressure/memory`, which covers the whole system.
 ///
 /// On systems without these files, memory is never considered short.
 ///
@@ -84,11 +79,9 @@ impl MemoryPressure {
 
     /// Creates a value that reads the files of the control group `group` and of its parent groups.
     ///
-    /// `group` must be empty or begin with a slash.
-    ///
-    /// `top` is the folder of the topmost control group.
-    ///
-    /// Use this function in tests, or if the control groups are mounted in an unusual folder.
+    /// `group` must be empty or begin with a slash. `top` is the folder of the topmost control
+    /// group. Use this function in tests, or if the control groups are mounted in an unusual
+    /// folder.
     pub fn of_group(top: &[u8], group: &[u8]) -> Self {
         let group = group.strip_suffix(b"/").unwrap_or(group);
         Self {
@@ -107,10 +100,8 @@ impl MemoryPressure {
 
     /// Reads the files, unless they were read within the last 100 ms.
     ///
-    /// Returns whether memory is short, or `None` if the files were not read. Leaves `errno`
-    /// unchanged.
-    ///
-    /// `now` is the time since an arbitrary start.
+    /// `now` is the time since an arbitrary start. Returns whether memory is short, or `None` if
+    /// the files were not read. Leaves `errno` unchanged.
     pub fn read_if_due(&self, now: Duration) -> Option<bool> {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let due = self.next.load(Relaxed);

@@ -93,10 +93,8 @@ pub fn abort_with(line: fmt::Arguments<'_>) -> ! {
 /// system.
 ///
 /// Use this function when you report heap corruption, because the report must not crash on a
-/// damaged pointer.
-///
-/// Returns true if the memory cannot be tested, which happens on some systems or if no file
-/// descriptor is free.
+/// damaged pointer. The function also returns true if the memory cannot be tested, which happens on
+/// some systems or if no file descriptor is free.
 #[must_use]
 pub fn is_readable(start: *const u8, len: usize) -> bool {
     system::is_readable(start, len)

@@ -53,15 +53,13 @@ pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) 
 
 /// Returns true if the kernel keeps the whole range as a single mapping.
 ///
-/// In rare cases, returns false although there is only one mapping.
+/// We must know this before we call `mremap`, which cannot move a range that consists of several
+/// mappings and unmaps the target range before it fails.
 ///
-/// `mremap` cannot move a range that consists of several mappings, and unmaps the target range
-/// before it fails.
-///
-/// We ask the kernel to extend the range by one page, which always fails because the next page is
-/// in use.
-///
-/// The error code is `ENOMEM` if the range is a single mapping, and `EFAULT` if it is several.
+/// To find out, we ask the kernel to extend the range by one page. This request always fails,
+/// because the next page is in use. The error code is `ENOMEM` if the range is a single mapping,
+/// and `EFAULT` if it is several. In rare cases, the function returns false although there is only
+/// one mapping.
 ///
 /// # Safety
 ///

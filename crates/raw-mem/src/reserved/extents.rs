@@ -6,13 +6,9 @@
 //! ```
 //!
 //! A large mapping occupies whole slots, each as large as an arena, but it rarely fills its last
-//! slot.
-//!
-//! The unused part of the last slot may still be backed by memory that an earlier mapping has
-//! touched.
-//!
-//! To save system calls, we return the unused memory of slots to the system only when there is much
-//! of it.
+//! slot. The unused part of the last slot may still be backed by memory that an earlier mapping has
+//! touched. To save system calls, we return this unused memory to the system only when there is
+//! much of it.
 
 #![forbid(unsafe_code)]
 
@@ -35,10 +31,8 @@ impl<'a> Extents<'a> {
     /// Records that a mapping has used the slots of `run`, but only the first `pages` pages of the
     /// last slot.
     ///
-    /// `slot_pages` is the number of pages in a slot.
-    ///
-    /// `is_stale` must be true if the last slot was stale before, because its previous extent then
-    /// still counts.
+    /// `slot_pages` is the number of pages in a slot. `is_stale` must be true if the last slot was
+    /// stale before, because its previous extent then still counts.
     pub(super) fn note(&mut self, run: Range<usize>, slot_pages: u32, pages: u32, is_stale: bool) {
         let Some(run) = self.pages.get_mut(run) else { return };
         let Some((last, others)) = run.split_last_mut() else { return };

@@ -9,12 +9,9 @@
 //! With huge pages, even free slots are writable, because the system makes huge pages only of
 //! accessible memory.
 //!
-//! Normally, we return a huge page to the system only when no part of it is used or retained.
-//!
-//! The free parts of a huge page that is still in use keep their memory, which may contain old
-//! data.
-//!
-//! A trim returns the memory of free parts immediately, which breaks up the huge page.
+//! Normally, we return a huge page to the system only when no part of it is used or retained. Until
+//! then, its free parts keep their memory, which may contain old data. A trim, however, returns the
+//! memory of free parts immediately, which breaks up the huge page.
 
 use core::ops::Range;
 

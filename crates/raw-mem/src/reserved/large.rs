@@ -1,13 +1,9 @@
 //! Large mappings, which are runs of adjacent slots.
 //!
-//! All slots of a large mapping are writable.
-//!
-//! The *tail* of a large mapping consists of the pages after the requested bytes. Nothing touches a
-//! tail.
-//!
-//! A tail uses memory only if an earlier mapping at the same addresses has touched it.
-//!
-//! We return the memory of tails to the system, unless all tails together are small.
+//! All slots of a large mapping are writable. The *tail* of a large mapping consists of the pages
+//! after the requested bytes. Nothing touches a tail, so a tail uses memory only if an earlier
+//! mapping at the same addresses has touched it. We return the memory of tails to the system,
+//! unless all tails together are small.
 
 use core::{ops::Range, ptr, ptr::NonNull};
 
@@ -202,9 +198,8 @@ impl ReservedRange {
 
 /// Moves `bytes` bytes from the run of slots at `old` to the run at `new`.
 ///
-/// If this fails, the old run is unchanged.
-///
-/// Pages are moved without copying if the system can do so.
+/// Pages are moved without copying if the system can do so. If the move fails, the old run is
+/// unchanged.
 ///
 /// # Safety
 ///

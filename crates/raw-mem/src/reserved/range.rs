@@ -1,12 +1,8 @@
 //! A reserved range of addresses, divided into slots of equal size.
 //!
 //! The range starts small, because reserved addresses count against the process's limit on address
-//! space.
-//!
-//! When the range has no room for a request, it grows at its end.
-//!
-//! The addresses after the range are usually free, because the range is far away from all other
-//! mappings.
+//! space. When the range has no room for a request, it grows at its end. The addresses there are
+//! usually free, because the range is far away from all other mappings.
 
 use core::{
     ops::{Range, RangeInclusive},
@@ -39,10 +35,8 @@ const SLOT_BYTES: RangeInclusive<usize> = 1 << 16..=1 << 30;
 
 /// The addresses at which a range may start.
 ///
-/// The system uses this part of the address space only on request.
-///
-/// Programs, their heaps, shared libraries and stacks lie above it, and the shadow memory of
-/// sanitizers lies below it.
+/// The system uses this part of the address space only on request. Programs, their heaps, shared
+/// libraries and stacks lie above it, and the shadow memory of sanitizers lies below it.
 const STARTS: Range<usize> = 0x1100_0000_0000..0x5000_0000_0000;
 
 /// A range of addresses that is reserved for this source.

@@ -6,11 +6,9 @@
 //! | retained | writable | some | 0 | 1 |
 //! | used | writable | some | 1 | 0 |
 //!
-//! A slot is *stale* if its memory may contain old data.
-//!
-//! Retaining a slot makes it stale. A stale slot remains stale when it is used again.
-//!
-//! When a slot becomes free, its memory is returned to the system, so the slot is no longer stale.
+//! A slot is *stale* if its memory may contain old data. Retaining a slot makes it stale, and a
+//! stale slot remains stale when it is used again. When a slot becomes free, its memory is returned
+//! to the system, so the slot is no longer stale.
 //!
 //! With huge pages, free slots are writable, and a free slot can be stale if its huge page is in
 //! use.
