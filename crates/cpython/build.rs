@@ -1,10 +1,8 @@
 //! Groups the library's code, so that a process keeps little of it in memory.
 //!
-//! We place the code of the heaps together, because a page fault maps up to 64 KiB of the library's
-//! file.
-//!
-//! Code that runs only at the start, or only to format a panic or a report, is placed elsewhere.
-//! See `layout.ld`.
+//! A page fault maps up to 64 KiB of the library's file. We therefore place the code of the heaps
+//! together, and elsewhere the code that runs only at the start, or only to format a panic or a
+//! report. See `layout.ld`.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -3,8 +3,8 @@
 //! `alloc` accepts every size, because CPython 3.11 and later also use the arena allocator for the
 //! data stack.
 //!
-//! The conversion works in one direction only. A vtable cannot become an [`ArenaSource`], because C
-//! code does not promise aligned arenas.
+//! An [`ArenaSource`] can become a vtable, but not the other way round, because C code does not
+//! promise aligned arenas.
 
 use core::{
     ffi::c_void,

@@ -15,13 +15,9 @@ const WORD: usize = size_of::<usize>();
 
 /// A global allocator of a Rust program or library that allocates from `A`.
 ///
-/// Every alignment is supported, but an alignment of `n` bytes costs `n` extra bytes if it exceeds
-/// the word size.
-///
-/// A block with an alignment above the word size moves whenever it is reallocated.
-///
-/// Some of the extra bytes can lie after the block, where a debug hook inside `A` cannot detect
-/// writes to them.
+/// Every alignment is supported. A block with an alignment of `n` bytes, above the word size, costs
+/// `n` extra bytes and moves whenever it is reallocated. Some of the extra bytes can lie after the
+/// block, where a debug hook inside `A` cannot detect writes to them.
 ///
 /// ```
 /// use allocator_api::{Domain, Global, hooks::Debug, raw_mem::Malloc};
@@ -34,7 +30,6 @@ const WORD: usize = size_of::<usize>();
 /// ```
 ///
 /// With [`CFunctions`], a Rust extension module can allocate from CPython's raw memory domain.
-///
 /// CPython's `tracemalloc` and debug hooks then also cover the memory of the extension.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Global<A>(A);

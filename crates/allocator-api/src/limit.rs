@@ -1,9 +1,8 @@
 //! A limit on the number of bytes that one domain has in use.
 //!
 //! The hook counts the bytes of every request, because a domain such as `Domain::Mem` does not map
-//! memory itself.
-//!
-//! A limit on a heap or a process is cheaper, because it is checked only when memory is mapped.
+//! memory itself. A limit on a heap or a process is cheaper, because it is checked only when memory
+//! is mapped.
 
 use core::ptr::NonNull;
 use std::collections::BTreeMap;
@@ -13,20 +12,14 @@ use sync::Mutex;
 
 /// A hook that limits how many bytes of the allocator below it are in use.
 ///
-/// If a request would exceed the limit, the hook calls a callback, which can free memory.
-///
-/// If the callback returns true, the hook tries the request again.
-///
-/// The callback must not panic.
-///
-/// If the callback itself makes a request that exceeds the limit, the hook refuses that request
-/// without calling the callback again.
+/// If a request would exceed the limit, the hook calls a callback, which can free memory and must
+/// not panic. If the callback returns true, the hook tries the request again. If the callback
+/// itself makes a request that exceeds the limit, the hook refuses that request without calling the
+/// callback again.
 ///
 /// The wrapped allocator should know the [usable size](MemAlloc::usable_size) of its blocks.
-/// Otherwise, the hook stores all block sizes in a table.
-///
-/// The table allocates from the global allocator, so a hook with this table must not be part of the
-/// global allocator.
+/// Otherwise, the hook stores all block sizes in a table. The table allocates from the global
+/// allocator, so a hook with this table must not be part of the global allocator.
 ///
 /// ```
 /// use allocator_api::Limited;

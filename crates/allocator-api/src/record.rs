@@ -1,8 +1,7 @@
 //! Publishes vtables to other threads, which read them without a lock.
 //!
-//! A record holds one vtable and never changes. All records are freed together with their table.
-//!
-//! If the same vtable is set again, its record is reused.
+//! A record holds one vtable and never changes. If the same vtable is set again, its record is
+//! reused. All records are freed together with their table.
 
 use core::{ptr, ptr::NonNull};
 

@@ -320,10 +320,8 @@ impl CPython {
 
     /// Calls `visit` while the calling thread holds the GIL. Takes the GIL if necessary.
     ///
-    /// Returns `None` without calling `visit` if CPython is not initialised.
-    ///
-    /// If the calling thread has no CPython thread state, CPython must not be finalised during the
-    /// call.
+    /// Returns `None` without calling `visit` if CPython is not initialised. If the calling thread
+    /// has no CPython thread state, CPython must not be finalised during the call.
     pub(crate) fn with_gil<R>(&self, visit: impl FnOnce() -> R) -> Option<R> {
         if !self.is_initialized() {
             return None;

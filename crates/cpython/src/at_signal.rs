@@ -1,11 +1,8 @@
 //! Reports at moments other than a normal exit.
 //!
-//! While we write a report, we neither allocate memory nor wait for a lock.
-//!
-//! A signal handler may write the report, and may have interrupted the allocator or the holder of a
-//! lock.
-//!
-//! The reports omit all figures that only the owner of a heap can count.
+//! While we write a report, we neither allocate memory nor wait for a lock, because a signal
+//! handler may write the report after interrupting the allocator or the holder of a lock. For the
+//! same reason, the reports omit all figures that only the owner of a heap can count.
 
 #![forbid(unsafe_code)]
 

@@ -7,9 +7,7 @@ use crate::START;
 /// Writes the statistics of this process to `buffer` as JSON, and returns their length in bytes.
 ///
 /// If the text is longer than `size` bytes, the function writes nothing, but still returns the
-/// length.
-///
-/// If the process started without CPython, the function returns 0.
+/// length. If the process started without CPython, the function returns 0.
 ///
 /// The figures of the heap are null unless the calling thread holds the GIL of the main
 /// interpreter.

@@ -1,27 +1,19 @@
 //! A heap for each interpreter, from CPython 3.12 on.
 //!
 //! An interpreter's GIL also protects its heap, because threads may call CPython's object
-//! allocators only while holding the GIL.
-//!
-//! A thread may free a block of another interpreter's heap without holding that interpreter's GIL.
-//!
-//! The freed block waits in a queue until a thread that holds the GIL of the block's interpreter
-//! reclaims it.
+//! allocators only while holding the GIL. A thread may free a block of another interpreter's heap
+//! without holding that interpreter's GIL. The freed block then waits in a queue until a thread
+//! that holds the GIL of the block's interpreter reclaims it.
 //!
 //! The main interpreter keeps its heap across a second `Py_Initialize`, because the interpreter's
-//! address never changes.
-//!
-//! Each subinterpreter has a capsule in its dictionary. When the subinterpreter ends, the capsule's
-//! destructor releases the heap for reuse.
+//! address never changes. Each subinterpreter has a capsule in its dictionary; when the
+//! subinterpreter ends, the capsule's destructor releases the heap for reuse.
 //!
 //! # Fork
 //!
-//! After a fork, the child keeps only the heap of its current interpreter.
-//!
-//! All other heaps may be inconsistent, because other threads of the parent may have been changing
-//! them during the fork.
-//!
-//! If the parent had only one thread, the child keeps all heaps.
+//! If the parent had only one thread, the child keeps all heaps. Otherwise, the child keeps only
+//! the heap of its current interpreter, because other threads of the parent may have been changing
+//! their heaps during the fork.
 
 mod current;
 mod entries;

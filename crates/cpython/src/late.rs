@@ -1,9 +1,8 @@
 //! A CPython that was loaded after the program had started, as in one-file programs of PyInstaller.
 //!
-//! This library installs the heap before `main`. A CPython that the program loads later runs
-//! without the heap.
-//!
-//! The library reports such a CPython at exit if one of the library's environment variables is set.
+//! This library installs the heap before `main`, so a CPython that the program loads later runs
+//! without the heap. The library reports such a CPython at exit if one of the library's environment
+//! variables is set.
 
 use std::{
     ffi::{CStr, CString},

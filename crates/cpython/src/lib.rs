@@ -127,21 +127,16 @@ extern "C" fn destruct() {
 
 /// Returns unused memory to the system.
 ///
-/// The result is the number of bytes that the heap returned. If the heap is not installed, the
-/// result is 0.
-///
 /// Python code calls this function as `ctypes.CDLL(None).obmalloc_trim()`. The function takes the
 /// GIL if the caller does not hold it.
 ///
 /// The function trims the heap of the current interpreter, and the heaps that no interpreter or
-/// thread owns.
+/// thread owns. In all other heaps, it trims only freed blocks that their owner has not yet
+/// reclaimed. It then trims the C library, which serves requests above 512 bytes.
 ///
-/// In all other heaps, it trims only freed blocks that their owner has not yet reclaimed.
-///
-/// The function then trims the C library, which serves requests above 512 bytes.
-///
-/// The result does not include the C library's memory, because the C library does not report how
-/// much it returned.
+/// The result is the number of bytes that the heap returned, or 0 if the heap is not installed. It
+/// does not include the C library's memory, because the C library does not report how much it
+/// returned.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_trim() -> usize {
     let Some(Start { python, outcome: Outcome::Installed(installation), .. }) = START.get() else {

@@ -31,10 +31,8 @@ fn expects_blocks_of_cpython() -> bool {
 /// CPython's raw domain. We call its public functions, so that hooks in this domain see the calls.
 ///
 /// If CPython's own allocator for the domain obj served requests before our heap did, we send all
-/// requests to that allocator.
-///
-/// Only that allocator can free its earlier blocks. It forwards blocks of other allocators to the
-/// raw domain.
+/// requests to that allocator, because only it can free its earlier blocks. It forwards blocks of
+/// other allocators to the raw domain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lower {
     raw: DomainFunctions,

@@ -11,11 +11,8 @@
 //! | `-E`, `-I` | the three variables are ignored |
 //!
 //! We parse the command line by the rules of the `python` executable (`Python/preconfig.c`,
-//! `Python/getopt.c`).
-//!
-//! A program that embeds CPython may parse its command line by other rules.
-//!
-//! We may then mistake an argument for an option that selects an allocator, and needlessly refrain
+//! `Python/getopt.c`). A program that embeds CPython may parse its command line by other rules. We
+//! may then mistake an argument for an option that selects an allocator, and needlessly refrain
 //! from installing our heap.
 
 #![forbid(unsafe_code)]

@@ -1,30 +1,21 @@
 //! Installs the heap in a CPython that sets its own allocators, and in a second `Py_Initialize`.
 //!
 //! CPython sets its own allocators at the start of an initialisation if the user sets
-//! `PYTHONMALLOC` or `-X dev`.
-//!
-//! From CPython 3.12 on, a second call of `Py_Initialize` always sets CPython's own allocators.
-//!
-//! We then replace CPython's allocators with our heap, unless the user has requested a different
-//! kind of allocator.
+//! `PYTHONMALLOC` or `-X dev`. From CPython 3.12 on, a second call of `Py_Initialize` always does
+//! so. We then replace CPython's allocators with our heap, unless the user has requested a
+//! different kind of allocator.
 //!
 //! No block of our heap may be freed while CPython's own allocators are set, because they would
-//! abort the process.
+//! abort the process. We therefore install the heap when CPython creates its first module, because
+//! no Python code of the program has run by then. The first module is `_thread` in CPython 3.8 and
+//! 3.9, and `_imp` in later versions.
 //!
-//! We install the heap when CPython creates its first module, because no Python code of the program
-//! has run by then.
-//!
-//! The first module is `_thread` in CPython 3.8 and 3.9, and `_imp` in later versions.
-//!
-//! Blocks that CPython's own allocators returned earlier are freed by these allocators.
-//!
-//! If CPython has set its debug hooks, our debug hooks replace them. Both have the same block
-//! layout.
+//! Blocks that CPython's own allocators returned earlier are freed by these allocators. If CPython
+//! has set its debug hooks, our debug hooks replace them; both have the same block layout.
 //!
 //! When a program calls `Py_Initialize` again, we install the heap only if an earlier interpreter
-//! used it.
-//!
-//! Otherwise, the program may have chosen CPython's own allocators, and we respect that choice.
+//! used it. Otherwise, the program may have chosen CPython's own allocators, and we respect that
+//! choice.
 
 use std::{
     ffi::{CStr, c_void},
@@ -217,11 +208,9 @@ impl Watch {
     /// - The vtables must be able to free every live block of their domains.
     unsafe fn set(&self, domains: &[Domain], vtables: &[VTable]) {
         for (domain, vtable) in domains.iter().zip(vtables) {
-            // We set no debug hook for the raw domain of CPython 3.8, because it would report an
-            // intact block as damaged.
-            //
-            // A forked child frees this block through the hook, although CPython allocated the
-            // block without the hook.
+            // We set no debug hook for the raw domain of CPython 3.8. A forked child frees a block
+            // through this hook that CPython allocated without the hook, so the hook would report
+            // an intact block as damaged.
             if *domain == Domain::Raw && self.is_3_8 {
                 continue;
             }

@@ -1,20 +1,13 @@
 //! Trims that environment variables request: on a signal, and after a garbage collection.
 //!
-//! A Python script registers our trim function with the `signal` and `gc` modules.
-//!
-//! CPython then calls the function between two instructions of Python code, while the calling
-//! thread holds the GIL.
-//!
-//! A signal handler in C must not trim the heap, because the signal may have interrupted the heap.
-//!
-//! A garbage collection can be observed only from Python code.
+//! A Python script registers our trim function with the `signal` and `gc` modules. CPython then
+//! calls the function between two instructions of Python code, while the calling thread holds the
+//! GIL. C code would not do: a signal handler in C must not trim the heap, because the signal may
+//! have interrupted the heap, and a garbage collection can be observed only from Python code.
 //!
 //! The script can run only after the interpreter has started, but CPython offers no callback for
-//! this moment.
-//!
-//! We therefore add an audit hook, which CPython calls at many events.
-//!
-//! The hook schedules the script at the first event after the start.
+//! this moment. We therefore add an audit hook, which CPython calls at many events. The hook
+//! schedules the script at the first event after the start.
 
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},

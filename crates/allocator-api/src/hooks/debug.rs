@@ -40,24 +40,18 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 /// | a double free, or a use after free | the letter and the guards have been overwritten |
 /// | a pointer that no allocator returned | it is not aligned, or there is no letter before it |
 ///
-/// If a check fails, the hook writes a description of the block to stderr and ends the process.
+/// If a check fails, the hook writes a description of the block to stderr and ends the process. The
+/// description has the same wording as in CPython, and writing it allocates no memory. The hook
+/// detects a double free by reading the memory of the block, so if this memory has been unmapped,
+/// the process ends with a signal such as `SIGSEGV` instead.
 ///
-/// The description has the same wording as in CPython. Writing it allocates no memory.
+/// The hook fills each new block with the byte `0xCD`, unless a zeroed block was requested, and
+/// each freed block with the byte `0xDD`. With these bytes, a program that uses uninitialised or
+/// freed memory is likely to fail. While a block is being reallocated, the hook fills both ends of
+/// the old block with the byte `0xDD`.
 ///
-/// The hook fills each new block with the byte `0xCD`, unless a zeroed block was requested. It
-/// fills each freed block with the byte `0xDD`.
-///
-/// With these bytes, a program that uses uninitialised or freed memory is likely to fail.
-///
-/// While a block is being reallocated, the hook fills both ends of the old block with the byte
-/// `0xDD`.
-///
-/// The hook detects a double free by reading the memory of the block. If this memory has been
-/// unmapped, the process ends with a signal such as `SIGSEGV`.
-///
-/// A block has the same alignment as in the wrapped allocator, but at most 16 bytes.
-///
-/// The overhead of a block is 24 bytes, or 32 bytes with serial numbers.
+/// A block has the same alignment as in the wrapped allocator, but at most 16 bytes. The overhead
+/// of a block is 24 bytes, or 32 bytes with serial numbers.
 ///
 /// ```
 /// use allocator_api::{Domain, hooks::Debug, raw_mem::{Malloc, MemAlloc}};

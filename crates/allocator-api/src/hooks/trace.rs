@@ -6,10 +6,9 @@
 //!                   Traces: a table of blocks in use, figures by domain and by place
 //! ```
 //!
-//! The hook does not trace the memory of its own tables, which store the traced blocks.
-//!
-//! The tables use the global allocator, which may call this hook. The hook therefore ignores a
-//! thread's requests while the thread uses the tables.
+//! The hook does not trace the memory of its own tables, which store the traced blocks. The tables
+//! use the global allocator, which may call this hook. The hook therefore ignores a thread's
+//! requests while the thread uses the tables.
 
 mod inside;
 mod place;
@@ -168,11 +167,8 @@ impl Host for Traces {
 
 /// A hook that traces the blocks in use. CPython: `tracemalloc`.
 ///
-/// While tracing is off, the hook adds one load and one branch to each request.
-///
-/// While tracing is on, each request takes a lock, and the trace of each live block needs 38 to 75
-/// bytes.
-///
+/// While tracing is off, the hook adds one load and one branch to each request. While tracing is
+/// on, each request takes a lock, and the trace of each live block needs 38 to 75 bytes.
 /// The [crate's page](crate) shows measurements.
 ///
 /// If a traced domain passes a request on to another traced domain, the request is traced only
@@ -225,10 +221,8 @@ impl<A> Trace<A> {
 
     /// Removes a block from the table.
     ///
-    /// This must happen before the block is freed or resized, because another thread may then
-    /// receive the same address.
-    ///
-    /// The calling thread must be [inside](enter) the hook.
+    /// The calling thread must be [inside](enter) the hook, and must call this function before the
+    /// block is freed or resized. Otherwise, another thread could receive the same address first.
     fn remove(&self, block: NonNull<u8>) -> Option<Block> {
         let address = block.addr().get();
         let removed = sync::lock(&self.traces.table).remove(address);

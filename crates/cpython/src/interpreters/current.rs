@@ -1,26 +1,19 @@
 //! Finds the interpreter that the calling thread is running.
 //!
 //! With one exception, a thread has a current thread state only while it holds the GIL of that
-//! state's interpreter.
-//!
-//! Source: `_PyThreadState_Attach` and `detach_thread` in CPython's `Python/pystate.c`, and in 3.12
-//! `PyEval_RestoreThread` and `PyEval_SaveThread`.
-//!
-//! The exception is `PyThreadState_Swap` in CPython 3.12, which sets the thread state before it
-//! takes the GIL.
-//!
-//! If CPython's finalization ends the thread between these two steps, the destructors of
-//! thread-local variables must not call CPython's allocators.
+//! state's interpreter. (Source: `_PyThreadState_Attach` and `detach_thread` in CPython's
+//! `Python/pystate.c`, and in 3.12 `PyEval_RestoreThread` and `PyEval_SaveThread`.) The exception
+//! is `PyThreadState_Swap` in CPython 3.12, which sets the thread state before it takes the GIL.
+//! CPython's finalization can end the thread between these two steps; in that case, the destructors
+//! of thread-local variables must not call CPython's allocators.
 //!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
 //! ```
 //!
-//! CPython stores a pointer to the current thread state in a thread-local variable.
-//!
-//! We read this variable directly, because calling CPython's public function is much slower.
-//!
-//! CPython exports no symbol for the variable, so we search for its address once.
+//! CPython stores a pointer to the current thread state in a thread-local variable. We read this
+//! variable directly, because calling CPython's public function is much slower. CPython exports no
+//! symbol for the variable, so we search for its address once.
 
 use std::{
     ffi::c_void,
@@ -50,15 +43,12 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 ///
 /// # Invariant
 ///
-/// The value is the distance to CPython's variable, or 0 until that variable is found.
-///
-/// A distance other than 0 is set only after [`layout_holds`] has returned true.
+/// The value is the distance to CPython's variable, or 0 until that variable is found. A distance
+/// other than 0 is set only after [`layout_holds`] has returned true.
 ///
 /// While the distance is 0, [`is_at_hand`] reads the thread's control block instead of a thread
-/// state, and returns false.
-///
-/// The first word of this control block points to the block itself, and its third word is never an
-/// interpreter's address.
+/// state. The first word of this control block points to the block itself, and its third word is
+/// never an interpreter's address, so [`is_at_hand`] returns false.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Stores CPython's functions for interpreters. Must be called before the heap is installed.
@@ -118,8 +108,8 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
 ///
 /// Must be called while no other thread runs Python code.
 ///
-/// The offset is the same in every thread, because CPython was loaded before `main`. Its
-/// thread-local variables therefore use static TLS.
+/// CPython was loaded before `main`, so its thread-local variables use static TLS. The offset is
+/// therefore the same in every thread.
 ///
 /// # Safety
 ///

@@ -9,12 +9,9 @@
 //!
 //! The size and the serial number are big-endian. The offsets are for a 64-bit machine.
 //!
-//! A block with an alignment above 16 bytes has unused bytes before its header.
-//!
-//! The word directly before the header stores the distance from the start of the allocated memory
-//! to the block.
-//!
-//! CPython has no blocks with such an alignment.
+//! A block with an alignment above 16 bytes, which CPython does not have, has unused bytes before
+//! its header. The word directly before the header stores the distance from the start of the
+//! allocated memory to the block.
 
 use core::ptr::NonNull;
 
@@ -166,21 +163,17 @@ impl Block {
 
     /// Returns false if a block of `size` bytes is large and its trailer cannot be read.
     ///
-    /// The program may have overwritten the stored size of the block. The wrong size is then
-    /// usually large.
-    ///
-    /// Small blocks are not tested, because the test makes a system call that takes a few
-    /// microseconds.
+    /// The program may have overwritten the stored size of the block, and the wrong size is then
+    /// usually large. Small blocks are not tested, because the test makes a system call that takes
+    /// a few microseconds.
     fn may_have(self, size: usize, style: Style) -> bool {
         size < LARGE || is_readable(self.tail(size), style.trailer())
     }
 
     /// Returns true if the header or the contents show that the block has been freed.
     ///
-    /// The wrapped allocator may overwrite the header of a freed block.
-    ///
-    /// If the guard bytes are missing, a block therefore also counts as freed if it starts with
-    /// dead bytes (`0xDD`).
+    /// The wrapped allocator may overwrite the header of a freed block. If the guard bytes are
+    /// missing, a block therefore also counts as freed if it starts with dead bytes (`0xDD`).
     ///
     /// # Safety
     ///

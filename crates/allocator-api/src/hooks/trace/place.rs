@@ -6,10 +6,8 @@ use std::{fmt, sync::Arc};
 
 /// The place of an allocation: the addresses of the calls that led to it, the last call first.
 ///
-/// `Display` writes one line per call.
-///
-/// With the `backtrace` feature, each line names the function if possible, and calls inside the
-/// allocator are left out.
+/// `Display` writes one line per call. With the `backtrace` feature, each line states the
+/// function's name if it is known, and calls inside the allocator are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place(pub(super) Arc<[usize]>);
 
