@@ -85,12 +85,9 @@ fn rounded(layout: Layout) -> usize {
 
 /// Returns true if memory in a block of class `now` may stay there when it is resized to `new`.
 ///
-/// `after` is the class that a new allocation of the layout `new` would use.
-///
-/// A block that is larger than necessary is kept only if more than three quarters of it remain in
-/// use.
-///
-/// CPython's `_PyObject_Realloc` (`Objects/obmalloc.c`) uses the same limit.
+/// `after` is the class that a new allocation of the layout `new` would use. A block that is larger
+/// than necessary is kept only if more than three quarters of it remain in use. CPython's
+/// `_PyObject_Realloc` (`Objects/obmalloc.c`) uses the same limit.
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
     let size = now.map_or(0, SizeClass::block_size);
@@ -101,9 +98,8 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
 /// Returns a size class with spare room if `new` is larger than `old` by less than a quarter.
 ///
 /// The blocks of this class are at least an eighth larger than `new`, because the memory is likely
-/// to grow again.
-///
-/// Returns `None` in all other cases.
+/// to grow again. Returns `None` if there is no such class, or if its blocks are too large for
+/// `new` according to [`serves`].
 ///
 /// The argument `class` must be the function [`class`] or [`small_class`].
 #[inline]

@@ -20,12 +20,10 @@ type PoolHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Pools>;
 
 /// A heap for collections on one thread, which borrow the heap and are all dropped together.
 ///
-/// Dropping or [resetting](Self::reset) the heap frees all of its memory at once.
-///
-/// The program may pass a collection to `mem::forget` instead of dropping it, unless the items of
-/// the collection must be dropped.
-///
-/// Allocations of more than 480 KiB are unmapped one by one. All smaller ones are freed together.
+/// Dropping or [resetting](Self::reset) the heap frees all of its memory at once, except that
+/// allocations of more than 480 KiB are unmapped one by one. The program may therefore pass a
+/// collection to `mem::forget` instead of dropping it, unless the items of the collection must be
+/// dropped.
 ///
 /// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` implements `Allocator`
 /// of that version of allocator-api2:
@@ -45,10 +43,8 @@ type PoolHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Pools>;
 pub struct LocalHeap {
     /// # Invariant
     ///
-    /// The contents of the cell are borrowed only while a method runs. They are not borrowed while
-    /// `before_refusal` runs.
-    ///
-    /// Only one method runs at a time, because the type is not `Sync`.
+    /// The contents of the cell are borrowed only while a method runs, but not while
+    /// `before_refusal` runs. Only one method runs at a time, because the type is not `Sync`.
     heap: UnsafeCell<PoolHeap>,
     /// `None` while the callback runs.
     before_refusal: Cell<Option<Callback>>,
@@ -65,9 +61,8 @@ impl LocalHeap {
 
     /// Creates a heap that maps at most `bytes` bytes. Requests beyond this limit fail.
     ///
-    /// Each mapped arena counts as 1 MiB, even if few of its blocks are in use.
-    ///
-    /// The heap checks the limit only when it maps memory, so other requests cost nothing extra.
+    /// Each mapped arena counts as 1 MiB, even if few of its blocks are in use. The heap checks the
+    /// limit only when it maps memory, so other requests cost nothing extra.
     ///
     /// ```
     /// # use std::alloc::Layout;
@@ -91,12 +86,9 @@ impl LocalHeap {
 
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// If the callback returns true, the heap tries the request again.
-    ///
-    /// If a request of the callback itself exceeds the limit of this heap, it is refused without
-    /// calling the callback again.
-    ///
-    /// If the callback panics, the process is aborted, because an allocation must not unwind.
+    /// If the callback returns true, the heap tries the request again. If a request of the callback
+    /// itself exceeds the limit of this heap, it is refused without calling the callback again. If
+    /// the callback panics, the process is aborted, because an allocation must not unwind.
     pub fn before_refusal(&mut self, callback: impl FnMut(LimitReached) -> bool + Send + 'static) {
         self.before_refusal.set(Some(Box::new(callback)));
     }
@@ -145,7 +137,6 @@ impl LocalHeap {
     /// # Safety
     ///
     /// - `ptr` must be live memory that this heap allocated for `old`.
-    ///
     /// - `ptr` must not be used again, unless the function returns `None` or the same pointer.
     pub unsafe fn realloc(
         &self,

@@ -31,9 +31,8 @@ use crate::{
 /// ```
 ///
 /// With the feature `allocator-api2-02` or `allocator-api2-04`, `ObMalloc` implements the
-/// `Allocator` trait of that version of the allocator-api2 crate.
-///
-/// Individual collections can then use the allocator:
+/// `Allocator` trait of that version of the allocator-api2 crate. Individual collections can then
+/// use the allocator:
 #[cfg_attr(feature = "allocator-api2-04", doc = "```")]
 #[cfg_attr(not(feature = "allocator-api2-04"), doc = "```ignore")]
 /// # use allocator_api2_04 as allocator_api2;
@@ -61,14 +60,10 @@ impl ObMalloc {
     /// A thread should call this function before it waits for a long time. The function:
     ///
     /// - sends the blocks that this thread has freed to the heaps that own them,
-    ///
     /// - reclaims the blocks of this thread's heap that other threads have freed,
-    ///
     /// - unmaps the empty arenas of this thread's heap and those that the process retains,
-    ///
     /// - purges the pages of this thread's heap, and of the heaps of ended threads, that hold no
     ///   block in use,
-    ///
     /// - purges the pages of other heaps that hold only freed blocks.
     ///
     /// The result is the number of bytes returned to the system. Some of these bytes may never have
@@ -86,16 +81,13 @@ impl ObMalloc {
 
     /// Sets when the heaps return free memory to the system automatically.
     ///
-    /// A heap returns memory to the system once the memory has been free for `decay`. The default
-    /// is one second.
-    ///
-    /// If `decay` is zero, free memory is returned immediately. If `decay` is `None`, only
-    /// [`flush`](Self::flush) returns memory.
+    /// A heap returns memory to the system once the memory has been free for `decay`, which is one
+    /// second by default. If `decay` is zero, free memory is returned immediately. If `decay` is
+    /// `None`, only [`flush`](Self::flush) returns memory. While a thread makes no requests, its
+    /// heap returns no memory automatically.
     ///
     /// Call this function at program start, because it affects only the calling thread's heap and
     /// heaps that are opened later.
-    ///
-    /// While a thread makes no requests, its heap returns no memory automatically.
     ///
     /// ```
     /// # use global_alloc::ObMalloc;
@@ -107,11 +99,11 @@ impl ObMalloc {
 
     /// Sets whether the heaps use huge pages. The default is [`HugePages::Off`].
     ///
-    /// Call this function at the start of the program.
+    /// With huge pages, a heap returns the free parts of an arena only while memory is short or
+    /// during a [`flush`](Self::flush), because returning these parts breaks up huge pages.
     ///
-    /// With huge pages, a heap returns the free parts of an arena only during a
-    /// [`flush`](Self::flush) or while memory is short. The reason is that returning these parts
-    /// breaks up huge pages.
+    /// Call this function at program start, because heaps of other threads that are already open
+    /// continue to return parts of arenas.
     ///
     /// ```
     /// # use global_alloc::{HugePages, ObMalloc};
@@ -126,10 +118,8 @@ impl ObMalloc {
     ///
     /// Memory is short, for example, when a container is near its memory limit.
     ///
-    /// Only the first call of this function has an effect.
-    ///
-    /// Call this function at program start, because it affects only the calling thread's heap and
-    /// heaps that are opened later.
+    /// Call this function once, at program start. Later calls have no effect, and the setting
+    /// applies only to the calling thread's heap and to heaps that are opened later.
     ///
     /// ```
     /// # use global_alloc::{MemoryPressure, ObMalloc};
@@ -142,9 +132,8 @@ impl ObMalloc {
     /// Counts the memory of the process, without stopping other threads.
     ///
     /// The call takes about a microsecond for each mapped MiB. Threads that map or unmap memory
-    /// wait until the call ends.
-    ///
-    /// If other threads allocate or free memory during the call, the figures are approximate.
+    /// wait until the call ends. If other threads allocate or free memory during the call, the
+    /// figures are approximate.
     ///
     /// ```
     /// # use global_alloc::{Detail, ObMalloc};
@@ -213,13 +202,9 @@ impl ObMalloc {
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
     /// The callback may allocate and free memory, for example to empty one of the program's caches.
-    ///
-    /// If the callback returns true, the allocator tries the request again.
-    ///
-    /// If a request of the callback itself exceeds the limit, it is refused without calling the
-    /// callback again.
-    ///
-    /// If the callback panics, the process is aborted, because an allocation must not unwind.
+    /// If the callback returns true, the allocator tries the request again. If a request of the
+    /// callback itself exceeds the limit, it is refused without calling the callback again. If the
+    /// callback panics, the process is aborted, because an allocation must not unwind.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         PerThread.before_refusal(callback);
     }
@@ -228,9 +213,7 @@ impl ObMalloc {
     /// size.
     ///
     /// The bytes beyond the requested size are uninitialised, and a reallocation might not preserve
-    /// them.
-    ///
-    /// The caller must still free the memory with its original layout.
+    /// them. The caller must still free the memory with its original layout.
     ///
     /// # Safety
     ///

@@ -1,8 +1,7 @@
 //! Threads whose first request comes late, or that end in an unusual way.
 //!
-//! Each test runs threads in a forked child, and counts the heaps that they leave open.
-//!
-//! Regression tests (defect D5).
+//! Each test runs threads in a forked child, and counts the heaps that they leave open. These are
+//! regression tests (defect D5).
 
 #![cfg(all(target_os = "linux", not(miri)))]
 
@@ -29,15 +28,16 @@ const THREADS: usize = 2000;
 /// The number of bytes by which a process may grow while its threads run.
 const GROWTH: usize = 4 << 20;
 
-/// The number of rounds in which the C library calls the destructors of keys
+/// The number of rounds in which the C library calls the destructors of pthread keys
 /// (`PTHREAD_DESTRUCTOR_ITERATIONS`).
 const ROUNDS: usize = 4;
 
-/// A key that is older than the allocator's own key, so its destructor runs first in each round.
+/// A pthread key that is older than the allocator's own key, so its destructor runs first in each
+/// round.
 static EARLY_KEY: AtomicU32 = AtomicU32::new(0);
 
-/// The environment variable with the number of keys to create before the first request of the
-/// process.
+/// The environment variable with the number of pthread keys to create before the first request of
+/// the process.
 const MORE_KEYS: &CStr = c"OBMALLOC_TEST_MORE_KEYS";
 
 #[used]
@@ -66,7 +66,7 @@ fn new_key() -> libc::pthread_key_t {
 }
 
 thread_local! {
-    /// The thread's key, and the number of rounds that its destructor must still wait for.
+    /// The thread's pthread key, and the number of rounds that its destructor must still wait for.
     static WAITING: Cell<(libc::pthread_key_t, usize)> = const { Cell::new((0, 0)) };
 }
 
@@ -215,7 +215,7 @@ fn a_heap_left_open_by_a_thread_of_the_parent_is_not_used_in_a_forked_child() {
     });
 }
 
-/// A key that is created after the first request of the process.
+/// A pthread key that is created after the first request of the process.
 fn late_key() -> libc::pthread_key_t {
     static KEY: AtomicU32 = AtomicU32::new(u32::MAX);
     if KEY.load(SeqCst) == u32::MAX {
@@ -263,7 +263,8 @@ fn a_thread_that_ends_by_pthread_exit_leaves_nothing() {
 
 const KEYS: &str = "40";
 
-/// The C library allocates memory to set the value of a key, unless it is one of the first 31.
+/// The C library allocates memory to set the value of a pthread key, unless the key is one of the
+/// first 31.
 #[test]
 fn threads_leave_nothing_where_the_allocators_key_is_not_one_of_the_first() {
     let program = std::env::current_exe().expect("the path of this program");

@@ -34,14 +34,11 @@ mod walk;
 
 /// A family of heaps that share one arena source.
 ///
-/// A heap without an [`Owner`](crate::Owner) is abandoned. Another owner can adopt such a heap.
+/// A heap without an [`Owner`](crate::Owner) is abandoned, and another owner can adopt it. A
+/// `Heaps` must be a `static` or be leaked, because blocks can be freed at any time in the future.
 ///
 /// `P` is a tuple of an arena source, a metadata allocator, and a geometry that defines the sizes.
-///
 /// Neither the arena source nor the metadata allocator may call back into a heap.
-///
-/// A `Heaps` must be a `static` or be leaked, because blocks can be freed at any time in the
-/// future.
 ///
 /// ```
 /// use obmalloc::{BlockPtr, Pools16K, SizeClass};
@@ -98,8 +95,8 @@ impl<P: Parts> Heaps<P> {
 
     /// Prevents takeovers of inboxes until the guard is dropped.
     ///
-    /// The forking thread holds this guard across a `fork`. The child would lose blocks that are
-    /// being taken over.
+    /// The forking thread holds this guard across a `fork`, because the child would otherwise lose
+    /// the blocks that another thread is taking over.
     pub(crate) fn pause_takeovers(&self) -> MutexGuard<'_, ()> {
         sync::lock(&self.takeovers)
     }
@@ -122,9 +119,8 @@ pub(crate) type OwnHeap<P> = Heap<SharedArenas<P>, <P as Parts>::Lower, <P as Pa
 
 /// A single-owner heap with an inbox and an outbox.
 ///
-/// The inbox contains blocks of this heap that other threads have freed.
-///
-/// The outbox contains blocks of other heaps that the owner of this heap has freed.
+/// The inbox contains blocks of this heap that other threads have freed. The outbox contains blocks
+/// of other heaps that the owner of this heap has freed.
 #[repr(C)]
 pub(crate) struct ThreadHeap<P: Parts> {
     /// # Invariant
@@ -235,10 +231,8 @@ impl<P: Parts> ThreadHeap<P> {
     /// - `start` must be the start of a block that is in use, in a `ThreadHeap` with the same `P`.
     #[inline]
     pub(crate) unsafe fn is_span(start: NonNull<u8>) -> bool {
-        // We test the address first, because few blocks other than spans begin at a multiple of the
-        // pool size.
-        //
-        // Reading the pool header is slow if another thread is writing to the header.
+        // We test the address first, because reading the pool header is slow if another thread is
+        // writing to it, and few blocks other than spans begin at a multiple of the pool size.
         let begins_unit = start.addr().get().is_multiple_of(P::Geometry::SIZES.pool_size);
         // SAFETY: `start` is a block in use of this geometry (contract of `is_span`).
         let class = || unsafe { SizeClass::<P::Geometry>::at(start) };

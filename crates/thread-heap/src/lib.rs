@@ -1,12 +1,9 @@
 #![doc = include_str!("../README.md")]
 //! # What happens before what
 //!
-//! In each row of the table, the first event must happen before the second.
-//!
-//! The third column of the table names the atomic operations that ensure this order.
-//!
-//! Each test in the last column weakens one of these operations, and checks that loom then finds a
-//! bug.
+//! In each row of the table, the first event must happen before the second. The third column
+//! contains the atomic operations that ensure this order. Each test in the last column weakens one
+//! of these operations, and checks that loom then finds a bug.
 //!
 //! | from | to | by | model |
 //! | --- | --- | --- | --- |
@@ -35,17 +32,14 @@
 //! # Fork
 //!
 //! A forked child never allocates from the heaps of other threads, because these heaps may be
-//! inconsistent in the child.
+//! inconsistent in the child. It can still free their blocks, and a flush then purges the memory of
+//! these blocks.
 //!
-//! The child can still free blocks of such a heap. A flush then purges the memory of these blocks.
-//!
-//! [`PerThread`] prepares for a fork automatically. The following applies to all other [`Heaps`].
-//!
-//! The program must hold the lock of [`Heaps::lock_source`] across a fork. Otherwise, the arena
-//! source could be unusable in the child.
-//!
-//! If another thread is purging an inbox during the fork, the child loses that inbox's blocks and
-//! cannot purge any inbox.
+//! [`PerThread`] prepares for a fork automatically. A program that uses other [`Heaps`] must hold
+//! the lock of [`Heaps::lock_source`] across a fork, because the arena source could otherwise be
+//! unusable in the child. If another thread is purging an inbox of these heaps during the fork, the
+//! child loses that inbox's blocks, and cannot purge any inbox because the lock for purging stays
+//! locked.
 //!
 //! # Where to find what
 //!

@@ -1,10 +1,8 @@
 //! The heaps of this process: one for each thread, and one for each [`OwnedHeap`].
 //!
-//! Each thread has a thread-local pointer to its heap. Without a heap, this pointer refers to the
-//! static `NO_HEAP`.
-//!
-//! `NO_HEAP` behaves like a heap without free blocks, so fast paths need not check whether the
-//! thread has a heap.
+//! Each thread has a thread-local pointer to its heap. If the thread has no heap, the pointer
+//! refers to the static `NO_HEAP`. This static behaves like a heap without free blocks, so fast
+//! paths need not check whether the thread has a heap.
 //!
 //! When a thread ends, a destructor closes its heap. Later requests by the thread open a heap
 //! temporarily.

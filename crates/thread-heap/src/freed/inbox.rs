@@ -86,7 +86,6 @@ impl<N: Link, O: Orders> Inbox<N, O> {
     /// Pushes `nodes` for the owner of the heap.
     ///
     /// If the heap has no owner, the caller becomes its owner, and the function returns the nodes.
-    ///
     /// The caller must then free the blocks in these nodes and [abandon](Self::abandon) the heap.
     #[must_use = "nodes that come back make the caller the owner"]
     pub(crate) fn push(&self, nodes: Segment<N>) -> Option<Segment<N>> {
@@ -188,10 +187,9 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     /// Returns true if the owner has not taken any nodes for [`IDLE_AFTER`].
     ///
-    /// `now` is the time in milliseconds since an arbitrary moment.
-    ///
-    /// Concurrent calls may return different results. This is harmless, because the result only
-    /// affects how soon memory is purged.
+    /// `now` is the time in milliseconds since an arbitrary moment. Concurrent calls may return
+    /// different results, which is harmless because the result only affects how soon memory is
+    /// purged.
     pub(crate) fn is_idle(&self, now: usize) -> bool {
         if self.was_taken.load(Relaxed) {
             self.was_taken.store(false, Relaxed);

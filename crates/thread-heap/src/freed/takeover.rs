@@ -1,15 +1,12 @@
 //! The part of a takeover that purges pages.
 //!
-//! A takeover moves the blocks of an inbox into a table. It then purges all pages that waiting
-//! blocks cover completely.
+//! A takeover moves the blocks of an inbox into a table, and then purges all pages that waiting
+//! blocks cover completely. Any thread may perform a takeover, because it becomes the owner of all
+//! blocks that it takes from the inbox.
 //!
-//! A pool that is too large for a table contains only one block. We purge the pages of this block
-//! directly.
-//!
-//! We keep the first page of the block, because that page stores the batch that contains the block.
-//!
-//! Any thread may perform a takeover, because it becomes the owner of all blocks that it takes from
-//! the inbox.
+//! A pool that is too large for a table contains only one block, so we purge the pages of this
+//! block directly. We keep the first page of the block, because that page stores the batch that
+//! contains the block.
 
 use std::{cell::Cell, ptr::NonNull};
 

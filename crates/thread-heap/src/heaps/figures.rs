@@ -8,11 +8,10 @@
 //!            └── purged                    free, without memory
 //! ```
 //!
-//! The header of each pool stores how many of the pool's blocks are in use.
-//!
-//! We only read these headers, so counting does not slow down allocations and frees.
-//!
-//! All other figures are stored in the shared source, which a lock protects.
+//! The header of each pool stores how many of the pool's blocks are in use. We only read these
+//! headers, so counting does not slow down allocations and frees. The sizes of what is mapped and
+//! retained are protected by the lock of the shared source, and each inbox counts its own waiting
+//! bytes.
 
 #![forbid(unsafe_code)]
 
@@ -25,9 +24,7 @@ use crate::{parts::Parts, shared_source::Locked};
 /// The memory of all heaps of a family at one moment, in bytes.
 ///
 /// Other threads may allocate and free memory while the figures are computed, so the figures are
-/// approximate.
-///
-/// If no other thread is running, all figures except `waiting` are exact.
+/// approximate. If no other thread is running, all figures except `waiting` are exact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Figures {
@@ -99,9 +96,8 @@ impl Figures {
 impl<P: Parts> Heaps<P> {
     /// Counts the memory of all heaps without stopping their owners. O(heaps + units of arenas).
     ///
-    /// An owner waits only if it maps or unmaps memory during the call.
-    ///
-    /// Arenas are counted only if the geometry is [`Native`](obmalloc::Native).
+    /// An owner waits only if it maps or unmaps memory during the call. Arenas are counted only if
+    /// the geometry is [`Native`](obmalloc::Native).
     pub fn figures(&self) -> Figures {
         self.figures_of(&mut self.shared.lock())
     }

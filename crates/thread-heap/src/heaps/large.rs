@@ -1,8 +1,7 @@
 //! Blocks that are too large for an arena. They belong to the shared source, not to a heap.
 //!
-//! Any thread can free a large block directly, so the block never waits for an idle owner.
-//!
-//! The heap of the freeing thread may retain the block for its own next request.
+//! Any thread can free a large block directly, so the block never waits for an idle owner. The heap
+//! of the freeing thread may retain the block for its own next request.
 
 use obmalloc::{LargeBlock, NewLarge};
 

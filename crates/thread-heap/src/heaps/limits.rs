@@ -8,10 +8,8 @@ use crate::{before_refusal::Callback, parts::Parts};
 impl<P: Parts> Heaps<P> {
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// The callback may allocate and free memory. If the callback returns true, the request is
-    /// tried again.
-    ///
-    /// If the callback panics, the process is aborted, because an allocation must not unwind.
+    /// The callback may allocate and free memory. If it returns true, the request is tried again.
+    /// If it panics, the process is aborted, because an allocation must not unwind.
     pub fn before_refusal(&self, callback: Callback) {
         self.shared.before_refusal.set(callback);
     }

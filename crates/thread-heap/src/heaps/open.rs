@@ -11,19 +11,16 @@ impl<P: Parts> Heaps<P> {
     /// Opens a heap that the caller owns. Adopts an abandoned heap or creates a new one.
     ///
     /// Returns `None` if the metadata allocator cannot provide suitably aligned memory for a new
-    /// heap.
-    ///
-    /// The cost is linear in the largest number of heaps that have had an owner at the same time.
+    /// heap. The cost is linear in the largest number of heaps that have had an owner at the same
+    /// time.
     pub fn open(&'static self) -> Option<Owner<P>> {
         self.list.iter().find_map(Owner::adopt).or_else(|| self.create())
     }
 
     /// Opens a heap for the thread whose number is `thread`.
     ///
-    /// The function adopts an abandoned heap if possible. Otherwise, it creates a new heap.
-    ///
-    /// If an ended thread with the same number left its heap open, the function may reuse that
-    /// heap.
+    /// The function adopts an abandoned heap, or reuses a heap that an ended thread with the same
+    /// number left open. If there is no such heap, it creates a new one.
     ///
     /// The heap's blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, and a
     /// 48-byte block to 16.

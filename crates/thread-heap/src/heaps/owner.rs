@@ -33,12 +33,10 @@ const STEP: usize = 256 << 10;
 
 /// Exclusive ownership of a heap. Dropping an `Owner` abandons its heap.
 ///
-/// The live blocks of an abandoned heap stay valid. Another owner can adopt the heap later.
+/// The live blocks of an abandoned heap stay valid, and another owner can adopt the heap later.
 ///
 /// An `Owner` stays on its thread, because a forked child can use only the heaps of the forking
-/// thread.
-///
-/// [`OwnedHeap`](crate::OwnedHeap) is an owner that can move to another thread.
+/// thread. [`OwnedHeap`](crate::OwnedHeap) is an owner that can move to another thread.
 ///
 /// ```
 /// # use thread_heap::{Owner, ThreadGeometry, obmalloc::SizeClass, raw_mem::{Malloc, MmapArenas}};
@@ -249,7 +247,8 @@ impl<P: Parts> Owner<P> {
     ///
     /// A block that is alone in its pool may be large, so it is sent to its heap immediately.
     ///
-    /// # Safety
+    /// This function is not inlined and takes no `Owner`, so [`post`](Self::post) needs no stack
+    /// frame.
     ///
     /// - The requirements of [`post`](Self::post) must be met.
     #[inline]
@@ -527,19 +526,12 @@ impl<P: Parts> Heaps<P> {
 
     /// Takes over inboxes if too many bytes wait in them.
     ///
-    /// Freed blocks wait in the inbox of their heap until its owner reclaims them.
+    /// Freed blocks wait in the inbox of their heap until its owner reclaims them. We take over the
+    /// inboxes of idle owners if more than [`MOST_WAITING`] bytes wait in them, and all inboxes if
+    /// more than [`MOST_WAITING_FOR_ALL`] bytes wait in total. The second limit is higher, because
+    /// an active owner is likely to reclaim and reuse its blocks soon.
     ///
-    /// If more than [`MOST_WAITING`] bytes wait for idle owners, we take over the inboxes of these
-    /// owners.
-    ///
-    /// If more than [`MOST_WAITING_FOR_ALL`] bytes wait in total, we take over all inboxes.
-    ///
-    /// We skip inboxes in which fewer than [`STEP`] bytes wait.
-    ///
-    /// The limit for active owners is higher, because an active owner is likely to reclaim and
-    /// reuse its blocks soon.
-    ///
-    /// O(heaps).
+    /// We skip inboxes in which fewer than [`STEP`] bytes wait. O(heaps).
     #[cold]
     #[inline(never)]
     fn limit_waiting(&self) {
@@ -573,10 +565,8 @@ impl<P: Parts> Heaps<P> {
 
     /// Purges pages of freed blocks in all inboxes for which `is_chosen` returns true.
     ///
-    /// Returns the number of purged bytes.
-    ///
-    /// Does nothing if another thread is already running this function, or if the system has
-    /// refused an earlier purge.
+    /// Returns the number of purged bytes. Does nothing if another thread is already running this
+    /// function, or if the system has refused an earlier purge.
     ///
     /// The cost is linear in the number of heaps and waiting blocks, plus a system call for each
     /// range of pages.

@@ -11,9 +11,7 @@ impl<P: Parts> Heaps<P> {
     /// Calls `visit` with each block in use of all heaps. O(heaps + blocks).
     ///
     /// Freed blocks that still wait for their owner are not visited, because the call reclaims them
-    /// first.
-    ///
-    /// Large blocks are not visited, because they belong to no heap.
+    /// first. Large blocks are not visited either, because they belong to no heap.
     ///
     /// # Safety
     ///

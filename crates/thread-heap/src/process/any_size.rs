@@ -6,17 +6,13 @@
 //!         └─ all others ───────────► a block with its own mapping
 //! ```
 //!
-//! To free a block, we find its tag, which identifies the heap that owns the block.
+//! To free a block, we find its tag, which identifies the heap that owns the block. A block with
+//! its own mapping belongs to no heap, and has the tag [`HeapTag::LARGE`].
 //!
-//! A block with its own mapping belongs to no heap, and has the tag [`HeapTag::LARGE`].
-//!
-//! To find the tag, we round down the address of the byte before the block to the arena size.
-//!
-//! We cannot use the block's own address, because a large block may begin one arena size after its
-//! tag.
-//!
-//! Every other block lies after the headers of its arena, so the byte before it lies in the same
-//! arena.
+//! To find the tag, we round down the address of the byte before the block to the arena size. We
+//! cannot use the block's own address, because a large block may begin one arena size after its
+//! tag. Every other block lies after the headers of its arena, so the byte before it lies in the
+//! same arena.
 
 use std::ptr::NonNull;
 
@@ -44,9 +40,8 @@ const CLASS_ALIGN: usize = ThreadGeometry::SIZES.pool_size;
 
 /// An allocator for requests of any size, on top of the heaps of the process's threads.
 ///
-/// All values of this type stand for the same allocator, and any thread may free any of its blocks.
-///
-/// This allocator can also free blocks of [`PerThread`] and of [`OwnedHeap`](crate::OwnedHeap).
+/// All values of this type stand for the same allocator. Any thread may free any of its blocks, and
+/// it can also free blocks of [`PerThread`] and of [`OwnedHeap`](crate::OwnedHeap).
 ///
 /// ```
 /// use thread_heap::{ThreadMalloc, raw_mem::MemAlloc};

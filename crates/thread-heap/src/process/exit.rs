@@ -1,14 +1,11 @@
-//! Closes the heap of a thread when the thread ends, in the destructor of a pthread key.
+//! Closes the heap of a thread when the thread ends.
 //!
-//! We do not use the destructor of a `thread_local!`, because registering this destructor aborts
-//! the process if there is no memory.
-//!
-//! Setting a pthread key returns an error instead.
+//! The heap is closed by the destructor of a pthread key (thread-specific data) rather than the
+//! destructor of a `thread_local!`. If there is no memory, setting the value of a pthread key
+//! returns an error, whereas registering a `thread_local!` destructor aborts the process.
 //!
 //! If a thread opens its first heap during its last round of destructors, no destructor closes this
-//! heap.
-//!
-//! A later thread with the same [number](crate::heaps::ThreadHeap::thread) then reuses the heap.
+//! heap. A later thread with the same [number](crate::heaps::ThreadHeap::thread) then reuses it.
 
 use std::cell::Cell;
 
@@ -29,7 +26,7 @@ fn close_heap() {
 /// Returns false if no destructor will close the heap. The caller must then close the heap after
 /// the current request.
 ///
-/// This function is never inlined. Otherwise, the compiler could cache the address of the
+/// This function is never inlined, because the compiler could otherwise cache the address of the
 /// thread-local `ENDED` across a coroutine switch.
 #[cold]
 #[inline(never)]
@@ -45,7 +42,7 @@ mod system {
 
     use crate::process::exit::close_heap;
 
-    /// The number of the key whose destructor closes a thread's heap, plus 1.
+    /// The number of the pthread key whose destructor closes a thread's heap, plus 1.
     ///
     /// Relaxed accesses are enough, because no other memory becomes visible with this number.
     static KEY: AtomicUsize = AtomicUsize::new(NOT_CREATED);
@@ -57,8 +54,8 @@ mod system {
         close_heap();
     }
 
-    /// Returns the key, and creates it if necessary. Returns `None` if that fails or the key was
-    /// deleted.
+    /// Returns the pthread key, and creates it if necessary. Returns `None` if it cannot be created
+    /// or was deleted.
     pub(super) fn key() -> Option<libc::pthread_key_t> {
         let known = KEY.load(Relaxed);
         if known != NOT_CREATED {
@@ -87,7 +84,7 @@ mod system {
         unsafe { libc::pthread_setspecific(key, value) == 0 }
     }
 
-    /// Deletes the key at unload, because its destructor is then no longer in memory.
+    /// Deletes the pthread key at unload, because its destructor is then no longer in memory.
     #[cfg(not(target_vendor = "apple"))]
     #[used]
     #[unsafe(link_section = ".fini_array")]

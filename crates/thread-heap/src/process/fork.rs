@@ -5,11 +5,9 @@
 //! - The takeover lock ensures that no other thread is moving freed blocks out of a heap's queue.
 //!   The child would lose the blocks that are being moved.
 //!
-//! A fork handler that was registered before ours must not map or unmap arenas, or wait for a
-//! thread that does.
-//!
-//! Handlers run in reverse order of registration before a fork, so our handler has already locked
-//! the arena source.
+//! Before a fork, handlers run in reverse order of registration. When a handler that was registered
+//! before ours runs, we have therefore already locked the arena source, so that handler must not
+//! map or unmap arenas, or wait for a thread that does.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
@@ -77,8 +75,7 @@ extern "C" fn release() {
 
 /// Unlocks the locks, and adapts the state of the child to the loss of all other threads.
 ///
-/// The arenas that the heaps of the lost threads retain are no longer counted.
-///
+/// The arenas and large mappings that the heaps of the lost threads retain are no longer counted.
 /// The thread numbers of these heaps are reset, so that no new thread reuses an inconsistent heap.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());

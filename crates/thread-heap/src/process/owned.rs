@@ -18,11 +18,9 @@ use crate::{
 /// An [`Owner`] of one of the process's heaps that can move between threads.
 ///
 /// In a runtime with a global lock, all threads can share one `OwnedHeap`, and immediately reuse
-/// each other's freed blocks.
-///
-/// Blocks of [`PerThread`](crate::PerThread) can be freed with an `OwnedHeap`, and vice versa.
-///
-/// Dropping an `OwnedHeap` abandons its heap for another owner to adopt. Live blocks stay valid.
+/// each other's freed blocks. Blocks of [`PerThread`](crate::PerThread) can be freed with an
+/// `OwnedHeap`, and vice versa. Dropping an `OwnedHeap` abandons its heap for another owner to
+/// adopt, and its live blocks stay valid.
 ///
 /// New pools use [`BlockStart::AsInCPython`](obmalloc::BlockStart::AsInCPython), because Python's
 /// garbage collector walks over objects at these addresses faster.
@@ -40,9 +38,7 @@ use crate::{
 /// # Fork
 ///
 /// If another thread is using an `OwnedHeap` during a fork, the child must neither use nor drop
-/// this `OwnedHeap`.
-///
-/// The child can pass the `OwnedHeap` to [`lose`](Self::lose) instead.
+/// this `OwnedHeap`, but can pass it to [`lose`](Self::lose).
 #[derive(Debug)]
 pub struct OwnedHeap {
     owner: Owner<CurrentParts>,
@@ -131,8 +127,7 @@ impl OwnedHeap {
         self.owner.stats()
     }
 
-    /// Consumes the value without accessing the heap. In a forked child, that heap may be
-    /// inconsistent.
+    /// Consumes the value without accessing the heap, which may be inconsistent in a forked child.
     ///
     /// The blocks of the heap can still be freed, but their memory is not reused.
     pub fn lose(self) {

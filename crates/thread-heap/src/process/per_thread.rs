@@ -22,9 +22,8 @@ use crate::{
 
 /// An allocator that gives each thread of the process its own heap.
 ///
-/// A thread allocates from its own heap. Any thread may free any block.
-///
-/// Blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, and a 48-byte block to 16.
+/// Any thread may free any block. Blocks are naturally aligned: a 64-byte block is aligned to 64
+/// bytes, and a 48-byte block to 16.
 ///
 /// ```
 /// use thread_heap::PerThread;
@@ -36,12 +35,9 @@ use crate::{
 /// PerThread.flush();
 /// ```
 ///
-/// The allocator also works in a forked child, and in destructors that run when a thread ends.
-///
-/// A signal handler may use the allocator, unless the signal has interrupted the allocator or
-/// `malloc`.
-///
-/// A coroutine may move to another thread, but not during a call to the allocator.
+/// The allocator also works in a forked child, and in destructors that run when a thread ends. A
+/// signal handler may use it, unless the signal has interrupted the allocator or `malloc`. A
+/// coroutine may move to another thread, but not during a call to the allocator.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PerThread;
 
@@ -87,10 +83,8 @@ impl PerThread {
     /// Keeps the reserved range of addresses of the process's heaps from growing beyond `bytes`.
     ///
     /// Call this function before the first request if the address space is limited and other parts
-    /// of the process need addresses.
-    ///
-    /// Arenas can still be mapped outside the range. Their addresses are returned to the system
-    /// when they are unmapped.
+    /// of the process need addresses. Arenas can still be mapped outside the range, but their
+    /// addresses are returned to the system when they are unmapped.
     pub fn reserve_at_most(self, bytes: usize) {
         HEAPS.lock_source().reserve_at_most(bytes);
     }
@@ -130,13 +124,9 @@ impl PerThread {
 
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// The callback may allocate and free memory. If the callback returns true, the request is
-    /// tried again.
-    ///
+    /// The callback may allocate and free memory. If it returns true, the request is tried again.
     /// If a request of the callback itself exceeds the limit, it is refused without calling the
-    /// callback again.
-    ///
-    /// If the callback panics, the process is aborted.
+    /// callback again. If the callback panics, the process is aborted.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         HEAPS.before_refusal(callback);
     }
@@ -167,11 +157,9 @@ impl PerThread {
 
     /// Sets when the process's heaps return free memory to the system automatically.
     ///
-    /// A heap returns memory to the system once the memory has been free for `decay`. The default
-    /// is one second.
-    ///
-    /// If `decay` is zero, free memory is returned immediately. If `decay` is `None`, only
-    /// [`flush`](Self::flush) returns memory.
+    /// A heap returns memory to the system once the memory has been free for `decay`, which is one
+    /// second by default. If `decay` is zero, free memory is returned immediately. If `decay` is
+    /// `None`, only [`flush`](Self::flush) returns memory.
     ///
     /// The setting applies to the calling thread's heap and to heaps that are opened later.
     pub fn set_decay(self, decay: Option<Duration>) {
@@ -181,31 +169,27 @@ impl PerThread {
 
     /// Sets whether the process's heaps use huge pages. The default is [`HugePages::Off`].
     ///
-    /// Call this function before the first request, because it affects only memory that is mapped
-    /// later.
+    /// With huge pages, a heap returns the free parts of an arena only while memory is short or
+    /// during a [`flush`](Self::flush), because returning these parts breaks up huge pages. Only
+    /// memory in the reserved range, which [`reserve_at_most`](Self::reserve_at_most) limits, can
+    /// have huge pages.
     ///
-    /// Only memory in the reserved range can have huge pages.
-    /// [`reserve_at_most`](Self::reserve_at_most) limits the size of this range.
-    ///
-    /// With huge pages, a heap returns the free parts of an arena only during a
-    /// [`flush`](Self::flush) or while memory is short. The reason is that returning these parts
-    /// breaks up huge pages.
+    /// Call this function before the first request, because heaps of other threads that are already
+    /// open continue to return parts of arenas.
     pub fn use_huge_pages(self, huge: HugePages) {
         fork::guard();
         decay::use_huge_pages(huge);
         self.apply_policy();
     }
 
-    /// Makes the heaps return unused memory while `pressure` reports that memory is short. Only the
-    /// first call has an effect.
+    /// Makes the heaps return unused memory while `pressure` reports that memory is short.
     ///
     /// While memory is short, each thread that makes requests trims its own heap, at most twice a
-    /// second.
+    /// second. Unused memory that belongs to no running thread is returned during the next request
+    /// of any thread.
     ///
-    /// Unused memory that belongs to no running thread is returned during the next request of any
-    /// thread.
-    ///
-    /// The setting applies to the calling thread's heap and to heaps that are opened later.
+    /// Only the first call has an effect. The setting applies to the calling thread's heap and to
+    /// heaps that are opened later.
     pub fn trim_when_short(self, pressure: MemoryPressure) {
         decay::trim_when_short(pressure);
         self.apply_policy();

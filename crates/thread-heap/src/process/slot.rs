@@ -1,24 +1,16 @@
 //! The slot of a thread: a thread-local word that points to the calling thread's heap.
 //!
-//! The compiler may cache the address of a `thread_local!` variable. A coroutine that moves to
-//! another thread then uses the variable of the old thread.
-//!
-//! This module hides the address of the slot, which is a thread-local word, from the compiler:
-//! - On x86-64 Linux, inline assembly accesses the slot at a fixed offset from the thread pointer.
-//! - On other systems, and with the feature `dynamic-tls`, only functions that are never inlined
-//!   access the slot.
+//! The compiler may cache the address of a `thread_local!` variable, so a coroutine that moves to
+//! another thread could use the variable of the old thread. This module therefore hides the address
+//! of the slot from the compiler:
 //!
 //! The compiler reads the word again after a stack switch, because the switch may write memory.
 //!
 //! # The model of the thread-local
 //!
-//! The thread-local word uses the "initial-exec" model of thread-local storage.
-//!
-//! In libraries that `dlopen` loads, variables of this model share a small reserve of thread-local
-//! memory.
-//!
-//! With the feature `dynamic-tls`, the word is an ordinary `thread_local!` and does not use the
-//! reserve.
+//! On x86-64 Linux, the word uses the "initial-exec" model of thread-local storage. In libraries
+//! that `dlopen` loads, variables of this model share a small reserve of thread-local memory. With
+//! the feature `dynamic-tls`, the word is an ordinary `thread_local!` and does not use the reserve.
 
 use std::{
     mem::{self, ManuallyDrop},

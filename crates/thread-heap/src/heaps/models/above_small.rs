@@ -1,20 +1,14 @@
 //! Models of blocks above the small threshold: spans, and blocks in pools of several units.
 //!
-//! Loom cannot observe the headers of pools, because they are plain memory.
-//!
-//! The models therefore check, in every interleaving, the values that other threads read from a
-//! header.
-//!
-//! In addition, `cargo xtask stress --under thread` uses ThreadSanitizer to search for races on the
-//! headers.
+//! Loom cannot observe the headers of pools, because they are plain memory. The models therefore
+//! check, in every interleaving, the values that other threads read from a header. In addition,
+//! `cargo xtask stress --under thread` uses ThreadSanitizer to search for races on the headers.
 //!
 //! A pool consists of units, and each unit has a header. Other threads read three fields of this
-//! header.
-//!
-//! The owner of the heap writes the three fields only while no block of the unit is in use.
-//!
-//! Two of the fields are the unit's size class and its link to the pool's first unit. The owner
-//! writes them when it takes the pool from the arena or puts it back.
+//! header, which the owner of the heap writes only while no block of the unit is in use. The unit's
+//! size class and its link to the pool's first unit are written when the owner takes the pool from
+//! the arena or puts it back. The offset of the first block is written when the unit is used for
+//! the first time.
 //!
 //! The offset of the first block is written when the unit is used for the first time.
 
