@@ -35,11 +35,11 @@
 //! inconsistent in the child. It can still free their blocks, and a flush then purges the memory of
 //! these blocks.
 //!
-//! [`PerThread`] prepares for a fork automatically. A program that uses other [`Heaps`] must hold
-//! the lock of [`Heaps::lock_source`] across a fork, because the arena source could otherwise be
-//! unusable in the child. If another thread is purging an inbox of these heaps during the fork, the
-//! child loses that inbox's blocks, and cannot purge any inbox because the lock for purging stays
-//! locked.
+//! The type [`PerThread`] prepares for a fork automatically. A program that uses other [`Heaps`]
+//! must hold the lock of [`Heaps::lock_source`] across a fork, because the arena source could
+//! otherwise be unusable in the child. If another thread is purging an inbox of these heaps during
+//! the fork, the child loses that inbox's blocks. It also cannot purge any inbox, because the lock
+//! for purging stays locked.
 //!
 //! # Where to find what
 //!

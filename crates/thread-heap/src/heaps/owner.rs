@@ -230,8 +230,8 @@ impl<P: Parts> Owner<P> {
         unsafe { self.post_or_send(block) };
     }
 
-    /// Frees a small block of another heap. It is not inlined, so that
-    /// [`free_small`](Self::free_small) needs no stack frame.
+    /// Frees a small block of another heap. It is not inlined, so that `free_small` needs no stack
+    /// frame.
     ///
     /// # Safety
     ///
@@ -247,8 +247,7 @@ impl<P: Parts> Owner<P> {
     ///
     /// A block that is alone in its pool may be large, so it is sent to its heap immediately.
     ///
-    /// This function is not inlined and takes no `Owner`, so [`post`](Self::post) needs no stack
-    /// frame.
+    /// # Safety
     ///
     /// - The requirements of [`post`](Self::post) must be met.
     #[inline]
@@ -287,7 +286,8 @@ impl<P: Parts> Owner<P> {
 
     /// Sends the blocks in the outbox, and then puts `block` into the outbox.
     ///
-    /// It is not inlined and takes no `Owner`, so [`post`](Self::post) needs no stack frame.
+    /// This function is not inlined and takes no `Owner`, so [`post`](Self::post) needs no stack
+    /// frame.
     ///
     /// # Safety
     ///

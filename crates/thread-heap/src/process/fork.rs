@@ -2,8 +2,8 @@
 //!
 //! The handlers hold two locks across a fork:
 //! - The lock of the arena source ensures that the child gets a consistent copy of the source.
-//! - The takeover lock ensures that no other thread is moving freed blocks out of a heap's queue.
-//!   The child would lose the blocks that are being moved.
+//! - The takeover lock ensures that no other thread is moving freed blocks out of a heap's inbox.
+//!   Otherwise, the child would lose these blocks.
 //!
 //! Before a fork, handlers run in reverse order of registration. When a handler that was registered
 //! before ours runs, we have therefore already locked the arena source, so that handler must not

@@ -115,8 +115,9 @@ impl OwnedHeap {
         self.owner.flush()
     }
 
-    /// Lets the heap return memory that has been free for a long time. See
-    /// [`Heap::visit`](obmalloc::Heap::visit).
+    /// Lets the heap return memory that has been free for a long time.
+    ///
+    /// See [`Heap::visit`](obmalloc::Heap::visit).
     #[inline]
     pub fn visit(&mut self) {
         self.owner.visit();

@@ -3,6 +3,9 @@
 //! The compiler may cache the address of a `thread_local!` variable, so a coroutine that moves to
 //! another thread could use the variable of the old thread. This module therefore hides the address
 //! of the slot from the compiler:
+//! - On x86-64 Linux, inline assembly accesses the slot at a fixed offset from the thread pointer.
+//! - On other systems, and with the feature `dynamic-tls`, only functions that are never inlined
+//!   access the slot.
 //!
 //! The compiler reads the word again after a stack switch, because the switch may write memory.
 //!
