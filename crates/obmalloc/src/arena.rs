@@ -64,7 +64,7 @@ pub(crate) struct Arena {
     free: Option<PoolPtr>,
     /// With [`RetainRule::EachClass`], which units are free.
     units: Units,
-    /// The uncarved pages of pools. See the module `uncarved`.
+    /// The uncarved pages of pools, which are not divided into blocks. See the module `uncarved`.
     uncarved: Pages,
     /// The pages that were purged and have not been used since.
     purged: Pages,

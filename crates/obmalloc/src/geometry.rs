@@ -36,11 +36,8 @@ pub struct Sizes {
     /// The largest request that an arena can serve. CPython serves only small requests from arenas.
     ///
     /// A block of up to `pool_size / 2` bytes shares its pool with other blocks of the same size
-    /// class.
-    ///
-    /// There are eight of these size classes between each power of two and the next.
-    ///
-    /// A larger block is rounded up to whole units, and shares them with no other block.
+    /// class. There are eight of these size classes between each power of two and the next. A
+    /// larger block is rounded up to whole units, and shares them with no other block.
     pub arena_threshold: usize,
     /// The size and alignment of a unit, which is a pool of small blocks. CPython: `POOL_SIZE`.
     pub pool_size: usize,
@@ -169,13 +166,11 @@ pub enum RetainRule {
     Unobservable,
     /// Each class may retain one pool until another class needs it or its arena could be unmapped.
     ///
-    /// If the pools of a class have only one block, the class may retain several pools.
-    ///
-    /// Those pools may keep arenas mapped if [the source](raw_mem::ArenaSource::retain) allows it.
+    /// A class whose pools have only one block may retain several pools, and these may keep arenas
+    /// mapped if [the source](raw_mem::ArenaSource::retain) allows it. The heap also retains free
+    /// arenas if the source allows it.
     ///
     /// A class that needs another pool prefers a free pool that it used before.
-    ///
-    /// The heap also retains free arenas if [its source](raw_mem::ArenaSource::retain) allows it.
     EachClass,
 }
 
@@ -192,7 +187,6 @@ pub enum HeaderRule {
     /// read the tag.
     ///
     /// Blocks are naturally aligned: a 64-byte block to 64 bytes, and a 48-byte block to 16 bytes.
-    ///
     /// Heaps with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython) are the exception.
     InArena,
 }

@@ -60,9 +60,7 @@ pub(crate) struct Found {
 /// A heap of blocks, each of which has a [`SizeClass`] or is a [`LargeBlock`](crate::LargeBlock).
 ///
 /// [`Pymalloc`](crate::Pymalloc) combines a heap and a layer below it to serve requests of any
-/// size.
-///
-/// `S` is the source of the arenas, `A` allocates the records of the arenas, and `G` is the
+/// size. `S` is the source of the arenas, `A` allocates the records of the arenas, and `G` is the
 /// geometry.
 ///
 /// A new heap allocates nothing, so a heap can be a `static`. Dropping a heap unmaps its arenas.
@@ -184,10 +182,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates a block of `class` that begins at a multiple of `align` bytes. O(arenas).
     ///
-    /// `align` must be a power of two, and at most half the size of an arena.
-    ///
-    /// Returns `None` if no arena can be mapped, if the class is small, or if the heap
-    /// has [`BlockStart::AsInCPython`].
+    /// `align` must be a power of two, and at most half the size of an arena. Returns `None` if no
+    /// arena can be mapped, if the class is small, or if the heap has [`BlockStart::AsInCPython`].
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_aligned(&mut self, class: SizeClass<G>, align: usize) -> Option<BlockPtr> {
         let units = align.div_ceil(G::SIZES.pool_size);
@@ -281,12 +277,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Returns as much unused memory to the system as possible.
     ///
     /// Unmaps every arena that contains no live block, even if the arena source lets the heap
-    /// retain it.
-    ///
-    /// If the geometry supports it, also returns to the system every page that no live block
-    /// touches.
-    ///
-    /// Takes O(pools + free blocks) time, and one system call for each range of pages.
+    /// retain it. If the geometry supports it, the heap also returns every page that no live block
+    /// touches. Trimming takes O(pools + free blocks) time, and one system call for each range of
+    /// pages.
     ///
     /// The result is the number of bytes returned to the system. Some of these bytes may never have
     /// been in memory.
@@ -368,7 +361,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(Found { block: pool.carve_block::<G>()?, carved_from: Some(pool) })
     }
 
-    /// Carves a block from `pool`, which must have uncarved pages and an empty free list.
+    /// Allocates a block from `pool`, whose free list must be empty and which must have uncarved
+    /// pages (see `arena::uncarved`).
     #[cold]
     fn carve_again(&mut self, pool: PoolPtr) -> Option<Found> {
         if self.arenas.carve_page::<G>(pool) {
@@ -409,9 +403,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Finds a pool of `class` that has a free block although it is marked as full, and marks it as
     /// used. O(pools).
     ///
-    /// Such pools exist because the heap removes the mark only after several frees.
-    ///
-    /// The heap calls this function only when it has no memory for a new pool.
+    /// Such pools exist because the heap removes the mark only after several frees. The heap calls
+    /// this function only when it has no memory for a new pool.
     #[cold]
     fn full_pool_with_room(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         if class.frees_until_used() == 1 || align > 1 {
@@ -572,7 +565,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Purges free units and uncarved pages, until the source refuses. Returns the purged bytes.
+    /// Purges free units, and uncarved pages of pools (see `arena::uncarved`), until the source
+    /// refuses. Returns the number of purged bytes.
     pub(crate) fn purge(&mut self, which: Which) -> usize {
         let (source, mut pages, mut is_refused) = (&mut self.source, 0, false);
         self.arenas.visit(|arena| {

@@ -166,11 +166,9 @@ impl LargeBlock {
 
     /// Grows or shrinks the block to at least `size` bytes, and keeps its contents.
     ///
-    /// The block may move. If this returns `None`, the block is unchanged.
-    ///
-    /// Returns `None` if the source has no memory, or if `size` is too large.
-    ///
-    /// Returns `None` if the block has a special alignment, which a move would not preserve.
+    /// The block may move. If this returns `None`, the block is unchanged. This happens if the
+    /// source has no memory, if `size` is too large, or if the block has a special alignment, which
+    /// a move would not preserve.
     ///
     /// # Safety
     ///

@@ -85,8 +85,9 @@
 //!
 //! 1. Each unit of an arena is free or belongs to one pool. The blocks of a pool are adjacent and
 //!    begin after the headers. The tail after the last block is smaller than a block.
-//! 2. The numbers of blocks in use, on the free list and uncarved add up to the pool's capacity. No
-//!    block that is in use or on the free list touches an uncarved page.
+//! 2. *Uncarved* memory of a pool is not divided into blocks at present. The numbers of blocks in
+//!    use, on the free list and uncarved add up to the pool's capacity. No block that is in use or
+//!    on the free list touches an uncarved page.
 //! 3. A pool is *used* (in its class's list), *full* (in no list) or *free* (its arena counts its
 //!    units as free). A full pool has fewer free blocks than the number that makes it used again.
 //!    Only the first pool in a class's list can have run out of blocks. The only used pool of a

@@ -10,8 +10,8 @@ use crate::preserving_errno;
 /// The minimum time between two readings of the files.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Memory is short if tasks of the group waited for it for at least this percentage of the last ten
-/// seconds.
+/// Memory is short if tasks of the control group waited for memory for at least this percentage of
+/// the last ten seconds.
 const STALLED_PERCENT: u64 = 10;
 
 /// The longest path, with its final zero byte.
@@ -45,7 +45,7 @@ const MOST_GROUPS: usize = 16;
 pub struct MemoryPressure {
     /// The folder of the control group.
     group: Path,
-    /// The length of the path of the topmost control group.
+    /// The length of the path of the topmost control group's folder.
     top: usize,
     /// The path of the `memory.pressure` file, which reports how long tasks waited for memory.
     stalls: Path,

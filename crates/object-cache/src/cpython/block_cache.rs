@@ -158,11 +158,9 @@ impl<T, A: MemAlloc, const BLOCK: usize> Remaining<'_, T, A, BLOCK> {
     /// Removes and counts the free objects in `block`, which must have been the first of the
     /// remaining blocks.
     ///
-    /// A free object may lie before `block`, although both the blocks and the free objects are
-    /// sorted by address.
-    ///
-    /// Another compaction, which is still running, has then removed the object's block from the
-    /// cache. We put the object back.
+    /// Both the blocks and the free objects are sorted by address, but a free object may still lie
+    /// before `block`. In that case, another compaction, which is still running, has removed the
+    /// object's block from the cache. We put the object back.
     fn take_free_of(&mut self, block: NonNull<FreeObject>) -> (Chain<FreeObject>, usize) {
         let start = block.addr().get();
         let end = start + BlockCache::<T, A, BLOCK>::WHOLE.bytes;

@@ -10,9 +10,8 @@ use crate::{
 /// A cache for objects that consist of a header `H` and a number of items `E`, like tuples in
 /// CPython.
 ///
-/// Each length from 1 to `LENGTHS` has its own list. Objects of other lengths are not cached.
-///
-/// The cache provides uninitialised storage. The caller must write and drop the contents itself.
+/// Each length from 1 to `LENGTHS` has its own list. Objects of other lengths are not cached. The
+/// cache provides uninitialised storage, so the caller must write and drop the contents itself.
 ///
 /// ```
 /// use object_cache::cpython::TupleLists;

@@ -9,14 +9,14 @@
 //! If a `take` follows a `put`, neither call accesses the object's memory, because both use only
 //! `newest`.
 //!
-//! The stack stores `limit` instead of `popped`. Incrementing `limit` both counts a hit and makes
-//! room for another object.
+//! Three details make the stack faster:
 //!
-//! `put` writes to `newest` before it checks whether the stack is full. This order is faster (see
-//! `benches/caches`).
-//!
-//! Each branch of `take` begins by incrementing its own counter. Otherwise, the compiler would
-//! merge the two increments, which is slower.
+//! - The stack stores `limit` instead of `popped`. Incrementing `limit` both counts a hit and makes
+//!   room for another object.
+//! - `put` writes to `newest` before it checks whether the stack is full. This order is faster (see
+//!   `benches/caches`).
+//! - Each branch of `take` begins by incrementing its own counter. Otherwise, the compiler would
+//!   merge the two increments, which is slower.
 
 use core::{cell::Cell, ptr::NonNull};
 

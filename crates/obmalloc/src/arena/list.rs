@@ -8,15 +8,11 @@
 //! ```
 //!
 //! To count the live blocks in the arenas, a thread locks the list and reads the header of every
-//! pool.
+//! pool. The lock keeps the arenas mapped, because every arena is removed from the list before it
+//! is unmapped.
 //!
-//! The lock keeps the arenas mapped, because every arena is removed from the list before it is
-//! unmapped.
-//!
-//! The result is approximate, because the heaps' owner threads may allocate and free blocks during
-//! the count.
-//!
-//! To avoid data races, the counting thread reads the headers with atomic loads.
+//! The heaps' owner threads may allocate and free blocks during the count. The result is therefore
+//! approximate, and the counting thread reads the headers with atomic loads to avoid data races.
 
 use core::{
     ptr::NonNull,

@@ -1,11 +1,8 @@
 //! A map that shows whether an address lies in an arena. CPython: `arena_map_root` (from 3.10).
 //!
 //! An arena source can reserve one contiguous range of addresses for its arenas. The map stores
-//! only the start and the length of this range.
-//!
-//! A single comparison shows whether an address lies in the range.
-//!
-//! The map records all arenas outside the range in a radix tree:
+//! only the start and the length of this range, so a single comparison shows whether an address
+//! lies in it. The map records all arenas outside the range in a radix tree:
 //!
 //! ```text
 //! address   ├─ root, 14 bits ─┼─ leaf, 14 bits ─┼─ offset in an arena of 1 MiB, 20 bits ─┤
@@ -17,21 +14,13 @@
 //! initialised leaf.
 //!
 //! `Relaxed` loads suffice for the entries and for the reserved range, because threads synchronise
-//! when they pass a block.
-//!
-//! A thread looks up a block only after it has allocated the block, or received it from another
-//! thread. Passing a block to another thread requires synchronisation, such as a lock or a channel.
-//!
-//! An arena is added to the map before its first block is allocated, so the receiver of a block
-//! sees the arena.
+//! when they pass a block. A thread looks up a block only after it has allocated the block, or
+//! received it from another thread through a lock, a channel or the like. An arena is added to the
+//! map before its first block is allocated, so the receiver of a block sees the arena.
 //!
 //! An outdated range is never too long, because the range only grows unless `ArenaMap::shrink` is
-//! called.
-//!
-//! The start of the range is set only once. Before a thread sees the start, it reads the
-//! placeholder `NO_RANGE`.
-//!
-//! A range that starts at `NO_RANGE` contains none of the program's memory.
+//! called. The start of the range is set only once. Before a thread sees the start, it reads the
+//! placeholder `NO_RANGE`, and a range that starts there contains none of the program's memory.
 
 use core::{marker::PhantomData, mem, ops::Range, ptr, ptr::NonNull};
 

@@ -9,10 +9,8 @@
 //! New pools come from the fullest arena that has room. The emptier arenas can then become free and
 //! be unmapped.
 //!
-//! The list of arenas is sorted by the number of free units.
-//!
-//! When an arena's number changes, we move the arena in front of the others with that number, in
-//! O(1) time.
+//! The list of arenas is sorted by the number of free units. When an arena's number changes, we
+//! move the arena in front of the others with that number, in O(1) time.
 
 use core::ptr::NonNull;
 
@@ -105,10 +103,9 @@ impl ArenaTable {
 
     /// Takes a pool for `class` that begins at a multiple of `align` units.
     ///
-    /// Tries the fullest arena that has enough free units first, and then emptier arenas.
-    ///
-    /// An arena fails if its free units are not adjacent. After [`MAX_SEARCHED`] failures, tries
-    /// only the emptiest arena.
+    /// Tries the fullest arena that has enough free units first, and then emptier arenas. An arena
+    /// fails if its free units are not adjacent. After [`MAX_SEARCHED`] failures, only the emptiest
+    /// arena is tried.
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
         origin: Origin,

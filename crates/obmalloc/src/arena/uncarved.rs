@@ -1,10 +1,8 @@
-//! Pages of used pools that become uncarved again, and pages that are purged.
+//! Pages of used pools that are no longer divided into blocks, and pages that are purged.
 //!
 //! If all blocks on a page are free, the heap can remove these blocks from the free list. The page
-//! is then *uncarved*, which means that it is not divided into blocks.
-//!
-//! If the pool does not need an uncarved page for some time, the heap returns the page's memory to
-//! the system.
+//! is then *uncarved*, which means that it is not divided into blocks. If the pool does not need an
+//! uncarved page for some time, the heap returns the page's memory to the system.
 //!
 //! ```text
 //!   pool        ├─ page ──────┼─ page ──────┼─ page ──────┼─ page ──────┤
@@ -112,7 +110,8 @@ impl FreeBytes {
 }
 
 impl Arena {
-    /// Finds the pages of used pools that no block in use touches, and makes them uncarved.
+    /// Takes the blocks on completely free pages off the free lists of their pools. The pages,
+    /// which keep their memory, are then uncarved.
     ///
     /// Takes O(pools) time. For each pool that has enough free bytes for a page, adds O(free
     /// blocks).

@@ -34,7 +34,7 @@ pub trait Access {
     ///
     /// # Panics
     ///
-    /// Panics if the heap breaks a rule. The message names the rule.
+    /// Panics if the heap breaks a rule. The message says which rule.
     fn check_invariants(&self);
 }
 

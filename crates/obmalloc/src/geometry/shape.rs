@@ -115,10 +115,9 @@ pub enum BlockStart {
     ///
     /// This affects only small blocks. Larger blocks begin at the start of the pool.
     ///
-    /// This offset aligns many Python objects to 64-byte cache lines.
-    ///
-    /// The first object of a pool begins at offset 48 + 16 = 64, because a 16-byte header of the
-    /// garbage collector precedes it.
+    /// This offset aligns many Python objects to 64-byte cache lines: the first object of a pool
+    /// begins at offset 48 + 16 = 64, because a 16-byte header of the garbage collector precedes
+    /// it.
     AsInCPython,
 }
 

@@ -195,10 +195,8 @@ impl<G: Geometry> SizeClass<G> {
     /// Returns the number of blocks in a pool of this class. A [span](Self::is_span) has only one.
     ///
     /// The first pool of an arena can hold fewer blocks, because it also stores the headers of the
-    /// other pools.
-    ///
-    /// With [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython), every pool of small blocks
-    /// can hold fewer blocks.
+    /// other pools. With [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython), every pool of
+    /// small blocks can hold fewer blocks.
     #[inline]
     pub const fn capacity(self) -> usize {
         (self.pool_bytes() - Shape::<G>::BEFORE_POOL) / self.block_size()

@@ -23,7 +23,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// # Panics
     ///
-    /// Panics if the heap breaks a rule. The message names the rule.
+    /// Panics if the heap breaks a rule. The message says which rule.
     pub fn check_invariants(&self) {
         self.check_used_pools();
         self.check_arenas();

@@ -1,16 +1,12 @@
 //! The pools that their size class retains when they become empty.
 //!
 //! Without retention, a loop that allocates and frees one block would return a pool to the arena in
-//! every iteration.
-//!
-//! A size class releases its retained pool when another class needs it, or when the arena could be
-//! unmapped.
+//! every iteration. A size class releases its retained pool when another class needs it, or when
+//! the arena could be unmapped.
 //!
 //! Under [`RetainRule::Unobservable`], retention must not change the addresses that a program
-//! receives.
-//!
-//! A size class then retains an empty pool only if its next request for a pool would get this pool
-//! anyway.
+//! receives. A size class then retains an empty pool only if its next request for a pool would get
+//! this pool anyway.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

@@ -8,13 +8,10 @@
 //!               └─ otherwise ───────────────► the source unmaps it, or retains it for all heaps
 //! ```
 //!
-//! A heap can reuse its own freed large blocks without taking a lock.
-//!
-//! A heap never retains more memory for large blocks than it has requested from the arena source.
-//!
-//! Without this limit, a heap that frees many blocks of other heaps could hoard memory.
-//!
-//! The arena source sets another limit, which applies to all retained memory together.
+//! A heap can reuse its own freed large blocks without taking a lock. It never retains more memory
+//! for large blocks than it has requested from the arena source, because otherwise a heap that
+//! frees many blocks of other heaps could hoard memory. The arena source sets another limit, which
+//! applies to all retained memory together.
 
 use core::ptr::NonNull;
 
@@ -29,9 +26,8 @@ use crate::{
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Allocates a block with its own mapping, at a multiple of `align` bytes.
     ///
-    /// The block belongs to this heap. Resetting or dropping the heap unmaps the block.
-    ///
-    /// `align` must be a power of two. Returns `None` if the source has no memory.
+    /// The block belongs to this heap, so resetting or dropping the heap unmaps the block. `align`
+    /// must be a power of two. Returns `None` if the source has no memory.
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
         let new = self.map_large(size, align)?;

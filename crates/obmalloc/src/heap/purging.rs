@@ -6,6 +6,8 @@
 //!                       is freed                                         nobody has used it since
 //! ```
 //!
+//! An *uncarved* page belongs to a pool but is not divided into blocks (see `arena::uncarved`).
+//!
 //! The slow paths of the heap call this module. It checks the clock in every 64th call.
 //!
 //! - A *sweep* takes place every two fifths of the decay time. A page is purged if two successive
@@ -15,7 +17,6 @@
 //!   the arena source immediately unmaps the first memory that a program frees.
 //!
 //! A purge counts as a mistake if the program soon reuses more than a quarter of the purged pages.
-//!
 //! After a mistake, the heap pauses purges of the same kind (sweeps or immediate purges). Each
 //! further mistake doubles the pause.
 
@@ -54,9 +55,7 @@ const PART_REUSED: usize = 4;
 /// The rules for when a heap returns free memory inside its arenas to the system automatically.
 ///
 /// If an arena contains no live block, its [source](raw_mem::ArenaSource) decides whether the heap
-/// may retain the arena.
-///
-/// A heap with one of CPython's geometries never returns parts of an arena.
+/// may retain the arena. A heap with one of CPython's geometries never returns parts of an arena.
 ///
 /// ```
 /// use core::time::Duration;
@@ -98,9 +97,8 @@ impl PurgePolicy {
     /// Returns memory after it has been free for at least two fifths of `decay` and at most the
     /// whole of `decay`.
     ///
-    /// `clock` must return the time since an arbitrary start.
-    ///
-    /// If `decay` is zero, the heap returns memory as soon as it notices that the memory is free.
+    /// `clock` must return the time since an arbitrary start. If `decay` is zero, the heap returns
+    /// memory as soon as it notices that the memory is free.
     pub const fn after(decay: Duration, clock: fn() -> Duration) -> Self {
         Self { decay, clock: Some(clock), ..Self::NEVER }
     }
@@ -113,13 +111,12 @@ impl PurgePolicy {
 
     /// Returns all unused memory while memory is short, regardless of the decay time.
     ///
-    /// From time to time, the heap calls `is_short` with the current time from `clock`.
+    /// From time to time, the heap calls `is_short` with the current time from `clock`. While
+    /// `is_short` returns true, the heap trims itself up to twice a second, for at most a sixteenth
+    /// of the time.
     ///
     /// `is_short` should return quickly. It must not use the heap, and must leave `errno`
     /// unchanged.
-    ///
-    /// While `is_short` returns true, the heap trims itself up to twice a second, for at most a
-    /// sixteenth of the time.
     ///
     /// ```
     /// use obmalloc::PurgePolicy;

@@ -1,9 +1,7 @@
 //! Spans, which are pools of one block.
 //!
-//! Each size class retains its empty spans in a list.
-//!
-//! A later request for the class takes a span from the list, so the heap need not search its
-//! arenas:
+//! Each size class retains its empty spans in a list. A later request for the class takes a span
+//! from the list, so the heap need not search its arenas:
 //!
 //! ```text
 //!   list of the class    span, in use ► span, empty ► span, empty

@@ -24,9 +24,10 @@ pub struct ClassStats {
     pub pools: usize,
     /// The number of blocks in use.
     pub in_use: usize,
-    /// The number of free blocks in pools with a block in use, including uncarved blocks.
+    /// The number of free blocks in pools with a block in use, including the `uncarved` ones.
     pub available: usize,
-    /// How many of the `available` blocks have not been carved yet.
+    /// How many of the `available` blocks are on no free list, because their memory is not divided
+    /// into blocks at present.
     pub uncarved: usize,
 }
 

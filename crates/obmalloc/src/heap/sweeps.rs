@@ -34,9 +34,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// If a sweep is due, returns memory to the system that has been free for a long time.
     ///
     /// The heap calls this function on its slow paths. A program that makes few requests may call
-    /// it as well.
-    ///
-    /// Most calls are cheap, because only every 64th call checks the clock.
+    /// it as well. Most calls are cheap, because only every 64th call checks the clock.
     #[inline(always)]
     pub fn visit(&mut self) {
         if !Shape::<G>::PURGES {
@@ -124,7 +122,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.purging.judge(reused, now);
     }
 
-    /// Makes free pages of pools uncarved. These pages still keep their memory.
+    /// Takes the blocks on completely free pages off their pools' free lists. The pages keep their
+    /// memory.
     fn walk(&mut self, now: Duration, clock: fn() -> Duration) {
         self.purging.loosened = 0;
         self.arenas.visit(|arena| arena.uncarve::<G>());

@@ -31,7 +31,9 @@ pub struct LiveBlock {
 pub(crate) enum BlockState {
     InUse,
     Free,
-    /// No block has used the memory since the pool became used, or since its pages became uncarved.
+    /// The block is on no free list. Either no block has used its memory since the pool became
+    /// used, or the heap has taken the blocks on its pages off the free list (see
+    /// `arena::uncarved`).
     Uncarved,
 }
 
@@ -73,9 +75,7 @@ impl Blocks {
 impl Arena {
     /// Calls `visit` with the start, size, kind and state of each block of `pool`.
     ///
-    /// The pool must lie in this arena.
-    ///
-    /// Does nothing for a free pool.
+    /// The pool must lie in this arena. Does nothing for a free pool.
     pub(crate) fn for_each_block<G: Geometry>(
         &self,
         pool: PoolPtr,

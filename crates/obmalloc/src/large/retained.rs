@@ -61,7 +61,8 @@ impl RetainedLarge {
         let header = unsafe { block.header::<G>().as_mut() };
         let Some(list) = self.lists.get_mut(header.list) else { return };
         header.next = *list;
-        // INVARIANT: the block is no longer used (contract), and the header names the list.
+        // INVARIANT: the block is no longer used (contract), and its header gives the index of this
+        // list.
         *list = Some(block);
         self.blocks += 1;
         self.bytes += header.bytes;

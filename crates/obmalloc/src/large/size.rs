@@ -1,10 +1,7 @@
 //! The sizes of mappings that a heap retains for later requests.
 //!
 //! The size of a mapping is rounded up, so that requests of similar sizes can reuse the same
-//! mapping.
-//!
-//! There are eight sizes per power of two, so at most an eighth of a mapping is unused.
-//!
+//! mapping. There are eight sizes per power of two, so at most an eighth of a mapping is unused.
 //! The unused part takes up addresses, but no memory.
 
 #![forbid(unsafe_code)]
@@ -33,9 +30,8 @@ pub(super) fn rounded(bytes: usize) -> usize {
 
 /// Returns the index of the smallest rounded size of at least `bytes` bytes.
 ///
-/// The index is less than [`SIZES`].
-///
-/// Returns `None` if `bytes` exceeds every rounded size, or is too small to be rounded.
+/// The index is less than [`SIZES`]. Returns `None` if `bytes` exceeds every rounded size, or is
+/// too small to be rounded.
 #[inline]
 pub(super) fn index(bytes: usize) -> Option<usize> {
     let doubling = || (step_bits(bytes) - step_bits(ABOVE + 1)) as usize;

@@ -1,15 +1,11 @@
 //! Numbers that only the owner of a heap writes, and that any thread may read.
 //!
 //! Each number is written by only one thread, so an update needs no atomic read-modify-write
-//! operation.
+//! operation. All loads and stores are atomic, so another thread reads either the old value or the
+//! new one, never a mixture.
 //!
-//! All loads and stores are atomic, so another thread reads either the old value or the new one,
-//! never a mixture.
-//!
-//! Every free decrements a [`Count`] and tests whether it has reached 0.
-//!
-//! We use inline assembly for this, because it needs only two instructions. The compiler would
-//! generate three.
+//! Every free decrements a [`Count`] and tests whether it has reached 0. We use inline assembly for
+//! this, because it needs only two instructions. The compiler would generate three.
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 

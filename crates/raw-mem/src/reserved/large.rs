@@ -99,9 +99,8 @@ impl ReservedRange {
     ///
     /// # Safety
     ///
-    /// `start` and `old` must describe a large mapping of this range.
-    ///
-    /// If the call succeeds, only the mapping that it returns may be used afterwards.
+    /// - `start` and `old` must describe a large mapping of this range.
+    /// - If the call succeeds, only the mapping that it returns may be used afterwards.
     pub(super) unsafe fn resize_large(
         &mut self,
         start: NonNull<u8>,

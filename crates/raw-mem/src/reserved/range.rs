@@ -394,7 +394,8 @@ fn record_bytes(slot: ArenaSize) -> usize {
 
 /// Reserves `count` slots and the page after them, at `hint` if possible.
 ///
-/// The first slot begins at a multiple of `align`. Returns its start and the number of slots.
+/// The first slot begins at a multiple of `align`. Returns the address of the first slot and the
+/// number of slots.
 fn reserve_slots(
     hint: usize,
     count: usize,
