@@ -1,10 +1,8 @@
 //! An arena source with the C interface of CPython's arena allocator.
 //!
-//! `alloc` accepts every size, because CPython 3.11 and later also use the arena allocator for the
-//! data stack.
-//!
-//! An [`ArenaSource`] can become a vtable, but not the other way round, because C code does not
-//! promise aligned arenas.
+//! An [`ArenaSource`] can become a vtable, but a vtable cannot become an `ArenaSource`, because C
+//! code does not promise aligned arenas. `alloc` accepts every size, because CPython 3.11 and later
+//! also use the arena allocator for the data stack.
 
 use core::{
     ffi::c_void,

@@ -15,9 +15,9 @@ const WORD: usize = size_of::<usize>();
 
 /// A global allocator of a Rust program or library that allocates from `A`.
 ///
-/// Every alignment is supported. A block with an alignment of `n` bytes, above the word size, costs
-/// `n` extra bytes and moves whenever it is reallocated. Some of the extra bytes can lie after the
-/// block, where a debug hook inside `A` cannot detect writes to them.
+/// Every alignment is supported. An alignment of `n` bytes that exceeds the word size costs `n`
+/// extra bytes, and the block moves whenever it is reallocated. Some of the extra bytes can lie
+/// after the block, where a debug hook inside `A` cannot detect writes to them.
 ///
 /// ```
 /// use allocator_api::{Domain, Global, hooks::Debug, raw_mem::Malloc};

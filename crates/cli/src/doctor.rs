@@ -21,9 +21,7 @@ pub use self::python::examine;
 /// Shows whether Python processes use our heap, and if not, why.
 ///
 /// Examines a running process, every Python that a command starts, or a given Python and a child of
-/// it.
-///
-/// If one of these processes does not use our heap, the exit code is 1.
+/// it. If one of these processes does not use our heap, the exit code is 1.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A Python to examine. May be repeated [default: the one that `obmalloc run` uses]

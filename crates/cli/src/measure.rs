@@ -1,8 +1,7 @@
 //! Runs a program once, and measures its time and memory.
 //!
 //! The measured peak is never below the memory of this process, with which the forked child begins.
-//!
-//! This does not affect the results, because every Python uses more memory than this process.
+//! The results are nevertheless correct, because every Python uses more memory than this process.
 
 #![forbid(unsafe_code)]
 

@@ -1,10 +1,8 @@
 //! The value of `LD_PRELOAD`.
 //!
 //! glibc's loader splits `LD_PRELOAD` at colons and spaces, and expands words such as `$ORIGIN`.
-//! None of these characters can be escaped.
-//!
-//! If a library's path contains such a character, we name the library through a symbolic link to
-//! its folder.
+//! None of these characters can be escaped, so if a library's path contains one, we put a path
+//! through a symbolic link to the library's folder into `LD_PRELOAD`.
 
 #![forbid(unsafe_code)]
 

@@ -4,10 +4,9 @@
 //!   raw ─► Striped ─► CPython's own        mem, obj: the same
 //! ```
 //!
-//! A free-threaded CPython, which is a build without the GIL, cannot use our heap.
-//!
-//! If the user requests statistics, we count the requests to each memory domain before we forward
-//! them to CPython's own allocators.
+//! A free-threaded CPython, which is a build without the GIL, cannot use our heap. If the user
+//! requests statistics, we still count the requests to each memory domain before we forward them to
+//! CPython's own allocators.
 
 use std::{
     array,

@@ -119,10 +119,8 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
     // After a fork, CPython may destroy an interpreter without holding its GIL, which is the lock
-    // of the interpreter's heap.
-    //
-    // Without the GIL, the heap stays in our table until `start` finds a new interpreter at the
-    // same address.
+    // of the interpreter's heap. We then leave the heap in our table until `start` finds a new
+    // interpreter at the same address.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         unsafe { entry.release() };

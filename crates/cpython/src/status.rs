@@ -3,9 +3,9 @@
 //! The status page exists only if the environment variable `OBMALLOC_STATUS` is on.
 //!
 //! We count and trim the heap only between two instructions of Python code, in CPython's main
-//! thread. Each request above 512 bytes therefore checks whether the page is a second old, or
-//! whether a client has sent a command. In both cases, the request makes CPython call the function
-//! that was passed to [`start`].
+//! thread. A request above 512 bytes therefore does not refresh the page itself. If the page is a
+//! second old or a client has sent a command, the request makes CPython call the function that was
+//! passed to [`start`].
 //!
 //! A forked child creates its own status page at a request above 512 bytes, but only after a second
 //! or two. If a child created its page at once and then ended with `_exit`, nothing would remove

@@ -8,9 +8,7 @@
 //! ```
 //!
 //! We do not write the reports from a thread of our own, because the program could notice the
-//! additional thread.
-//!
-//! CPython, for example, warns when a process with several threads forks.
+//! additional thread. CPython, for example, warns when a process with several threads forks.
 //!
 //! This library exports its own version of `sigaction`, which hides our signal handlers from the
 //! program:

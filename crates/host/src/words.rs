@@ -142,7 +142,7 @@ impl PythonMalloc {
     ///
     /// # Errors
     ///
-    /// Returns an error that lists the known names if `value` is not one of them.
+    /// Returns an error that lists the names of CPython's allocators if `value` is not one of them.
     pub fn of(value: &[u8]) -> Result<Self, UnknownWord<'_>> {
         PYTHON_MALLOCS.find(value)
     }

@@ -7,10 +7,8 @@ use sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A hook that counts requests and their bytes, separately for small and for large requests.
 ///
-/// Failed requests are counted, but calls to `free` are not.
-///
-/// The counters are read one after the other. A concurrent request may therefore appear in only
-/// some of the counters.
+/// Failed requests are counted, but calls to `free` are not. The counters are read one after the
+/// other, so a concurrent request may appear in only some of them.
 #[derive(Debug)]
 pub struct Counting<A> {
     below: A,

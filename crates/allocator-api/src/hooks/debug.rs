@@ -157,10 +157,9 @@ impl<A: MemAlloc> Debug<A> {
 
     /// Allocates `size` bytes at a multiple of `align`, which must be a power of two.
     ///
-    /// The block can be freed and reallocated like any other block. A reallocated block is aligned
-    /// to at most 16 bytes.
-    ///
-    /// CPython has no aligned blocks, so we mark them with the additional domain letter `a`.
+    /// The block can be freed and reallocated like any other block, but a reallocated block is
+    /// aligned to at most 16 bytes. CPython has no aligned blocks, so we mark them with the
+    /// additional domain letter `a`.
     pub fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
         if align <= 2 * WORD {
             return self.malloc(size);

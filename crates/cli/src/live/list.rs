@@ -19,9 +19,8 @@ const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Lists the running processes that `obmalloc run` started, and their children.
 ///
-/// Only CPython processes of the same user are listed.
-///
-/// A forked child appears after it has worked for a second or two.
+/// Only CPython processes of the same user are listed. A forked child appears after it has worked
+/// for a second or two.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PsArgs {
     /// Prints JSON.

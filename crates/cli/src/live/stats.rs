@@ -14,10 +14,8 @@ use crate::{
 
 /// Prints the figures of running processes, or of files that `--stats=PATH.json` wrote.
 ///
-/// An active process publishes its figures about once a second.
-///
-/// For an idle process, and for a process that a signal has ended, the last published figures are
-/// shown.
+/// An active process publishes its figures about once a second. For an idle process, and for a
+/// process that a signal has ended, the last published figures are shown.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StatsArgs {
     /// Process ids or files.

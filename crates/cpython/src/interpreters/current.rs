@@ -106,10 +106,9 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
 
 /// Looks for the variable that holds the current thread state, and sets [`OFFSET`].
 ///
-/// Must be called while no other thread runs Python code.
-///
-/// CPython was loaded before `main`, so its thread-local variables use static TLS. The offset is
-/// therefore the same in every thread.
+/// Must be called while no other thread runs Python code. The offset is the same in every thread,
+/// because CPython was loaded before `main` and its thread-local variables therefore use static
+/// TLS.
 ///
 /// # Safety
 ///

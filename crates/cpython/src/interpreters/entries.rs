@@ -23,10 +23,8 @@ pub(super) struct Entry {
     ///
     /// # Invariant
     ///
-    /// If this is the address of an interpreter, `heap` is `Some`.
-    ///
-    /// Only a thread that holds the interpreter's GIL, or the only thread of the process, writes
-    /// this field.
+    /// If this is the address of an interpreter, `heap` is `Some`. Only a thread that holds the
+    /// interpreter's GIL, or the only thread of the process, writes this field.
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///

@@ -5,10 +5,9 @@
 //!          ctx   malloc   calloc   realloc   free   elsewhere
 //! ```
 //!
-//! Every word of the vtable is the address of a function that simply returns. `ctx` is the address
-//! of `elsewhere`.
-//!
-//! No call can do harm, whichever word a new version of CPython takes for a function.
+//! Every word of the vtable is the address of a function that simply returns; `ctx` is the address
+//! of `elsewhere`. Therefore no call can do harm, whichever word a new version of CPython takes for
+//! a function.
 
 #![forbid(unsafe_code)]
 
