@@ -84,9 +84,8 @@ pub unsafe extern "C" fn free(ptr: *mut c_void) {
 
 /// Resizes the memory at `ptr`, and moves it if necessary.
 ///
-/// If `ptr` is null, the function allocates new memory.
-///
-/// If `ptr` is not null but `size` is 0, the function frees the memory and returns null.
+/// If `ptr` is null, the function allocates new memory. If `ptr` is not null but `size` is 0, it
+/// frees the memory and returns null.
 ///
 /// If no memory is available, the function returns null, sets `errno` to `ENOMEM`, and leaves the
 /// old memory unchanged.

@@ -7,12 +7,10 @@
 //!              is it debug? ─► debug hook ─► one heap behind a lock ─► mappings
 //! ```
 //!
-//! Debug mode adds no code to the fast paths of `malloc` and `free`.
-//!
-//! The fast path of `malloc` works only after the thread has opened its heap. In debug mode, no
-//! thread opens its heap, so every call takes the slow path, which checks for debug mode.
-//!
-//! The fast path of `free` handles only blocks of a thread's heap, and debug mode has none.
+//! Debug mode adds no code to the fast paths of `malloc` and `free`. The fast path of `malloc`
+//! works only after the thread has opened its heap. In debug mode, no thread opens its heap, so
+//! every call takes the slow path, which checks for debug mode. The fast path of `free` handles
+//! only blocks of a thread's heap, and debug mode has none.
 
 mod one_heap;
 
@@ -47,11 +45,9 @@ pub(crate) fn is_on() -> bool {
         UNKNOWN => {
             let is_on = is_requested();
             let mode = if is_on { ON } else { OFF };
-            // Only one thread may register the fork handlers, even if several threads make the
-            // first call at the same time.
-            //
-            // All of these threads find the same mode, because the environment does not change
-            // before the program runs.
+            // All threads that make the first call at the same time find the same mode, because the
+            // environment does not change before the program runs. Only one of them may register
+            // the fork handlers.
             let is_first = MODE.compare_exchange(UNKNOWN, mode, Relaxed, Relaxed).is_ok();
             if is_on && is_first {
                 keep_consistent_over_fork();

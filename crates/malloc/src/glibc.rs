@@ -142,10 +142,8 @@ macro_rules! older {
 }
 
 // We export older and internal names too, such as `cfree` and `__libc_malloc`, because some
-// programs call them.
-//
-// A program may pass a block from `__libc_malloc` to `free`, so both functions must use the same
-// heap.
+// programs call them. A program may pass a block from `__libc_malloc` to `free`, so both functions
+// must use the same heap.
 older! {
     // SAFETY: the contract is the same.
     cfree(ptr: *mut c_void) = unsafe { release(ptr) };

@@ -1,12 +1,10 @@
 //! The allocator of the Rust code in this library.
 //!
 //! This library sets its own global allocator, because Rust's default allocator calls `malloc` by
-//! name.
-//!
-//! The dynamic loader might bind this call to another library.
+//! name, and the dynamic loader might bind this call to another library.
 //!
 //! The Rust code here allocates only during a panic, when the heap may be inconsistent. Each
-//! allocation gets its own mapping.
+//! allocation therefore gets its own mapping.
 
 use std::{
     alloc::{GlobalAlloc, Layout},

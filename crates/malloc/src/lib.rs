@@ -14,8 +14,7 @@ pub mod own;
 mod report;
 
 // We link Rust's unwinder statically, because loading it as a shared library would take longer.
-//
-// Only the Rust standard library uses this unwinder. C++ exceptions use the unwinder of the C++
+// Only the Rust standard library uses this unwinder; C++ exceptions use the unwinder of the C++
 // runtime.
 #[link(name = "gcc_eh", kind = "static", modifiers = "-bundle")]
 unsafe extern "C" {}

@@ -18,9 +18,8 @@ use crate::heap::{self, Figures};
 
 /// Names of environment variables, each as a C string and as a Rust string.
 ///
-/// The library for CPython reads environment variables with other names.
-///
-/// One process can load both libraries, and each of them needs its own output file.
+/// The library for CPython reads environment variables with other names, because one process can
+/// load both libraries, and each of them needs its own output file.
 const PLACE: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS", "OBMALLOC_MALLOC_STATS");
 const MOMENTS: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS_ON", "OBMALLOC_MALLOC_STATS_ON");
 const LIMIT: (&CStr, &str) = (c"OBMALLOC_MALLOC_LIMIT", "OBMALLOC_MALLOC_LIMIT");
@@ -69,9 +68,7 @@ fn is_privileged() -> bool {
 /// Reads and stores the settings for limits and statistics.
 ///
 /// They are read at the start, because the program may later change its environment and its current
-/// directory.
-///
-/// A setting with an unknown value is reported on stderr and ignored.
+/// directory. A setting with an unknown value is reported on stderr and ignored.
 pub(crate) fn read_environment() {
     if is_privileged() {
         return;

@@ -51,9 +51,8 @@ thread_local! {
 /// Runs `body` once for every possible interleaving of its threads.
 ///
 /// Loom 0.7 records only the last access to each atomic. It can therefore miss interleavings if a
-/// thread loads an atomic and later stores to it.
-///
-/// To avoid this problem, let the main thread perform the store. Loom runs the main thread first.
+/// thread loads an atomic and later stores to it. To avoid this problem, let the main thread
+/// perform the store, because loom runs the main thread first.
 ///
 /// # Panics
 ///

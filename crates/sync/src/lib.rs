@@ -16,9 +16,9 @@
 //! });
 //! ```
 //!
-//! Other crates import these names only from this crate, so loom checks the code that is released.
-//!
-//! Loom cannot check code that relies on `SeqCst`, so the workspace uses only weaker orderings.
+//! Other crates import atomics, cells, locks and threads only from this crate, so loom checks the
+//! code that is released. Loom cannot check code that relies on `SeqCst`, so the workspace uses
+//! only weaker orderings.
 //!
 //! # Features
 //!

@@ -1,10 +1,8 @@
 //! The operations that a test plays into an allocator.
 //!
 //! An operation refers to a block by slot number, not by address, so any allocator or model can
-//! execute it.
-//!
-//! Each operation is defined for empty and for occupied slots, so every sequence of operations is
-//! valid:
+//! execute it. Each operation is defined for empty and for occupied slots, so every sequence of
+//! operations is valid:
 //!
 //! | operation | on an empty slot | on a slot with a block |
 //! | --- | --- | --- |

@@ -1,9 +1,7 @@
 //! The functions of the C++ runtime that a failed `operator new` needs.
 //!
-//! When a request fails, we look up the functions of the C++ runtime by name.
-//!
-//! We do not link this library against a C++ runtime, because the library also serves programs
-//! without C++.
+//! When a request fails, we look up these functions by name. We do not link this library against a
+//! C++ runtime, because the library also serves programs without C++.
 
 use std::{
     ffi::{CStr, c_void},

@@ -1,9 +1,8 @@
 //! The forms of `operator new` that throw, on x86-64.
 //!
 //! A C++ exception must not reach a Rust stack frame. With `panic = "abort"`, the exception would
-//! end the process there.
-//!
-//! We therefore write every function that an exception can pass through in assembly:
+//! end the process there. We therefore write every function that an exception can pass through in
+//! assembly:
 //!
 //! ```text
 //!   new ──► alloc (Rust)                 returns the block, or null

@@ -1,8 +1,7 @@
 //! The forms of `operator new` that throw, on processors for which there is no assembly.
 //!
-//! The process ends if no new-handler can satisfy a request, or if a new-handler throws.
-//!
-//! An exception cannot leave these functions, because they are written in Rust.
+//! These functions are written in Rust, so an exception cannot leave them. The process therefore
+//! ends if no new-handler can satisfy a request, or if a new-handler throws.
 
 use std::ffi::c_void;
 

@@ -1,10 +1,8 @@
 //! A hook that allocates arenas for CPython, logs them, and fails on demand.
 //!
 //! The hook aligns each arena to the arena's own size, so the first pool begins at the start of the
-//! arena.
-//!
-//! Without the hook, CPython aligns an arena only to 4 KiB, and usually loses room for one pool to
-//! alignment.
+//! arena. Without the hook, CPython aligns an arena only to 4 KiB, and usually loses room for one
+//! pool to alignment.
 //!
 //! Since 3.11, CPython also calls the hook to allocate its data stack. These requests are not
 //! logged and never fail.

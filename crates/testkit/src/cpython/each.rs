@@ -34,9 +34,8 @@ fn can_be_started(python: &Python) -> bool {
 
 /// Runs `body` in a child process for each libpython on this machine.
 ///
-/// `test` must be the full name of the calling test, because each child runs only this test.
-///
-/// If no libpython is found, the test passes and prints a line to stderr.
+/// `test` must be the full name of the calling test, because each child runs only this test. If no
+/// libpython is found, the test passes and prints a line to stderr.
 ///
 /// # Panics
 ///

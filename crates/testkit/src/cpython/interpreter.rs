@@ -38,10 +38,8 @@ impl Interpreter {
     ///
     /// # Panics
     ///
-    /// Panics if the library cannot be loaded, or if the allocator rules of its version are not
-    /// known.
-    ///
-    /// Also panics if `pymalloc` maps an arena during startup.
+    /// Panics if the library cannot be loaded, if the allocator rules of its version are not known,
+    /// or if `pymalloc` maps an arena during startup.
     ///
     /// # Safety
     ///

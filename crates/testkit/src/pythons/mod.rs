@@ -1,10 +1,8 @@
 //! Finds the CPythons on this machine.
 //!
-//! The environment variable `OBMALLOC_PYTHONS` can list the Pythons to use, separated as in `PATH`.
-//! This list replaces the search.
-//!
-//! We ask each program for its version. File names are not reliable, because pyenv's scripts can
-//! run any version.
+//! The environment variable `OBMALLOC_PYTHONS` can list the Pythons to use, separated as in `PATH`;
+//! this list replaces the search. We ask each program for its version, because file names are not
+//! reliable: pyenv's scripts can run any version.
 
 pub mod brought;
 mod python;
