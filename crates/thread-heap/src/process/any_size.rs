@@ -40,8 +40,8 @@ const CLASS_ALIGN: usize = ThreadGeometry::SIZES.pool_size;
 
 /// An allocator for requests of any size, on top of the heaps of the process's threads.
 ///
-/// All values of this type stand for the same allocator. Any thread may free any of its blocks, and
-/// it can also free blocks of [`PerThread`] and of [`OwnedHeap`](crate::OwnedHeap).
+/// All values of this type stand for the same allocator, and any thread may free any of its blocks.
+/// The allocator can also free blocks of [`PerThread`] and of [`OwnedHeap`](crate::OwnedHeap).
 ///
 /// ```
 /// use thread_heap::{ThreadMalloc, raw_mem::MemAlloc};

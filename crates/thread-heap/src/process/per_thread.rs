@@ -133,9 +133,9 @@ impl PerThread {
 
     /// Returns unused memory to the system. Call this function before the thread becomes idle.
     ///
-    /// Does what [`Owner::flush`] does for the calling thread's heap, and returns the number of
-    /// bytes returned to the system. Some of these bytes may never have been in memory. Free memory
-    /// that another thread has already reclaimed stays with that thread.
+    /// Does what [`Owner::flush`] does for the calling thread's heap. Free memory that another
+    /// thread has already reclaimed stays with that thread. The result is the number of bytes
+    /// returned to the system, some of which may never have been in memory.
     pub fn flush(self) -> usize {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         match unsafe { slot::owner() } {
