@@ -227,7 +227,7 @@ impl<A: MemAlloc> Debug<A> {
         };
         // SAFETY: the block has a header.
         let block = Block::at(unsafe { base.add(HEADER) });
-        // SAFETY: the block has `size` bytes and the overhead, because it was moved or is unchanged.
+        // SAFETY: the block was moved or is unchanged, so it has `size` bytes and the overhead.
         unsafe {
             block.write_around(size, self.letter, serial, self.style);
             ends.restore(block, old, size);
