@@ -200,8 +200,8 @@ impl LocalHeap {
         self.after_trim(|heap| heap.alloc(class))
     }
 
-    /// Calls `request`. After a failure, trims all heaps and retries, and then asks the callback
-    /// whether to retry again.
+    /// Calls `request`. After a failure, trims this heap, flushes the calling thread's heap and
+    /// retries. After another failure, asks the callback whether to retry again.
     fn after_trim<T>(&self, request: impl Fn(&mut PoolHeap) -> Option<T>) -> Option<T> {
         // SAFETY: nothing else borrows the heap (its invariant).
         request(unsafe { &mut *self.heap.get() }).or_else(|| {
