@@ -83,8 +83,9 @@ fn destructors_of_a_thread_can_allocate_and_free_after_its_heap_was_closed() {
     let thread = thread::spawn(move || {
         WORKER.with_borrow_mut(|worker| worker.0 = vec!["abc".to_owned(); 100]);
         let word = Box::into_raw(Box::new("at the end".to_owned()));
-        // The allocator's own pthread key is older, so its destructor has already closed the
-        // thread's heap.
+        // The allocator created its own pthread key earlier, so the key's destructor has already
+        // closed the thread's heap.
+        // SAFETY: the key exists.
         assert_eq!(unsafe { libc::pthread_setspecific(key, word.cast()) }, 0);
     });
     thread.join().expect("no destructor panics");
