@@ -4,9 +4,9 @@
 //!   raw ─► Striped ─► CPython's own        mem, obj: the same
 //! ```
 //!
-//! A free-threaded CPython, which is a build without the GIL, cannot use our heap. If the user
-//! requests statistics, we still count the requests to each memory domain before we forward them to
-//! CPython's own allocators.
+//! A free-threaded build of CPython has no GIL and cannot use our heap, so it keeps its own
+//! allocators. If the user requests statistics, we install hooks that count the requests to each
+//! memory domain and forward them to these allocators.
 
 use std::{
     array,

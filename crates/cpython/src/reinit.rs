@@ -5,13 +5,15 @@
 //! so. We then replace CPython's allocators with our heap, unless the user has requested a
 //! different kind of allocator.
 //!
-//! No block of our heap may be freed while CPython's own allocators are set, because they would
-//! abort the process. We therefore install the heap when CPython creates its first module, because
-//! no Python code of the program has run by then. The first module is `_thread` in CPython 3.8 and
-//! 3.9, and `_imp` in later versions.
+//! If one of our blocks were freed while CPython's own allocators are set, these allocators would
+//! abort the process. We must therefore install the heap again before the program's Python code can
+//! run and free such a block. The creation of CPython's first module is early enough. This module
+//! is `_thread` in CPython 3.8 and 3.9, and `_imp` in later versions.
 //!
-//! Blocks that CPython's own allocators returned earlier are freed by these allocators. If CPython
-//! has set its debug hooks, our debug hooks replace them; both have the same block layout.
+//! Blocks that were allocated by CPython's own allocators before the heap was installed are passed
+//! back to those allocators when they are freed. If CPython has set its debug hooks, we replace
+//! them with ours. Our hooks can free the existing blocks too, because both use the same block
+//! layout.
 //!
 //! When a program calls `Py_Initialize` again, we install the heap only if an earlier interpreter
 //! used it. Otherwise, the program may have chosen CPython's own allocators, and we respect that

@@ -2,10 +2,12 @@
 //!
 //! The status page exists only if the environment variable `OBMALLOC_STATUS` is on.
 //!
-//! We count and trim the heap only between two instructions of Python code, in CPython's main
-//! thread. A request above 512 bytes therefore does not refresh the page itself. If the page is a
-//! second old or a client has sent a command, the request makes CPython call the function that was
-//! passed to [`start`].
+//! A refresh of the page carries out a client's command, counts the blocks of the heap and
+//! publishes the figures. It is due if the figures are a second old or a client has sent a command.
+//! This is checked in requests above 512 bytes, which bypass the heap, so the check does not slow
+//! down smaller requests. The heap can be in use during such a request, so the request does not
+//! refresh the page itself. Instead, it schedules the function passed to [`start`], and CPython
+//! calls this function in its main thread between two instructions of Python code.
 //!
 //! A forked child creates its own status page at a request above 512 bytes, but only after a second
 //! or two. If a child created its page at once and then ended with `_exit`, nothing would remove

@@ -85,9 +85,11 @@ fn rounded(layout: Layout) -> usize {
 
 /// Returns true if memory in a block of class `now` may stay there when it is resized to `new`.
 ///
-/// `after` is the class that a new allocation of the layout `new` would use. A block that is larger
-/// than necessary is kept only if more than three quarters of it remain in use. CPython's
-/// `_PyObject_Realloc` (`Objects/obmalloc.c`) uses the same limit.
+/// `after` is the class that a new allocation of the layout `new` would use. If this is the class
+/// of the existing block, the memory stays. If the existing block is in a larger class, the memory
+/// stays only if it fills more than three quarters of the block, because otherwise a move to a
+/// smaller block saves enough memory. CPython's `_PyObject_Realloc` (`Objects/obmalloc.c`) uses the
+/// same limit.
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
     let size = now.map_or(0, SizeClass::block_size);

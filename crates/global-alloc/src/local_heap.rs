@@ -21,9 +21,9 @@ type PoolHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Pools>;
 /// A heap for collections on one thread, which borrow the heap and are all dropped together.
 ///
 /// Dropping or [resetting](Self::reset) the heap frees all of its memory at once, except that
-/// allocations of more than 480 KiB are unmapped one by one. The program may therefore pass a
-/// collection to `mem::forget` instead of dropping it, unless the items of the collection must be
-/// dropped.
+/// allocations of more than 480 KiB are unmapped one by one. A collection's memory is thus freed
+/// even if the program passes the collection to `mem::forget` instead of dropping it. This saves
+/// time, but is suitable only if the items of the collection need not be dropped.
 ///
 /// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` implements `Allocator`
 /// of that version of allocator-api2:
@@ -86,9 +86,10 @@ impl LocalHeap {
 
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// If the callback returns true, the heap tries the request again. If a request of the callback
-    /// itself exceeds the limit of this heap, it is refused without calling the callback again. If
-    /// the callback panics, the process is aborted, because an allocation must not unwind.
+    /// If the callback returns true, the heap tries the request again. The callback is not called
+    /// recursively: if it requests memory from this heap itself and thereby exceeds the limit, the
+    /// heap refuses that request at once. If the callback panics, the process is aborted, because
+    /// an allocation must not unwind.
     pub fn before_refusal(&mut self, callback: impl FnMut(LimitReached) -> bool + Send + 'static) {
         self.before_refusal.set(Some(Box::new(callback)));
     }

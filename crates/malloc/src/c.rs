@@ -20,7 +20,8 @@ pub(crate) fn or_null(block: Option<NonNull<u8>>) -> *mut c_void {
 ///
 /// # Safety
 ///
-/// - `ptr` must be null or point to live memory of this library that is not used again.
+/// - `ptr` must be null or point to a live block that was allocated by this library.
+/// - The caller must not use the block after this call.
 #[inline]
 pub(crate) unsafe fn release(ptr: *mut c_void) {
     if let Some(block) = NonNull::new(ptr.cast()) {
@@ -75,7 +76,8 @@ pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
 ///
 /// # Safety
 ///
-/// - `ptr` must be null or point to live memory of this library that is not used again.
+/// - `ptr` must be null or point to a live block that was allocated by this library.
+/// - The caller must not use the block after this call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free(ptr: *mut c_void) {
     // SAFETY: the contract is the same.
@@ -92,7 +94,7 @@ pub unsafe extern "C" fn free(ptr: *mut c_void) {
 ///
 /// # Safety
 ///
-/// - `ptr` must be null or point to a live block of this library.
+/// - `ptr` must be null or point to a live block that was allocated by this library.
 /// - If the function frees or moves the block, the caller must not use `ptr` again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realloc(ptr: *mut c_void, size: usize) -> *mut c_void {
@@ -118,7 +120,7 @@ pub unsafe extern "C" fn reallocarray(ptr: *mut c_void, count: usize, size: usiz
 ///
 /// # Safety
 ///
-/// - `ptr` must be null or point to live memory of this library.
+/// - `ptr` must be null or point to a live block that was allocated by this library.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn malloc_usable_size(ptr: *mut c_void) -> usize {
     // SAFETY: the block is live (contract of `malloc_usable_size`).

@@ -150,7 +150,7 @@ impl Rules {
 pub enum ReallocRule {
     /// CPython's rule: the new size must fit, and exceed three quarters of the block's size.
     ///
-    /// The requested size is not stored, so even a reallocation to the same size may move a small
+    /// The requested size is not stored, so even a reallocation to the same size can move a small
     /// block.
     ThreeQuarters,
     /// Like `ThreeQuarters`, but a block also stays in place if the new size has the same class.
@@ -164,11 +164,12 @@ pub enum RetainRule {
     /// The heap retains at most one pool, and only if it still returns the same addresses as
     /// CPython.
     Unobservable,
-    /// Each class may retain one pool until another class needs it or its arena could be unmapped.
+    /// Each class can retain one pool until another class needs it or its arena could be unmapped.
     ///
-    /// A class whose pools have only one block may retain several pools, and these may keep arenas
-    /// mapped if [the source](raw_mem::ArenaSource::retain) allows it. The heap also retains free
-    /// arenas if the source allows it.
+    /// If the blocks of a class are so large that each fills a whole pool, the class can retain
+    /// several pools. A retained pool of such a class keeps its arena mapped if [the arena
+    /// source](raw_mem::ArenaSource::retain) permits it. With the same permission, the heap also
+    /// retains arenas that are completely free.
     ///
     /// A class that needs another pool prefers a free pool that it used before.
     EachClass,

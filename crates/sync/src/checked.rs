@@ -50,9 +50,12 @@ thread_local! {
 
 /// Runs `body` once for every possible interleaving of its threads.
 ///
-/// Loom 0.7 records only the last access to each atomic. It can therefore miss interleavings if a
-/// thread loads an atomic and later stores to it. To avoid this problem, let the main thread
-/// perform the store, because loom runs the main thread first.
+/// Loom finds further interleavings by reversing the order of two conflicting accesses to an atomic
+/// by different threads. Loom 0.7 compares each access only with the access before it. If a thread
+/// loads an atomic and then stores to it, loom compares the store with this thread's own load, and
+/// does not reverse the order of the store and an earlier load by another thread. To avoid this
+/// problem, let the main thread perform the store. Loom runs the main thread first, so no other
+/// thread has accessed the atomic before the store.
 ///
 /// # Panics
 ///

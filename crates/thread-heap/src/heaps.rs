@@ -34,8 +34,9 @@ mod walk;
 
 /// A family of heaps that share one arena source.
 ///
-/// A heap without an [`Owner`](crate::Owner) is abandoned, and another owner can adopt it. A
-/// `Heaps` must be a `static` or be leaked, because blocks can be freed at any time in the future.
+/// A heap without an [`Owner`](crate::Owner) is abandoned, and a new owner can adopt it. A block
+/// can be freed long after its heap was abandoned, and freeing it accesses the `Heaps`. Heaps can
+/// therefore be opened only in a `Heaps` that lives forever, such as a `static` or a leaked value.
 ///
 /// `P` is a tuple of an arena source, a metadata allocator, and a geometry that defines the sizes.
 /// Neither the arena source nor the metadata allocator may call back into a heap.
@@ -231,8 +232,9 @@ impl<P: Parts> ThreadHeap<P> {
     /// - `start` must be the start of a block that is in use, in a `ThreadHeap` with the same `P`.
     #[inline]
     pub(crate) unsafe fn is_span(start: NonNull<u8>) -> bool {
-        // We test the address first, because reading the pool header is slow if another thread is
-        // writing to it, and few blocks other than spans begin at a multiple of the pool size.
+        // We check the address before the pool header, because reading the header is slow if
+        // another thread is writing to it. A span always begins at a multiple of the pool size, but
+        // few other blocks do, so the address rules out most of them.
         let begins_unit = start.addr().get().is_multiple_of(P::Geometry::SIZES.pool_size);
         // SAFETY: `start` is a block in use of this geometry (contract of `is_span`).
         let class = || unsafe { SizeClass::<P::Geometry>::at(start) };
@@ -255,7 +257,8 @@ impl<P: Parts> ThreadHeap<P> {
     ///
     /// # Safety
     ///
-    /// - `block` must be a live block of this heap or of another heap with the same parameter `P`.
+    /// - `block` must be a live block that was allocated by this heap or by another heap with the
+    ///   same parameter `P`.
     /// - The caller must own this heap, unless the heap is a placeholder that never has an arena.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {

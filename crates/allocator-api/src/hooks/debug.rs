@@ -157,9 +157,9 @@ impl<A: MemAlloc> Debug<A> {
 
     /// Allocates `size` bytes at a multiple of `align`, which must be a power of two.
     ///
-    /// The block can be freed and reallocated like any other block, but a reallocated block is
-    /// aligned to at most 16 bytes. CPython has no aligned blocks, so we mark them with the
-    /// additional domain letter `a`.
+    /// The block can be freed and reallocated like any other block, but a reallocation guarantees
+    /// an alignment of at most 16 bytes. CPython's debug hooks have no domain letter for blocks
+    /// with a larger alignment, so we mark these blocks with a letter of our own, `a`.
     pub fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
         if align <= 2 * WORD {
             return self.malloc(size);
@@ -184,7 +184,7 @@ impl<A: MemAlloc> Debug<A> {
     ///
     /// # Safety
     ///
-    /// - `ptr` must be a live block of this hook.
+    /// - `ptr` must be a live block that was allocated by this hook.
     pub unsafe fn size(&self, ptr: NonNull<u8>) -> usize {
         // SAFETY: the program uses the pointer as a block (contract).
         unsafe { self.check(Operation::Realloc, Block::at(ptr)) }.0
@@ -194,7 +194,8 @@ impl<A: MemAlloc> Debug<A> {
     ///
     /// # Safety
     ///
-    /// - `block` must be a live block of this hook with this letter.
+    /// - `block` must be a live block that was allocated by this hook with the domain letter
+    ///   `letter`.
     unsafe fn base(block: Block, letter: u8) -> NonNull<u8> {
         let distance = match letter {
             // SAFETY: an aligned block has its distance before its header (contract).
@@ -209,7 +210,9 @@ impl<A: MemAlloc> Debug<A> {
     ///
     /// # Safety
     ///
-    /// - `block` must be a live block of this hook with `old` bytes, and not an aligned one.
+    /// - `block` must be a live block of `old` bytes that was allocated by this hook.
+    /// - The block must not have been allocated by [`malloc_aligned`](Self::malloc_aligned) with
+    ///   the letter `a`.
     unsafe fn resize(&self, block: Block, old: usize, new: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is live, and has this size (contract).
         let serial = if self.style.has_serials { unsafe { block.serial(old) } } else { 0 };

@@ -6,9 +6,10 @@
 //!                   Traces: a table of blocks in use, figures by domain and by place
 //! ```
 //!
-//! The hook does not trace the memory of its own tables, which store the traced blocks. The tables
-//! use the global allocator, which may call this hook. The hook therefore ignores a thread's
-//! requests while the thread uses the tables.
+//! The hook keeps its records in tables that are allocated with the global allocator. If the hook
+//! is part of the global allocator, each allocation for a table calls the hook again. To avoid
+//! infinite recursion, the hook does not trace the requests that a thread makes while it is reading
+//! or updating the tables.
 
 mod inside;
 mod place;

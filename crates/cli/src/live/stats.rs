@@ -14,8 +14,8 @@ use crate::{
 
 /// Prints the figures of running processes, or of files that `--stats=PATH.json` wrote.
 ///
-/// An active process publishes its figures about once a second. For an idle process, and for a
-/// process that a signal has ended, the last published figures are shown.
+/// An active process publishes its figures about once a second. If a process is idle or was killed
+/// by a signal, the command shows the figures that the process published last.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StatsArgs {
     /// Process ids or files.

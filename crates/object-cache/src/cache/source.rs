@@ -43,8 +43,8 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 ///
 /// # Safety
 ///
-/// - `object` must point to a live value, in memory that `source` or a clone of `source` returned
-///   from [`take`](StorageSource::take).
+/// - `object` must point to a live value. The memory of this value must have been allocated by
+///   calling [`take`](StorageSource::take) on `source` or on a clone of it.
 /// - The caller must not use this value or its memory after this call.
 #[inline]
 pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: NonNull<T>) {

@@ -8,7 +8,7 @@
 //! address   ├─ root, 14 bits ─┼─ leaf, 14 bits ─┼─ offset in an arena of 1 MiB, 20 bits ─┤
 //! ```
 //!
-//! An arena is aligned to its size, so it has exactly one entry. In CPython, an arena may have two.
+//! An arena is aligned to its size, so it has exactly one entry. In CPython, an arena can have two.
 //!
 //! Readers take no lock. They load the pointer to a leaf with `Acquire`, so they always see an
 //! initialised leaf.
@@ -159,11 +159,10 @@ impl<G: Geometry> ArenaMap<G> {
 
     /// Records that the reserved range has become shorter. The range keeps its start.
     ///
-    /// Other threads may briefly use the old length. This is harmless, because no valid pointer
-    /// leads into the removed part.
-    ///
-    /// `shrink` is called before the removed part is unmapped. A thread that later maps memory
-    /// there sees the new length, because the kernel performs this mapping after the unmapping.
+    /// Other threads can still read the old length for a short time. This is harmless, because no
+    /// valid pointer leads into the removed part. The caller unmaps that part only after it has
+    /// called `shrink`. If a thread later maps new memory at the same addresses, the kernel has
+    /// already performed the unmapping, so this thread sees the new length.
     ///
     /// # Safety
     ///
@@ -188,8 +187,8 @@ impl<G: Geometry> ArenaMap<G> {
     /// - `base` must be the start of an arena or of a large mapping.
     /// - The arena or mapping must stay mapped until [`retract`](Self::retract) removes it from
     ///   this map.
-    /// - Every allocator that recognises its own blocks by this map must be able to free the blocks
-    ///   in the new memory.
+    /// - Every allocator that uses this map to decide whether it must free a block must be able to
+    ///   free the blocks in this arena or mapping.
     ///
     /// The allocator must be the same in every call, because a call may free nodes that an earlier
     /// call allocated.

@@ -9,8 +9,9 @@
 //! New pools come from the fullest arena that has room. The emptier arenas can then become free and
 //! be unmapped.
 //!
-//! The list of arenas is sorted by the number of free units. When an arena's number changes, we
-//! move the arena in front of the others with that number, in O(1) time.
+//! The list of arenas is sorted by how many free units each arena has. When this count changes for
+//! an arena, we move the arena directly behind the last arena that has fewer free units. We find
+//! that arena in O(1) time, because `last_with` stores the last arena with each count.
 
 use core::ptr::NonNull;
 

@@ -32,7 +32,9 @@ impl<'a> Extents<'a> {
     /// last slot.
     ///
     /// `slot_pages` is the number of pages in a slot. `is_stale` must be true if the last slot was
-    /// stale before, because its previous extent then still counts.
+    /// already stale, which means that memory from an earlier mapping has not been purged. The
+    /// pages in its previous extent can then still be backed by memory, so the extent does not
+    /// shrink.
     pub(super) fn note(&mut self, run: Range<usize>, slot_pages: u32, pages: u32, is_stale: bool) {
         let Some(run) = self.pages.get_mut(run) else { return };
         let Some((last, others)) = run.split_last_mut() else { return };

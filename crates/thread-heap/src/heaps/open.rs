@@ -19,8 +19,10 @@ impl<P: Parts> Heaps<P> {
 
     /// Opens a heap for the thread whose number is `thread`.
     ///
-    /// The function adopts an abandoned heap, or reuses a heap that an ended thread with the same
-    /// number left open. If there is no such heap, it creates a new one.
+    /// A thread's number is an address in its thread-local memory, so a new thread can have the
+    /// same number as a thread that has already ended. If that earlier thread did not close its
+    /// heap, the new thread can reuse the heap. The function returns the first heap in the list
+    /// that is either abandoned or left open in this way, and creates a new heap if there is none.
     ///
     /// The heap's blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, and a
     /// 48-byte block to 16.

@@ -445,7 +445,7 @@ impl<P: Parts> Owner<P> {
     ///
     /// # Safety
     ///
-    /// - `start` must be a block of this heap that is no longer used.
+    /// - `start` must be a block that was allocated by this heap and is no longer used.
     #[inline]
     unsafe fn free_own(&mut self, start: NonNull<u8>) {
         // SAFETY: the block is no longer used (contract of `free_own`).
@@ -526,10 +526,11 @@ impl<P: Parts> Heaps<P> {
 
     /// Takes over inboxes if too many bytes wait in them.
     ///
-    /// Freed blocks wait in the inbox of their heap until its owner reclaims them. We take over the
-    /// inboxes of idle owners if more than [`MOST_WAITING`] bytes wait in them, and all inboxes if
-    /// more than [`MOST_WAITING_FOR_ALL`] bytes wait in total. The second limit is higher, because
-    /// an active owner is likely to reclaim and reuse its blocks soon.
+    /// Blocks freed by other threads wait in the inbox of their heap until the owner of the heap
+    /// reclaims them. If more than [`MOST_WAITING`] bytes wait in the inboxes of idle owners, we
+    /// take over these inboxes. If more than [`MOST_WAITING_FOR_ALL`] bytes wait in all inboxes
+    /// together, we also take over the inboxes of active owners. This limit is higher, because an
+    /// active owner is likely to reclaim and reuse its blocks soon.
     ///
     /// We skip inboxes in which fewer than [`STEP`] bytes wait. O(heaps).
     #[cold]

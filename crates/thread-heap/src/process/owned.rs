@@ -17,10 +17,12 @@ use crate::{
 
 /// An [`Owner`] of one of the process's heaps that can move between threads.
 ///
-/// In a runtime with a global lock, all threads can share one `OwnedHeap`, and immediately reuse
-/// each other's freed blocks. Blocks of [`PerThread`](crate::PerThread) can be freed with an
-/// `OwnedHeap`, and vice versa. Dropping an `OwnedHeap` abandons its heap for another owner to
-/// adopt, and its live blocks stay valid.
+/// In a runtime with a global lock, all threads can share one `OwnedHeap`. A block that was freed
+/// by one thread can then be reused immediately by another.
+///
+/// An `OwnedHeap` and [`PerThread`](crate::PerThread) allocate from the same family of heaps, so
+/// each can free blocks that were allocated by the other. When an `OwnedHeap` is dropped, its live
+/// blocks stay valid, and its heap is abandoned until another owner adopts it.
 ///
 /// New pools use [`BlockStart::AsInCPython`](obmalloc::BlockStart::AsInCPython), because Python's
 /// garbage collector walks over objects at these addresses faster.

@@ -125,8 +125,8 @@ impl PerThread {
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
     /// The callback may allocate and free memory. If it returns true, the request is tried again.
-    /// If a request of the callback itself exceeds the limit, it is refused without calling the
-    /// callback again. If the callback panics, the process is aborted.
+    /// The callback is not called recursively: if it requests memory itself and thereby exceeds the
+    /// limit, that request is refused at once. If the callback panics, the process is aborted.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         HEAPS.before_refusal(callback);
     }
@@ -167,10 +167,11 @@ impl PerThread {
 
     /// Sets whether the process's heaps use huge pages. The default is [`HugePages::Off`].
     ///
-    /// With huge pages, a heap returns the free parts of an arena only while memory is short or
-    /// during a [`flush`](Self::flush), because returning these parts breaks up huge pages. Only
-    /// memory in the reserved range, which [`reserve_at_most`](Self::reserve_at_most) limits, can
-    /// have huge pages.
+    /// Huge pages are used only for arenas and large mappings in the reserved address range, whose
+    /// size is limited by [`reserve_at_most`](Self::reserve_at_most). If a heap returned the free
+    /// parts of an arena to the system, it would break up the huge pages of this arena. A heap with
+    /// huge pages therefore keeps these parts until memory is short or [`flush`](Self::flush) is
+    /// called.
     ///
     /// Call this function before the first request, because heaps of other threads that are already
     /// open continue to return parts of arenas.

@@ -9,9 +9,9 @@
 //!
 //! The size and the serial number are big-endian. The offsets are for a 64-bit machine.
 //!
-//! A block with an alignment above 16 bytes, which CPython does not have, has unused bytes before
-//! its header. The word directly before the header stores the distance from the start of the
-//! allocated memory to the block.
+//! Unlike CPython, we also support blocks that are aligned to more than 16 bytes. Such a block has
+//! unused bytes before its header. The last word of these bytes stores the distance from the start
+//! of the allocated memory to the block.
 
 use core::ptr::NonNull;
 

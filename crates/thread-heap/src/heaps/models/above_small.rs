@@ -1,16 +1,15 @@
 //! Models of blocks above the small threshold: spans, and blocks in pools of several units.
 //!
-//! Loom cannot observe the headers of pools, because they are plain memory. The models therefore
-//! check, in every interleaving, the values that other threads read from a header. In addition,
-//! `cargo xtask stress --under thread` uses ThreadSanitizer to search for races on the headers.
+//! The headers of pools are plain memory, so loom does not notice if two threads access a header at
+//! the same time. Instead, the models assert in every interleaving that other threads read the
+//! correct values from a header. Races on the headers can be detected by ThreadSanitizer, with
+//! which `cargo xtask stress --under thread` runs the stress tests.
 //!
 //! A pool consists of units, and each unit has a header. Other threads read three fields of this
 //! header, which the owner of the heap writes only while no block of the unit is in use. The unit's
 //! size class and its link to the pool's first unit are written when the owner takes the pool from
 //! the arena or puts it back. The offset of the first block is written when the unit is used for
 //! the first time.
-//!
-//! The offset of the first block is written when the unit is used for the first time.
 
 use obmalloc::{HeaderRule, RetainRule, Rules, Shape};
 
