@@ -322,8 +322,7 @@ impl CPython {
     ///
     /// Returns `None` without calling `visit` if CPython is not initialised. If the calling thread
     /// has no CPython thread state, the caller must ensure that CPython is not finalised during the
-    /// call. The finalisation does not wait for such a thread, and stops it when it tries to take
-    /// the GIL.
+    /// call.
     pub(crate) fn with_gil<R>(&self, visit: impl FnOnce() -> R) -> Option<R> {
         if !self.is_initialized() {
             return None;
