@@ -15,9 +15,9 @@ const WORD: usize = size_of::<usize>();
 
 /// A global allocator of a Rust program or library that allocates from `A`.
 ///
-/// Every alignment is supported. An alignment of `n` bytes that exceeds the word size costs `n`
-/// extra bytes, and the block moves whenever it is reallocated. Some of the extra bytes can lie
-/// after the block, where a debug hook inside `A` cannot detect writes to them.
+/// Every alignment is supported. A block that is aligned to more than a word moves whenever it is
+/// reallocated. If `A` does not [support alignment](MemAlloc::supports_alignment), an alignment of
+/// `n` bytes costs `n` extra bytes.
 ///
 /// ```
 /// use allocator_api::{Domain, Global, hooks::Debug, raw_mem::Malloc};
@@ -46,6 +46,30 @@ impl<A> Global<A> {
     }
 }
 
+/// How the blocks of a layout get their alignment.
+#[derive(Clone, Copy)]
+enum Placement {
+    /// Every block of `A` has this alignment.
+    Any,
+    /// `A` aligns the block.
+    Below,
+    /// We align the block inside a larger block of `A`.
+    Ours,
+}
+
+impl<A: MemAlloc> Global<A> {
+    #[inline]
+    fn placement(&self, layout: Layout) -> Placement {
+        if layout.align() <= WORD {
+            Placement::Any
+        } else if self.0.supports_alignment() {
+            Placement::Below
+        } else {
+            Placement::Ours
+        }
+    }
+}
+
 /// Returns the number of bytes to request from `A` for an aligned block of this layout.
 ///
 /// The aligned block begins at least one word and at most `align` bytes after the block of `A`.
@@ -70,8 +94,7 @@ unsafe fn place(base: NonNull<u8>, layout: Layout) -> NonNull<u8> {
 
 /// Returns the block of `A` that contains the aligned block at `start`.
 ///
-/// Returns `start` itself if its distance is invalid, so that a debug hook inside `A` can report
-/// the bad pointer.
+/// Returns `start` itself if its distance is invalid, so that `A` can report the bad pointer.
 ///
 /// # Safety
 ///
@@ -94,27 +117,39 @@ fn or_null(block: Option<NonNull<u8>>) -> *mut u8 {
 // `A`, which implements `MemAlloc`. No function here unwinds unless `A` does.
 unsafe impl<A: MemAlloc> GlobalAlloc for Global<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.align() <= WORD {
-            return or_null(self.0.malloc(layout.size()));
-        }
-        // SAFETY: the block is new and has this room.
-        or_null(self.0.malloc(room(layout)).map(|base| unsafe { place(base, layout) }))
+        or_null(match self.placement(layout) {
+            Placement::Any => self.0.malloc(layout.size()),
+            Placement::Below => self.0.malloc_aligned(layout.size(), layout.align()),
+            Placement::Ours => {
+                let base = self.0.malloc(room(layout));
+                // SAFETY: the block is new and has this room.
+                base.map(|base| unsafe { place(base, layout) })
+            }
+        })
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if layout.align() <= WORD {
-            return or_null(self.0.calloc(1, layout.size()));
-        }
-        // SAFETY: the block is new and has this room.
-        or_null(self.0.calloc(1, room(layout)).map(|base| unsafe { place(base, layout) }))
+        or_null(match self.placement(layout) {
+            Placement::Any => self.0.calloc(1, layout.size()),
+            Placement::Below => {
+                let block = self.0.malloc_aligned(layout.size(), layout.align());
+                // SAFETY: the block is new, and has that many bytes.
+                block.inspect(|block| unsafe { block.write_bytes(0, layout.size()) })
+            }
+            Placement::Ours => {
+                let base = self.0.calloc(1, room(layout));
+                // SAFETY: the block is new and has this room.
+                base.map(|base| unsafe { place(base, layout) })
+            }
+        })
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         let Some(start) = NonNull::new(ptr) else { return };
-        let block = match layout.align() {
-            ..=WORD => start,
+        let block = match self.placement(layout) {
+            Placement::Any | Placement::Below => start,
             // SAFETY: a block of this layout came from `place` (contract of `dealloc`).
-            _ => unsafe { base(start, layout) },
+            Placement::Ours => unsafe { base(start, layout) },
         };
         // SAFETY: the block came from `A`, and is not used again (contract of `dealloc`).
         unsafe { self.0.free(Some(block)) };
@@ -226,7 +261,10 @@ mod tests {
     use raw_mem::{Malloc, NoAlloc};
 
     use super::*;
-    use crate::{Domain, hooks::Debug};
+    use crate::{
+        Domain,
+        hooks::{Counting, Debug},
+    };
 
     /// The debug hook checks every block that is freed.
     const CHECKED: Global<Debug<Malloc>> = Global::new(Debug::new(Malloc, Domain::Raw));
@@ -237,22 +275,37 @@ mod tests {
 
     #[test]
     fn blocks_of_every_alignment_keep_their_contents() {
+        blocks_keep_their_contents(&Global::new(Malloc));
+        blocks_keep_their_contents(&CHECKED);
+        blocks_keep_their_contents(&Global::new(Counting::new(CHECKED.below(), 512)));
+    }
+
+    fn blocks_keep_their_contents(global: &impl GlobalAlloc) {
         for align in [1, 2, 8, 16, 32, 4096, 1 << 20] {
             for size in [1, 8, 100, 5000] {
                 // SAFETY: the block has that many bytes. Only what replaces it is used.
                 unsafe {
-                    let block = CHECKED.alloc_zeroed(layout(size, align));
+                    let block = global.alloc_zeroed(layout(size, align));
                     assert!(block.addr().is_multiple_of(align));
                     assert!((0..size).all(|at| block.add(at).read() == 0));
                     block.write_bytes(7, size);
-                    let grown = CHECKED.realloc(block, layout(size, align), size + 50);
+                    let grown = global.realloc(block, layout(size, align), size + 50);
                     assert!(grown.addr().is_multiple_of(align));
                     assert!((0..size).all(|at| grown.add(at).read() == 7));
                     grown.write_bytes(8, size + 50);
-                    CHECKED.dealloc(grown, layout(size + 50, align));
+                    global.dealloc(grown, layout(size + 50, align));
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_aligned_block_below_a_hook_takes_no_additional_bytes() {
+        let hook = Counting::new(Debug::new(Malloc, Domain::Raw), 512);
+        let global = Global::new(&hook);
+        // SAFETY: the layout is not empty, and the block is not used again.
+        unsafe { global.dealloc(global.alloc(layout(100, 64)), layout(100, 64)) };
+        assert_eq!(hook.counts().small.bytes, 100);
     }
 
     #[test]

@@ -187,6 +187,17 @@ unsafe impl<A: MemAlloc> MemAlloc for Limited<A> {
         // SAFETY: the block came from `below` (contract).
         unsafe { self.below.usable_size(ptr) }
     }
+
+    fn supports_alignment(&self) -> bool {
+        self.below.supports_alignment()
+    }
+
+    fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
+        if !self.charge(size) {
+            return None;
+        }
+        self.adjust(self.below.malloc_aligned(size, align), size)
+    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -196,7 +207,7 @@ mod tests {
     use raw_mem::Malloc;
 
     use super::*;
-    use crate::CAllocator;
+    use crate::{CAllocator, Domain, hooks::Debug};
 
     /// A vtable does not report the usable size of a block, so the hook uses its table.
     static NAMELESS: CAllocator = CAllocator::of(&Malloc);
@@ -229,6 +240,17 @@ mod tests {
     fn bytes_are_counted_whether_or_not_the_size_of_a_block_is_known() {
         behaves(Malloc);
         behaves(NAMELESS);
+    }
+
+    #[test]
+    fn aligned_blocks_are_counted_and_refused_above_the_limit() {
+        let limited = Limited::new(Debug::new(Malloc, Domain::Raw), Limits::hard(1000), |_| false);
+        let block = limited.malloc_aligned(600, 64).unwrap();
+        assert!(limited.used() >= 600 && limited.supports_alignment());
+        assert_eq!((limited.malloc_aligned(600, 64), block.addr().get() % 64), (None, 0));
+        // SAFETY: the block is live and not used again.
+        unsafe { limited.free(Some(block)) };
+        assert_eq!(limited.used(), 0);
     }
 
     static CALLS: AtomicUsize = AtomicUsize::new(0);

@@ -47,6 +47,12 @@ fn misuse(case: &str) {
         match case {
             "overflow" => block.add(24).write(1),
             "underflow" => block.sub(1).write(1),
+            "aligned overflow" | "aligned underflow" => {
+                let (block, layout) = make_a_block(24, 64);
+                let wrong = if case == "aligned overflow" { block.add(24) } else { block.sub(1) };
+                wrong.write(1);
+                return GLOBAL.dealloc(block, layout);
+            }
             "double free" => GLOBAL.dealloc(block, layout),
             "use after free" => {
                 GLOBAL.dealloc(block, layout);
@@ -54,6 +60,10 @@ fn misuse(case: &str) {
             }
             "wrong domain" => return SPECIAL.dealloc(block, layout),
             "wrong domain at realloc" => _ = SPECIAL.realloc(block, layout, 48),
+            "aligned wrong domain" => {
+                let (block, layout) = make_a_block(24, 64);
+                return SPECIAL.dealloc(block, layout);
+            }
             "unaligned" => return GLOBAL.dealloc(block.add(1), layout),
             "foreign" => {
                 let mut memory = [u64::from_ne_bytes(*b"????????"); 8];
@@ -107,14 +117,19 @@ fn a_report_names_the_function_that_allocated_the_block() {
     for (case, why) in [
         ("overflow", "free: bad trailing pad byte"),
         ("underflow", "free: bad leading pad byte"),
+        ("aligned overflow", "free: bad trailing pad byte"),
+        ("aligned underflow", "free: bad leading pad byte"),
         ("wrong domain", "free: bad ID: Allocated using API 'r', verified using API 'm'"),
+        ("aligned wrong domain", "free: bad ID: Allocated using API 'R', verified using API 'm'"),
         (
             "wrong domain at realloc",
             "realloc: bad ID: Allocated using API 'r', verified using API 'm'",
         ),
     ] {
         let report = report(case, why);
-        assert!(report.contains(": API 'r'\n    24 bytes originally requested\n"), "{report}");
+        let letter = if case.starts_with("aligned") { 'R' } else { 'r' };
+        let size = format!(": API '{letter}'\n    24 bytes originally requested\n");
+        assert!(report.contains(&size), "{report}");
         let place = report.split("(most recent call first):\n").nth(1).unwrap_or_default();
         let first = place.lines().next().unwrap_or_default();
         assert!(first.contains("make_a_block") && first.contains("hooks.rs:"), "{report}");

@@ -24,6 +24,8 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 /// The methods must meet these requirements:
 ///
 /// - [`calloc`](Self::calloc) must set all requested bytes to zero.
+/// - [`malloc_aligned`](Self::malloc_aligned) must return blocks with the requested alignment.
+/// - [`supports_alignment`](Self::supports_alignment) must always return the same value.
 /// - [`realloc`](Self::realloc) must preserve the contents of the block, up to the smaller of the
 ///   old and the new size.
 /// - A failed request must leave every live block unchanged.
@@ -72,6 +74,24 @@ pub unsafe trait MemAlloc {
         let _ = ptr;
         None
     }
+
+    /// Returns true if [`malloc_aligned`](Self::malloc_aligned) supports every alignment.
+    ///
+    /// The result never changes.
+    fn supports_alignment(&self) -> bool {
+        false
+    }
+
+    /// Allocates an uninitialised block of `size` bytes at a multiple of `align`, which must be a
+    /// power of two.
+    ///
+    /// The block is freed and reallocated like any other block, but a reallocation need not
+    /// preserve the alignment. Returns `None` in the same cases as [`malloc`](Self::malloc), and if
+    /// the allocator does not [support](Self::supports_alignment) alignment.
+    fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
+        let _ = (size, align);
+        None
+    }
 }
 
 // SAFETY: the referent fulfils the contract and serves every call.
@@ -102,6 +122,14 @@ unsafe impl<A: MemAlloc + ?Sized> MemAlloc for &A {
     unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
         // SAFETY: the referent allocated the block, which is live (contract).
         unsafe { (**self).usable_size(ptr) }
+    }
+
+    fn supports_alignment(&self) -> bool {
+        (**self).supports_alignment()
+    }
+
+    fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
+        (**self).malloc_aligned(size, align)
     }
 }
 
@@ -164,6 +192,12 @@ mod tests {
         assert_eq!(layer.malloc(1), None);
     }
 
+    #[test]
+    fn a_layer_that_does_not_support_alignment_refuses_aligned_requests() {
+        assert!(!NoAlloc.supports_alignment());
+        assert_eq!(NoAlloc.malloc_aligned(1, 1), None);
+    }
+
     /// An allocator that records its arguments and returns them as addresses.
     #[derive(Default)]
     struct Recording(Cell<Option<(Option<NonNull<u8>>, usize)>>);
@@ -194,6 +228,14 @@ mod tests {
         unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
             Some(ptr.addr().get() + 1)
         }
+
+        fn supports_alignment(&self) -> bool {
+            true
+        }
+
+        fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
+            place(100 * align + size)
+        }
     }
 
     #[test]
@@ -208,6 +250,8 @@ mod tests {
             assert_eq!(recorded.0.take(), Some((place(8), 0)));
             // SAFETY: as above.
             assert_eq!(place(9).and_then(|ptr| unsafe { layer.usable_size(ptr) }), Some(10));
+            assert!(layer.supports_alignment());
+            assert_eq!(layer.malloc_aligned(2, 4), place(402));
         }
 
         let layer = Recording::default();

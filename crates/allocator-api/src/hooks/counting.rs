@@ -109,6 +109,14 @@ unsafe impl<A: MemAlloc> MemAlloc for Counting<A> {
         // SAFETY: a live block of this hook is one of `below` (contract of `free`).
         unsafe { self.below.free(ptr) }
     }
+
+    fn supports_alignment(&self) -> bool {
+        self.below.supports_alignment()
+    }
+
+    fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
+        self.count(size, self.below.malloc_aligned(size, align))
+    }
 }
 
 #[cfg(all(test, not(loom)))]

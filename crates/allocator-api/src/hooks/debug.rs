@@ -15,7 +15,7 @@ use core::{
 use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
 
 use self::{
-    block::{ALIGNED, Block, HEADER},
+    block::{Block, HEADER, of_aligned},
     style::WORD,
 };
 pub use self::{
@@ -155,31 +155,6 @@ impl<A: MemAlloc> Debug<A> {
         Some(block)
     }
 
-    /// Allocates `size` bytes at a multiple of `align`, which must be a power of two.
-    ///
-    /// The block can be freed and reallocated like any other block, but a reallocation guarantees
-    /// an alignment of at most 16 bytes. CPython's debug hooks have no domain letter for blocks
-    /// with a larger alignment, so we mark these blocks with a letter of our own, `a`.
-    pub fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
-        if align <= 2 * WORD {
-            return self.malloc(size);
-        }
-        self.check_caller(Operation::Malloc);
-        let room = size.checked_add(align)?.checked_add(self.style.overhead() + 2 * HEADER)?;
-        let base = self.below.malloc(room)?;
-        let above = base.addr().get() + 2 * HEADER;
-        let distance = 2 * HEADER + (above.wrapping_neg() & (align - 1));
-        // SAFETY: the distance is at most `align + 2 * HEADER`, so the size and the trailer fit.
-        let block = Block::at(unsafe { base.add(distance) });
-        // SAFETY: as above. There is room for the distance and the header before the block.
-        unsafe {
-            block.header().cast::<usize>().sub(1).write(distance);
-            block.write_around(size, ALIGNED, next_serial(), self.style);
-            block.start().write_bytes(self.style.clean, size);
-        }
-        Some(block.start())
-    }
-
     /// Returns the size in bytes that was requested for the block at `ptr`.
     ///
     /// # Safety
@@ -194,13 +169,13 @@ impl<A: MemAlloc> Debug<A> {
     ///
     /// # Safety
     ///
-    /// - `block` must be a live block that was allocated by this hook with the domain letter
-    ///   `letter`.
-    unsafe fn base(block: Block, letter: u8) -> NonNull<u8> {
-        let distance = match letter {
+    /// - `block` must be a live block that was allocated by this hook with the letter `letter`.
+    unsafe fn base(&self, block: Block, letter: u8) -> NonNull<u8> {
+        let distance = if letter == self.letter {
+            HEADER
+        } else {
             // SAFETY: an aligned block has its distance before its header (contract).
-            ALIGNED => unsafe { block.header().cast::<usize>().sub(1).read() },
-            _ => HEADER,
+            unsafe { block.header().cast::<usize>().sub(1).read() }
         };
         // SAFETY: the base is that far before the block.
         unsafe { block.start().sub(distance) }
@@ -211,8 +186,7 @@ impl<A: MemAlloc> Debug<A> {
     /// # Safety
     ///
     /// - `block` must be a live block of `old` bytes that was allocated by this hook.
-    /// - The block must not have been allocated by [`malloc_aligned`](Self::malloc_aligned) with
-    ///   the letter `a`.
+    /// - The block must have the letter of this hook, not the one of aligned blocks.
     unsafe fn resize(&self, block: Block, old: usize, new: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is live, and has this size (contract).
         let serial = if self.style.has_serials { unsafe { block.serial(old) } } else { 0 };
@@ -326,7 +300,7 @@ unsafe impl<A: MemAlloc> MemAlloc for Debug<A> {
         if size > MAX_REQUEST - self.style.overhead() {
             return None;
         }
-        if letter != ALIGNED {
+        if letter == self.letter {
             // SAFETY: the block is live, and has this size.
             return unsafe { self.resize(block, old, size) };
         }
@@ -345,12 +319,41 @@ unsafe impl<A: MemAlloc> MemAlloc for Debug<A> {
         // SAFETY: the program uses the pointer as a block of this hook (contract of `free`).
         let (size, letter) = unsafe { self.check(Operation::Free, block) };
         // SAFETY: the block is live, and has this letter.
-        let base = unsafe { Self::base(block, letter) };
+        let base = unsafe { self.base(block, letter) };
         // SAFETY: the block has these bytes, a header and a trailer, and is not used again.
         unsafe { block.header().write_bytes(self.style.dead, size + self.style.overhead()) };
         // `black_box` stops the compiler from removing the writes of dead bytes as dead stores.
         // SAFETY: the base is a live block of the allocator below, and is not used again.
         unsafe { self.below.free(Some(black_box(base))) };
+    }
+
+    fn supports_alignment(&self) -> bool {
+        true
+    }
+
+    fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
+        if align <= 2 * WORD {
+            let start = self.malloc(size)?;
+            if start.addr().get().is_multiple_of(align) {
+                return Some(start);
+            }
+            // SAFETY: the block is new, and is not used again.
+            unsafe { self.free(Some(start)) };
+        }
+        self.check_caller(Operation::Malloc);
+        let room = size.checked_add(align)?.checked_add(self.style.overhead() + 2 * HEADER)?;
+        let base = self.below.malloc(room)?;
+        let above = base.addr().get() + 2 * HEADER;
+        let distance = 2 * HEADER + (above.wrapping_neg() & (align - 1));
+        // SAFETY: the distance is at most `align + 2 * HEADER`, so the size and the trailer fit.
+        let block = Block::at(unsafe { base.add(distance) });
+        // SAFETY: as above. There is room for the distance and the header before the block.
+        unsafe {
+            block.header().cast::<usize>().sub(1).write(distance);
+            block.write_around(size, of_aligned(self.letter), next_serial(), self.style);
+            block.start().write_bytes(self.style.clean, size);
+        }
+        Some(block.start())
     }
 }
 

@@ -283,6 +283,14 @@ unsafe impl<A: MemAlloc> MemAlloc for Trace<A> {
         });
         traced.unwrap_or_else(below);
     }
+
+    fn supports_alignment(&self) -> bool {
+        self.below.supports_alignment()
+    }
+
+    fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
+        self.trace(size, || self.below.malloc_aligned(size, align))
+    }
 }
 
 #[cfg(all(test, not(loom)))]

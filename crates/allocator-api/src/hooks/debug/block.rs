@@ -28,8 +28,13 @@ pub(super) const HEADER: usize = 2 * WORD;
 /// The size in bytes from which we check that the trailer of a block is readable.
 const LARGE: usize = 1 << 20;
 
-/// The domain letter in the header of a block whose alignment is greater than 16 bytes.
-pub(super) const ALIGNED: u8 = b'a';
+/// Returns the letter of a domain for blocks that are aligned to more than 16 bytes.
+///
+/// CPython's debug hooks have no letter for such blocks, so we use the domain's letter in upper
+/// case.
+pub(super) const fn of_aligned(letter: u8) -> u8 {
+    letter.to_ascii_uppercase()
+}
 
 /// An address that the program passed. A block does not necessarily begin there.
 #[derive(Clone, Copy, Debug)]
@@ -142,7 +147,7 @@ impl Block {
         }
         // SAFETY: the header is readable (contract).
         let (size, found, leading) = unsafe { (self.size(), self.letter(), self.leading()) };
-        if found != letter && found != ALIGNED {
+        if found != letter && found != of_aligned(letter) {
             // SAFETY: a block has at least one word after its header (contract).
             let is_freed = unsafe { self.is_dead(found, leading, style) };
             let wrong = Misuse::WrongApi { allocated: found, verified: letter };
