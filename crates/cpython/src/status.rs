@@ -5,9 +5,10 @@
 //! A refresh of the page carries out a client's command, counts the blocks of the heap and
 //! publishes the figures. It is due if the figures are a second old or a client has sent a command.
 //! This is checked in requests above 512 bytes, which bypass the heap, so the check does not slow
-//! down smaller requests. The heap can be in use during such a request, so the request does not
-//! refresh the page itself. Instead, it schedules the function passed to [`start`], and CPython
-//! calls this function in its main thread between two instructions of Python code.
+//! down smaller requests. Only every 16th of these requests reads the clock. The heap can be in use
+//! during such a request, so the request does not refresh the page itself. Instead, it schedules
+//! the function passed to [`start`], and CPython calls this function in its main thread between two
+//! instructions of Python code.
 //!
 //! A forked child creates its own status page at a request above 512 bytes, but only after a second
 //! or two. If a child created its page at once and then ended with `_exit`, nothing would remove
@@ -20,7 +21,7 @@ use std::{
     sync::{
         OnceLock,
         atomic::{
-            AtomicBool, AtomicPtr, AtomicU8, AtomicU64,
+            AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -59,6 +60,13 @@ static IS_SCHEDULED: AtomicBool = AtomicBool::new(false);
 
 /// The time at which the figures were last renewed, as a value of [`seconds`].
 static RENEWED: AtomicU64 = AtomicU64::new(0);
+
+/// The number of requests above 512 bytes. If two threads count at the same time, one request may
+/// not be counted.
+static REQUESTS: AtomicUsize = AtomicUsize::new(0);
+
+/// One in this many requests above 512 bytes reads the clock.
+const CLOCK: usize = 16;
 
 /// The function that CPython calls to refresh the page.
 type Refresh = unsafe extern "C" fn(*mut c_void) -> c_int;
@@ -133,7 +141,11 @@ pub(crate) fn beat() {
 
 #[cold]
 fn beat_slow() {
+    let requests = REQUESTS.load(Relaxed);
+    REQUESTS.store(requests.wrapping_add(1), Relaxed);
+    let reads_clock = requests.is_multiple_of(CLOCK);
     if STATE.load(Relaxed) == FORKED
+        && reads_clock
         && seconds() > RENEWED.load(Relaxed) + RENEWAL
         && STATE.compare_exchange(FORKED, OFF, Relaxed, Relaxed).is_ok()
         && let Some(client) = CLIENT.get()
@@ -142,7 +154,8 @@ fn beat_slow() {
         let _ = create(*client);
     }
     let Some(Shown { page, client, .. }) = shown() else { return };
-    let is_due = seconds() >= RENEWED.load(Relaxed) + RENEWAL || page.asked().is_some();
+    let is_old = || seconds() >= RENEWED.load(Relaxed) + RENEWAL;
+    let is_due = page.asked().is_some() || (reads_clock && is_old());
     if is_due && client.python.is_initialized() && !IS_SCHEDULED.swap(true, Relaxed) {
         // SAFETY: the function may be called by any thread of an initialised CPython.
         let outcome =
