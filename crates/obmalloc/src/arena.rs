@@ -211,10 +211,11 @@ impl Arena {
             self.units.find_run(class.units(), align)?
         };
         self.units.take(run);
-        if !self.purged.is_empty() {
-            self.note_reused::<G>(run.pages::<G>());
-        }
+        let was_purged = !self.purged.is_empty() && self.note_reused::<G>(run.pages::<G>());
         let pool = self.unit::<G>(run.first, index, origin)?;
+        if was_purged {
+            pool.header().forget_used_memory();
+        }
         for unit in run.inner_units_of(class) {
             self.unit::<G>(unit, index, origin)?.header().become_inner(pool);
         }

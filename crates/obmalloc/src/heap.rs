@@ -201,7 +201,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if !class.is_span() {
             self.end_retentions_for(class);
         }
-        self.new_pool(class, units)?.carve_block::<G>()
+        let pool = self.new_pool(class, units)?;
+        pool.header().take().or_else(|| pool.carve_block::<G>())
     }
 
     /// Frees `block`, which must not be used again.
@@ -394,7 +395,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             pool = self.take_free_pool(class, align);
         }
         let Some(pool) = pool else { return self.full_pool_with_room(class, align) };
-        pool.header().become_used(class);
+        pool.become_used(class);
         self.purging.note_tightened(class.units());
         self.used.push_front(class, pool);
         Some(pool)

@@ -13,7 +13,8 @@
 //!
 //! When the free list of a pool is empty, the heap *carves* unused memory of the pool into blocks.
 //! It stops at the end of the page in which the first new block ends. The program will use the
-//! first new block anyway, so carving touches no additional page.
+//! first new block anyway, so carving touches no additional page. If a class takes a free pool that
+//! was used before, the heap carves all memory that was used at once.
 //!
 //! If a page of a pool holds only free blocks, the heap can remove these blocks from the free list.
 //! The page is then *uncarved*, which means that it is no longer divided into blocks, so the heap
@@ -303,23 +304,16 @@ impl PoolHeader {
     /// CPython.
     ///
     /// [`RetainRule::EachClass`] clears the free list, so that blocks allocated later are adjacent.
-    /// In Python, this makes walking a tree 8 % faster.
+    /// In Python, this makes walking a tree 8 % faster. While the pool is free, `next_offset` shows
+    /// how much of its memory blocks have used.
     pub(crate) fn become_free<G: Geometry>(&self) {
         self.state.set(State::Free as u8);
         if G::RULES.retain == RetainRule::EachClass {
-            self.forget_blocks::<G>();
-        }
-    }
-
-    /// Makes a free pool used. If `class` is not its previous class, the pool's memory is no longer
-    /// divided into blocks.
-    pub(crate) fn become_used<G: Geometry>(&self, class: SizeClass<G>) {
-        debug_assert_eq!(self.state(), State::Free);
-        debug_assert_eq!(self.until_event.get(), 0);
-        self.state.set(State::Used as u8);
-        if self.class::<G>() != Some(class) {
-            self.class.set(class.index() as u8);
-            self.forget_blocks::<G>();
+            self.free.clear();
+            self.note_uncarved_pages(false);
+            if self.class::<G>().is_none_or(SizeClass::is_span) {
+                self.forget_used_memory();
+            }
         }
     }
 
@@ -327,6 +321,12 @@ impl PoolHeader {
     pub(crate) fn become_inner(&self, pool: PoolPtr) {
         self.class.set(INNER_UNIT);
         self.next.set(Some(pool));
+        self.forget_used_memory();
+    }
+
+    /// Records that the pool, which is free or becomes free, may not be backed by memory.
+    pub(crate) fn forget_used_memory(&self) {
+        self.next_offset.set(0);
     }
 
     /// Detaches the unit of this header from the pool that it was part of.
@@ -645,6 +645,29 @@ impl PoolPtr {
         }
     }
 
+    /// Makes a free pool used by `class`.
+    ///
+    /// Under [`RetainRule::EachClass`], carves all blocks that lie in memory that the pool used
+    /// before. This memory is still backed by pages, so nothing is saved by carving it in steps.
+    pub(crate) fn become_used<G: Geometry>(self, class: SizeClass<G>) {
+        let header = self.header();
+        debug_assert_eq!(header.state(), State::Free);
+        debug_assert_eq!(header.until_event.get(), 0);
+        header.state.set(State::Used as u8);
+        let used = cmp::min(header.next_offset(), class.pool_bytes());
+        let carves_again = G::RULES.retain == RetainRule::EachClass;
+        if carves_again || header.class::<G>() != Some(class) {
+            header.class.set(class.index() as u8);
+            header.forget_blocks::<G>();
+        }
+        let first = header.next_offset();
+        let blocks = used.saturating_sub(first) / class.block_size();
+        if carves_again && blocks > 0 && !class.is_span() {
+            header.next_offset.set((first + blocks * class.block_size()) as u32);
+            self.list_blocks::<G>(first, (blocks - 1) * class.block_size());
+        }
+    }
+
     /// Carves a block, or returns `None` if no memory is left. The free list must be empty.
     ///
     /// Blocks that begin on the page where the returned block ends are carved too, and go to the
@@ -798,7 +821,7 @@ mod tests {
         let pool = unsafe {
             PoolPtr::carve::<G>(start, ArenaIndex::NONE, HeapTag::NONE, BlockStart::Aligned)
         };
-        pool.header().become_used(SizeClass::<G>::of(size).unwrap());
+        pool.become_used(SizeClass::<G>::of(size).unwrap());
         pool
     }
 
@@ -858,12 +881,12 @@ mod tests {
             let _ = pool.header().put(block);
         }
         pool.header().become_free::<Pools4K>();
-        pool.header().become_used(SizeClass::<Pools4K>::of(64).unwrap());
+        pool.become_used(SizeClass::<Pools4K>::of(64).unwrap());
         assert_eq!(take::<Pools4K>(pool).map(BlockPtr::into_start), Some(second));
         // SAFETY: the block was taken above.
         let _ = pool.header().put(unsafe { BlockPtr::from_start(second) });
         pool.header().become_free::<Pools4K>();
-        pool.header().become_used(SizeClass::<Pools4K>::of(32).unwrap());
+        pool.become_used(SizeClass::<Pools4K>::of(32).unwrap());
         let first = take::<Pools4K>(pool).unwrap();
         assert_eq!(
             first.start().addr().get(),
@@ -872,7 +895,7 @@ mod tests {
     }
 
     #[test]
-    fn a_free_pool_of_our_own_geometry_is_uncarved_and_keeps_its_class() {
+    fn a_free_pool_of_our_own_geometry_has_no_blocks_and_keeps_its_class() {
         let mut memory = Memory([0; 16384]);
         let pool = pool::<RetainEachClass<Pools4K>>(&mut memory, 64);
         let class = pool.header().class::<Pools4K>();
@@ -881,7 +904,29 @@ mod tests {
         pool.header().become_free::<RetainEachClass<Pools4K>>();
         assert_eq!(pool.header().class::<Pools4K>(), class);
         assert_eq!(pool.header().free_blocks().count(), 0);
-        assert_eq!(pool.header().uncarved::<Pools4K>(), (4096 - POOL_OVERHEAD) / 64);
+    }
+
+    #[test]
+    fn the_memory_that_a_pool_used_before_is_carved_at_once() {
+        type Own = RetainEachClass<Pools16K>;
+        let mut memory = Memory([0; 16384]);
+        let pool = pool::<Own>(&mut memory, 512);
+        let free_all = |blocks: Vec<BlockPtr>| {
+            blocks.into_iter().for_each(|block| _ = pool.header().put(block));
+            pool.header().become_free::<Own>();
+        };
+        free_all((0..10).map(|_| take::<Own>(pool).unwrap()).collect());
+        assert!((8192..=8192 + 512).contains(&pool.header().next_offset()), "two pages are used");
+        for size in [64, 512, 256] {
+            let used = pool.header().next_offset();
+            pool.become_used(SizeClass::<Own>::of(size).unwrap());
+            let carved = pool.header().free_blocks().count();
+            assert!((used - size + 1..=used).contains(&(POOL_OVERHEAD + carved * size)));
+            free_all((0..carved).map(|_| take::<Own>(pool).unwrap()).collect());
+        }
+        pool.header().forget_used_memory();
+        pool.become_used(SizeClass::<Own>::of(64).unwrap());
+        assert_eq!(pool.header().free_blocks().count(), 0);
     }
 
     #[test]
@@ -893,7 +938,7 @@ mod tests {
         for (nth, &pool) in pools.iter().enumerate() {
             assert_eq!(pool.0.addr().get(), arena.addr().get() + nth * 40);
             assert_eq!(pool.start::<Together>().addr().get(), arena.addr().get() + nth * 16384);
-            pool.header().become_used(SizeClass::<Together>::of(256).unwrap());
+            pool.become_used(SizeClass::<Together>::of(256).unwrap());
             let offsets = offsets::<Together>(pool);
             let first = if nth == 0 { 6 * 512 } else { 0 };
             assert_eq!(offsets, (first..16384).step_by(256).collect::<Vec<_>>());

@@ -58,6 +58,12 @@ impl<N: Link> Chain<N> {
         Self { head, owned: PhantomData }
     }
 
+    /// Returns true if the chain has no nodes.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.head.is_null()
+    }
+
     /// Puts `node` at the front of the chain.
     ///
     /// # Safety

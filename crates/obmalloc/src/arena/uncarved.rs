@@ -226,8 +226,9 @@ impl Arena {
         pool.header().note_uncarved_pages(self.uncarved.first_in(layout.pages.clone()).is_some());
     }
 
-    /// Records that `pages` are used. Counts the pages among them that had been purged.
-    pub(super) fn note_reused<G: Geometry>(&mut self, pages: Range<usize>) {
+    /// Records that `pages` are used. Counts the pages among them that had been purged, and returns
+    /// true if there are any.
+    pub(super) fn note_reused<G: Geometry>(&mut self, pages: Range<usize>) -> bool {
         let reused = self.purged.count_in(pages.clone());
         if reused > 0 {
             self.reused += reused as u32;
@@ -237,6 +238,7 @@ impl Arena {
             self.purged.remove(pages);
             self.publish_purged::<G>();
         }
+        reused > 0
     }
 
     /// Returns how many purged pages were used again since the last call.

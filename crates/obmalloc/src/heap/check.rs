@@ -7,7 +7,7 @@ use raw_mem::{ArenaSource, MemAlloc};
 use crate::{
     arena::Arena,
     geometry::{
-        Geometry, MAX_POOLS,
+        Geometry, MAX_POOLS, RetainRule,
         shape::{BlockStart, Shape},
         size_class::SizeClass,
     },
@@ -144,6 +144,10 @@ fn check_pool<G: Geometry>(arena: &Arena, pool: PoolPtr, blocks: BlockStart) {
         assert_eq!((offset - first) % class.block_size(), 0, "rule 1: no gaps");
         listed += 1;
         assert!(listed <= capacity, "rule 2: the free list ends");
+    }
+    if header.state() == State::Free && G::RULES.retain == RetainRule::EachClass {
+        assert_eq!((listed, header.in_use::<G>()), (0, 0), "rule 3: a free pool has no blocks");
+        return;
     }
     let uncarved = header.uncarved::<G>() + arena.uncarved_blocks::<G>(pool).count();
     let known = header.in_use::<G>() + listed + uncarved;

@@ -393,8 +393,10 @@ impl<P: Parts> Owner<P> {
     #[inline]
     pub(super) fn reclaim_inbox(&mut self) {
         let nodes = self.heap.inbox.take_all();
-        // SAFETY: other threads push only blocks of this heap to its inbox.
-        unsafe { self.reclaim(nodes) };
+        if !nodes.is_empty() {
+            // SAFETY: other threads push only blocks of this heap to its inbox.
+            unsafe { self.reclaim(nodes) };
+        }
     }
 
     /// Frees the blocks of `nodes`.
