@@ -96,6 +96,16 @@ impl Batch {
         std::mem::replace(count, PURGED) != PURGED
     }
 
+    /// Returns true if the batch was [marked as purged](Self::mark_purged).
+    ///
+    /// # Safety
+    ///
+    /// - `batch` must come from [`pack`](Self::pack), and the caller must own it exclusively.
+    pub(crate) unsafe fn is_purged(batch: NonNull<Self>) -> bool {
+        // SAFETY: the caller owns the batch, and its count is written (contract).
+        unsafe { (&raw const (*batch.as_ptr()).count).read() == PURGED }
+    }
+
     /// Writes the count and the addresses of `others` into `block`, which becomes the batch.
     ///
     /// # Safety

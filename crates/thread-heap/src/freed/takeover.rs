@@ -11,7 +11,7 @@
 use std::{cell::Cell, ptr::NonNull};
 
 use obmalloc::{Geometry, SizeClass};
-use raw_mem::{ArenaSource, MemAlloc};
+use raw_mem::{ArenaSource, MemAlloc, mark_accessible, mark_inaccessible};
 use sync::{
     atomic::Ordering::Relaxed,
     link::{Chain, Segment},
@@ -48,7 +48,10 @@ pub(crate) fn purge<P: Parts>(
     let purge = |start, len| {
         // SAFETY: our blocks fill the range, keep its arena mapped, and are not read again.
         match unsafe { shared.lock().source.purge(start, len) } {
-            Ok(()) => purged.set(purged.get() + len),
+            Ok(()) => {
+                mark_inaccessible(start.addr().get(), len);
+                purged.set(purged.get() + len);
+            }
             Err(_) => shared.purges_are_refused.store(true, Relaxed),
         }
     };
@@ -86,6 +89,18 @@ pub(crate) fn purge<P: Parts>(
         unsafe { Segment::push(&mut back, table.into_node()) };
     }
     (back, has_others, purged.get())
+}
+
+/// Tells memory checkers that the pages of `batch` will be used again, if they were purged.
+///
+/// # Safety
+///
+/// - `batch` must come from [`Batch::pack`], and the caller must own it exclusively.
+pub(crate) unsafe fn note_reused<P: Parts>(batch: NonNull<Batch>) {
+    // SAFETY: the contract is the same.
+    if let (true, Some(span)) = unsafe { (Batch::is_purged(batch), span::<P>(batch)) } {
+        mark_accessible(batch.addr().get() + PAGE, span - PAGE);
+    }
 }
 
 /// Returns the size in bytes of the pool of `batch` if that pool contains only one block.

@@ -17,7 +17,7 @@
 use std::{marker::PhantomData, ops::Range, ptr, ptr::NonNull, slice};
 
 use obmalloc::{BlockStart, Geometry, Shape, SizeClass};
-use raw_mem::MemAlloc;
+use raw_mem::{MemAlloc, mark_accessible};
 
 use super::batch::Batch;
 
@@ -319,6 +319,9 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
         for place in 0..self.entries().len() {
             let pool = self.entries()[place];
             Listed(pool.listed).for_each(&mut visit);
+            for page in (0..PAGES).filter(|page| pool.pages[*page] == PURGED) {
+                mark_accessible(pool.start.addr() + page * PAGE, PAGE);
+            }
             if !pool.pages.contains(&PURGED) {
                 continue;
             }

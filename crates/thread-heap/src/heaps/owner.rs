@@ -420,6 +420,8 @@ impl<P: Parts> Owner<P> {
                     continue;
                 }
             }
+            // SAFETY: we own the node, which is a packed batch.
+            unsafe { takeover::note_reused::<P>(node) };
             // SAFETY: the blocks belong to this heap (contract of `reclaim`).
             let free = |start| unsafe { self.free_own(start) };
             // SAFETY: a sender packed the batch and gave up its ownership of it.
