@@ -15,10 +15,10 @@ mod ob_malloc;
 pub use local_heap::LocalHeap;
 pub use ob_malloc::ObMalloc;
 /// The types of figures and limits.
-pub use obmalloc::{ClassInUse, InUse, Kind, LiveBlock, PurgePolicy};
+pub use obmalloc::{ClassInUse, InUse, Kind, LiveBlock};
 /// Re-exported, because [`ObMalloc`] implements a trait of this crate.
 pub use raw_mem;
-pub use raw_mem::{HugePages, LimitReached, Limits, MemoryPressure, coarse_now};
+pub use raw_mem::{HugePages, LimitReached, Limits, MemoryPressure};
 pub use thread_heap::{Detail, Figures};
 
 #[cfg(doctest)]

@@ -5,10 +5,11 @@ use std::{
     cell::{Cell, UnsafeCell},
     fmt, mem, process,
     ptr::NonNull,
+    time::Duration,
 };
 
 use obmalloc::{BlockPtr, Heap, LargeBlock, LiveBlock, NewLarge, PurgePolicy, SizeClass, Stats};
-use raw_mem::{LimitReached, LimitedArenas, Limits, Malloc, MmapArenas};
+use raw_mem::{LimitReached, LimitedArenas, Limits, Malloc, MmapArenas, coarse_now};
 use thread_heap::PerThread;
 
 use crate::{
@@ -157,17 +158,22 @@ impl LocalHeap {
         unsafe { self.heap.get_mut().reset() };
     }
 
-    /// Sets when the heap returns free memory to the system automatically. By default, it never
-    /// does.
+    /// Sets when the heap returns free memory to the system automatically.
+    ///
+    /// The heap returns memory to the system once the memory has been free for `decay`. If `decay`
+    /// is `None`, which is the default, only [`trim`](Self::trim) returns memory.
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use global_alloc::{LocalHeap, PurgePolicy, coarse_now};
+    /// # use global_alloc::LocalHeap;
     /// let mut heap = LocalHeap::new();
-    /// heap.set_purge_policy(PurgePolicy::after(Duration::from_secs(1), coarse_now));
+    /// heap.set_decay(Some(Duration::from_secs(1)));
     /// ```
-    pub fn set_purge_policy(&mut self, policy: PurgePolicy) {
-        self.heap.get_mut().set_purge_policy(policy);
+    pub fn set_decay(&mut self, decay: Option<Duration>) {
+        // The heap calls the clock of its policy while a method borrows the heap. A clock of the
+        // program could therefore use the heap a second time.
+        let policy = |decay| PurgePolicy::after(decay, coarse_now);
+        self.heap.get_mut().set_purge_policy(decay.map_or(PurgePolicy::NEVER, policy));
     }
 
     /// Returns all unused memory of the heap to the system.

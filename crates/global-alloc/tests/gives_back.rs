@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use global_alloc::{LocalHeap, PurgePolicy};
+use global_alloc::LocalHeap;
 
 #[global_allocator]
 static GLOBAL: global_alloc::ObMalloc = global_alloc::ObMalloc::new();
@@ -147,9 +147,9 @@ const MARKS: usize = if cfg!(asan) { 20 * MIB / 8 } else { 0 };
 
 /// Returns a heap that allocated 20 MiB of blocks, and in which only every thousandth block is in
 /// use.
-fn thinned(policy: PurgePolicy) -> LocalHeap {
+fn thinned(decay: Option<Duration>) -> LocalHeap {
     let mut heap = LocalHeap::new();
-    heap.set_purge_policy(policy);
+    heap.set_decay(decay);
     let blocks: Vec<_> = (0..20 * MIB / 64).map(|_| heap.alloc(layout(64, 8))).collect();
     for (nth, block) in blocks.into_iter().map(Option::unwrap).enumerate() {
         // SAFETY: the block has this many bytes.
@@ -163,15 +163,15 @@ fn thinned(policy: PurgePolicy) -> LocalHeap {
 }
 
 #[test]
-fn a_local_heap_gives_back_by_itself_only_if_it_has_a_policy() {
+fn a_local_heap_gives_back_by_itself_only_if_it_has_a_decay_time() {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let start = resident();
-    let heap = thinned(PurgePolicy::NEVER);
+    let heap = thinned(None);
     assert!(resident() > start + 15 * MIB, "nothing has gone back");
     let trimmed = heap.trim();
     assert!(trimmed > 15 * MIB && resident() < start + 5 * MIB + MARKS, "{trimmed} bytes");
     drop(heap);
     let start = resident();
-    let _heap = thinned(PurgePolicy::after(Duration::ZERO, global_alloc::coarse_now));
+    let _heap = thinned(Some(Duration::ZERO));
     assert!(resident() < start + 10 * MIB, "{start}, then {}", resident());
 }

@@ -201,7 +201,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if !class.is_span() {
             self.end_retentions_for(class);
         }
-        let pool = self.new_pool(class, units)?;
+        let pool = self.unused_pool(class, units)?;
         pool.header().take().or_else(|| pool.carve_block::<G>())
     }
 
@@ -345,7 +345,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
         let mut pool = self.used.first(class);
         if pool == PoolPtr::NONE {
-            pool = self.new_pool(class, 1)?;
+            pool = self.new_pool(class)?;
         }
         match pool.header().take() {
             Some(block) => Some(Found { block, carved_from: None }),
@@ -379,10 +379,17 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(Found { block, carved_from: Some(pool) })
     }
 
+    /// Takes a free pool for `class`, or a full pool that has a free block.
+    ///
+    /// Maps an arena if no arena has a free pool. The pool becomes the first used pool of `class`.
+    fn new_pool(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
+        self.unused_pool(class, 1).or_else(|| self.full_pool_with_room(class))
+    }
+
     /// Takes a free pool for `class` that begins at a multiple of `align` units.
     ///
     /// Maps an arena if no arena has one. The pool becomes the first used pool of `class`.
-    pub(crate) fn new_pool(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
+    pub(crate) fn unused_pool(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         let mut pool = self.take_free_pool(class, align);
         if pool.is_none() && !self.empty.is_none() {
             match self.empty.end_larger(class, &mut self.used, &mut self.arenas) {
@@ -394,7 +401,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if pool.is_none() && self.map_arena() {
             pool = self.take_free_pool(class, align);
         }
-        let Some(pool) = pool else { return self.full_pool_with_room(class, align) };
+        let pool = pool?;
         pool.become_used(class);
         self.purging.note_tightened(class.units());
         self.used.push_front(class, pool);
@@ -407,8 +414,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Such pools exist because the heap removes the mark only after several frees. The heap calls
     /// this function only when it has no memory for a new pool.
     #[cold]
-    fn full_pool_with_room(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
-        if class.frees_until_used() == 1 || align > 1 {
+    fn full_pool_with_room(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
+        if class.frees_until_used() == 1 {
             return None;
         }
         let has_room = |pool: &PoolPtr| {
@@ -626,7 +633,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Drop for Heap<S, A, G> {
 mod tests {
     use std::vec::Vec;
 
-    use raw_mem::{ArenaSize, Malloc, MallocArenas, MapError, MmapArenas, NoAlloc};
+    use raw_mem::{
+        ArenaSize, LimitedArenas, Limits, Malloc, MallocArenas, MapError, MmapArenas, NoAlloc,
+    };
 
     use super::*;
     use crate::{
@@ -665,6 +674,22 @@ mod tests {
         assert!(blocks.iter().all(|block| block.start().addr().get().is_multiple_of(4096)));
         assert_eq!(heap.stats().arenas.current, 1, "64 blocks need 512 KiB");
         drain(&mut heap, blocks);
+    }
+
+    /// A full pool with a free block serves a request when no arena can be mapped, but its blocks
+    /// do not begin at multiples of 4096.
+    #[test]
+    fn an_aligned_block_is_aligned_or_refused_when_no_arena_can_be_mapped() {
+        let source = LimitedArenas::new(MmapArenas::new(), Limits::hard(1 << 20));
+        let mut heap = Heap::<_, _, Native>::with_geometry(source, Malloc);
+        let class = SizeClass::of(3072).unwrap();
+        let mut blocks: Vec<_> = core::iter::from_fn(|| heap.alloc(class)).collect();
+        let is_aligned = |block: &BlockPtr| block.start().addr().get().is_multiple_of(4096);
+        let at = blocks.iter().position(|block| !is_aligned(block)).unwrap();
+        // SAFETY: the block came from this heap, and is not used again.
+        unsafe { heap.free(blocks.swap_remove(at)) };
+        assert!(heap.alloc_aligned(class, 4096).as_ref().is_none_or(is_aligned));
+        assert!(heap.alloc(class).is_some(), "the block is still free");
     }
 
     #[test]

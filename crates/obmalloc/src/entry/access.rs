@@ -89,6 +89,7 @@ impl<H> GilHeld<H> {
     ///
     /// - No two calls that use the returned value may run at the same time.
     /// - The arena source and the metadata allocator of `heap` must not call into `heap`.
+    /// - The functions of the heap's [`PurgePolicy`](crate::PurgePolicy) must not call into `heap`.
     ///
     /// The first rule also covers calls to an allocator that contains this value or refers to it.
     pub const unsafe fn new(heap: H) -> Self {

@@ -32,7 +32,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         loop {
             let span = self.used.first(class);
             if span == PoolPtr::NONE {
-                let span = self.new_pool(class, 1)?;
+                let span = self.unused_pool(class, 1)?;
                 return Some(Found { block: span.carve_block::<G>()?, carved_from: Some(span) });
             }
             let block = span.header().take_only();
