@@ -1,7 +1,9 @@
 //! Runs a program once, and measures its time and memory.
 //!
-//! The measured peak is never below the memory of this process, with which the forked child begins.
-//! The results are nevertheless correct, because every Python uses more memory than this process.
+//! The command `obmalloc` starts the program in a child process. At first, the child has the memory
+//! of its parent, and the kernel counts this memory for the child. The measured peak is therefore
+//! never below the memory of the `obmalloc` process. The results for Python programs are
+//! nevertheless correct, because a Python process always uses more memory than `obmalloc`.
 
 #![forbid(unsafe_code)]
 

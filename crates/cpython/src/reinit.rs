@@ -210,9 +210,10 @@ impl Watch {
     /// - The vtables must be able to free every live block of their domains.
     unsafe fn set(&self, domains: &[Domain], vtables: &[VTable]) {
         for (domain, vtable) in domains.iter().zip(vtables) {
-            // We set no debug hook for the raw domain of CPython 3.8. A forked child frees a block
-            // through this hook that CPython allocated without the hook, so the hook would report
-            // an intact block as damaged.
+            // In CPython 3.8, we set no debug hook for the raw domain. After a fork, the child
+            // frees a block that CPython 3.8 allocated without calling the debug hook, but calls
+            // the hook to free it. The hook would find no guard bytes around this block, and would
+            // report the intact block as damaged.
             if *domain == Domain::Raw && self.is_3_8 {
                 continue;
             }

@@ -10,9 +10,10 @@
 //! the function passed to [`start`], and CPython calls this function in its main thread between two
 //! instructions of Python code.
 //!
-//! A forked child creates its own status page at a request above 512 bytes, but only after a second
-//! or two. If a child created its page at once and then ended with `_exit`, nothing would remove
-//! the page.
+//! A forked child creates its own status page in a request above 512 bytes, but only after one to
+//! two seconds have passed since the fork. If a child created its page at once and then ended with
+//! `_exit`, the page would remain, because `_exit` does not run the code that removes the page of a
+//! short process.
 
 use std::{
     env,

@@ -85,11 +85,11 @@ fn rounded(layout: Layout) -> usize {
 
 /// Returns true if memory in a block of class `now` may stay there when it is resized to `new`.
 ///
-/// `after` is the class that a new allocation of the layout `new` would use. If this is the class
-/// of the existing block, the memory stays. If the existing block is in a larger class, the memory
-/// stays only if it fills more than three quarters of the block, because otherwise a move to a
-/// smaller block saves enough memory. CPython's `_PyObject_Realloc` (`Objects/obmalloc.c`) uses the
-/// same limit.
+/// `after` is the class that a new allocation of the layout `new` would use. If the existing block
+/// has the class `after`, the memory stays in that block. If the existing block is larger, the
+/// memory stays only if `new` needs more than three quarters of the block and the block is aligned
+/// for `new`. With a smaller share, a move to a smaller block saves enough memory to be worthwhile.
+/// CPython's `_PyObject_Realloc` (`Objects/obmalloc.c`) also draws the line at three quarters.
 #[inline]
 pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClass<Pools>) -> bool {
     let size = now.map_or(0, SizeClass::block_size);
@@ -99,9 +99,10 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
 
 /// Returns a size class with spare room if `new` is larger than `old` by less than a quarter.
 ///
-/// The blocks of this class are at least an eighth larger than `new`, because the memory is likely
-/// to grow again. Returns `None` if there is no such class, or if its blocks are too large for
-/// `new` according to [`serves`].
+/// Memory that has grown by less than a quarter is likely to grow again, so the blocks of the
+/// returned class are at least an eighth larger than the size of `new`. Returns `None` if there is
+/// no class with blocks of this size, or if the blocks are so large that, according to [`serves`],
+/// memory of the layout `new` may not stay in them.
 ///
 /// The argument `class` must be the function [`class`] or [`small_class`].
 #[inline]

@@ -45,9 +45,11 @@ pub(crate) fn is_on() -> bool {
         UNKNOWN => {
             let is_on = is_requested();
             let mode = if is_on { ON } else { OFF };
-            // All threads that make the first call at the same time find the same mode, because the
-            // environment does not change before the program runs. Only one of them may register
-            // the fork handlers.
+            // If several threads get here at the same time, each of them has read the environment.
+            // They have all found the same mode, because the first allocation comes before `main`
+            // and the environment does not change until then. Only one of these threads may
+            // register the fork handlers, because the handlers lock the heap and must run only once
+            // for each fork.
             let is_first = MODE.compare_exchange(UNKNOWN, mode, Relaxed, Relaxed).is_ok();
             if is_on && is_first {
                 keep_consistent_over_fork();

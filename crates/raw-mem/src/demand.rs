@@ -21,7 +21,8 @@ pub(crate) const DECAY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Demand {
     decay: Duration,
-    /// The percentage by which memory in use and retained memory may exceed the recent peak.
+    /// The sum of memory in use and retained memory may exceed the recent peak of memory in use by
+    /// this percentage.
     above_peak: usize,
     now: Duration,
     /// When memory was last requested.
@@ -43,8 +44,9 @@ pub(crate) struct Demand {
 impl Demand {
     /// Creates the state of a program that has requested nothing yet.
     ///
-    /// Memory may be retained until `decay` has passed since the last request. `above_peak` is the
-    /// percentage by which memory in use and retained memory may exceed the recent peak.
+    /// Free memory may be retained until the time `decay` has passed since the program last
+    /// requested memory. The sum of memory in use and retained memory may exceed the recent peak of
+    /// memory in use by at most `above_peak` percent.
     pub(crate) const fn new(decay: Duration, above_peak: usize) -> Self {
         Self {
             decay,

@@ -98,10 +98,11 @@ impl MemoryPressure {
         self.is_short.load(Relaxed)
     }
 
-    /// Reads the files, unless they were read within the last 100 ms.
+    /// Reads the files about memory shortage, unless they were read within the last 100 ms.
     ///
-    /// `now` is the time since an arbitrary start. Returns whether memory is short, or `None` if
-    /// the files were not read. Leaves `errno` unchanged.
+    /// `now` is the time since an arbitrary start, which must be the same in all calls. Returns
+    /// true if memory is short. Returns `None` if this call did not read the files, because another
+    /// call has read them within the last 100 ms or is reading them now. Leaves `errno` unchanged.
     pub fn read_if_due(&self, now: Duration) -> Option<bool> {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let due = self.next.load(Relaxed);

@@ -16,9 +16,10 @@
 //! });
 //! ```
 //!
-//! Other crates import atomics, cells, locks and threads only from this crate, so loom checks the
-//! code that is released. Loom cannot check code that relies on `SeqCst`, so the workspace uses
-//! only weaker orderings.
+//! Code that is tested with loom imports its atomics, cells, locks and threads from this crate
+//! instead of the standard library. The tests with loom therefore check the same code that a normal
+//! build contains. Loom cannot check code that relies on `SeqCst`, so the crates of this workspace
+//! use only weaker orderings outside of tests.
 //!
 //! # Features
 //!

@@ -232,9 +232,10 @@ impl<P: Parts> ThreadHeap<P> {
     /// - `start` must be the start of a block that is in use, in a `ThreadHeap` with the same `P`.
     #[inline]
     pub(crate) unsafe fn is_span(start: NonNull<u8>) -> bool {
-        // We check the address before the pool header, because reading the header is slow if
-        // another thread is writing to it. A span always begins at a multiple of the pool size, but
-        // few other blocks do, so the address rules out most of them.
+        // We check the block's address before we read the header of its pool, because reading the
+        // header is slow if another thread is writing to it. A span, which is the only block of its
+        // pool, always begins at a multiple of the pool size. Few other blocks begin at such an
+        // address, so for most blocks we need not read the header at all.
         let begins_unit = start.addr().get().is_multiple_of(P::Geometry::SIZES.pool_size);
         // SAFETY: `start` is a block in use of this geometry (contract of `is_span`).
         let class = || unsafe { SizeClass::<P::Geometry>::at(start) };

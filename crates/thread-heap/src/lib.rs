@@ -23,11 +23,13 @@
 //!
 //! 1. Only the owner of a heap uses the heap's pools. Methods that change the heap borrow its
 //!    [`Owner`] mutably.
-//! 2. The arena source and the metadata allocator must not call into a heap, because the heap that
-//!    called them is still mutably borrowed.
+//! 2. A heap gets its arenas from the arena source, and the memory for its own records from the
+//!    metadata allocator. Neither of them may call into a heap, because the heap that called it is
+//!    still mutably borrowed.
 //! 3. A heap is never freed, so any thread can look up the heap of any live block.
-//! 4. Each block leads to a tag, which identifies the heap of the block. A large block belongs to
-//!    no heap and leads to the tag `HeapTag::LARGE`.
+//! 4. From the address of a live block, any thread can compute where the block's tag is stored. The
+//!    tag identifies the heap that owns the block. A large block belongs to no heap, so its tag is
+//!    `HeapTag::LARGE`.
 //!
 //! # Fork
 //!
@@ -36,10 +38,11 @@
 //! these blocks.
 //!
 //! The type [`PerThread`] prepares for a fork automatically. A program that uses other [`Heaps`]
-//! must hold the lock of [`Heaps::lock_source`] across a fork, because the arena source could
-//! otherwise be unusable in the child. If another thread is purging an inbox of these heaps during
-//! the fork, the child loses that inbox's blocks. It also cannot purge any inbox, because the lock
-//! for purging stays locked.
+//! must hold the lock of [`Heaps::lock_source`] across a fork, because the child could otherwise
+//! find the arena source locked forever. Even then, if another thread is purging the freed blocks
+//! that wait in the inbox of a heap during the fork, the child loses these blocks. The child can
+//! also never purge an inbox of these `Heaps`, because its copy of the lock for purging stays
+//! locked.
 //!
 //! # Where to find what
 //!

@@ -144,8 +144,10 @@ impl Default for Traces {
 /// If a debug hook has `Traces` as its host, its error reports name the place that allocated the
 /// block.
 ///
-/// The `Trace` hook must wrap the debug hook, not the other way round. Below the debug hook, each
-/// block begins at another address, because the debug hook adds a header.
+/// The `Trace` hook must wrap the debug hook, not the other way round. When the debug hook reports
+/// an error, it looks up the block in `Traces` by the address that the program uses. A `Trace` hook
+/// below the debug hook would have recorded a lower address, because the debug hook puts a header
+/// before each block.
 impl Host for Traces {
     fn write_place(&self, out: &mut Output, ptr: *const u8) {
         // The thread that found the error may already hold the lock of the table.
@@ -222,8 +224,10 @@ impl<A> Trace<A> {
 
     /// Removes a block from the table.
     ///
-    /// The calling thread must be [inside](enter) the hook, and must call this function before the
-    /// block is freed or resized. Otherwise, another thread could receive the same address first.
+    /// The calling thread must be [inside](enter) the hook, and must call this function before it
+    /// frees or resizes the block. If a thread freed the block first, another thread could allocate
+    /// a new block at the same address and add it to the table, and this function would then remove
+    /// the new block's entry.
     fn remove(&self, block: NonNull<u8>) -> Option<Block> {
         let address = block.addr().get();
         let removed = sync::lock(&self.traces.table).remove(address);

@@ -23,8 +23,9 @@ pub(super) struct Entry {
     ///
     /// # Invariant
     ///
-    /// If this is the address of an interpreter, `heap` is `Some`. Only a thread that holds the
-    /// interpreter's GIL, or the only thread of the process, writes this field.
+    /// If the field `interpreter` contains the address of an interpreter, then the field `heap` is
+    /// `Some`. Only two kinds of threads write the field `interpreter`: a thread that holds the GIL
+    /// of the interpreter that is added or removed, or the only thread of the process.
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///

@@ -110,8 +110,10 @@ impl FreeBytes {
 }
 
 impl Arena {
-    /// Takes the blocks on completely free pages off the free lists of their pools. The pages,
-    /// which keep their memory, are then uncarved.
+    /// Looks for free pages in all pools that are in use, have several blocks and are not full. If
+    /// all bytes of a page are free, takes the blocks that touch this page off the pool's free
+    /// list. The page is then *uncarved*, which means that it is no longer divided into blocks. It
+    /// keeps its memory until [`purge`](Self::purge) returns the memory to the system.
     ///
     /// Takes O(pools) time. For each pool that has enough free bytes for a page, adds O(free
     /// blocks).

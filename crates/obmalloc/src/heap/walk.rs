@@ -31,9 +31,10 @@ pub struct LiveBlock {
 pub(crate) enum BlockState {
     InUse,
     Free,
-    /// The block is on no free list. Either no block has used its memory since the pool became
-    /// used, or the heap has taken the blocks on its pages off the free list (see
-    /// `arena::uncarved`).
+    /// The block is neither in use nor on the free list, because the heap does not divide this part
+    /// of the pool into blocks at present. Either the heap has not yet divided it for the size
+    /// class that uses the pool, or the heap has found a page without blocks in use and has taken
+    /// the blocks on this page off the free list (see `arena::uncarved`).
     Uncarved,
 }
 

@@ -53,13 +53,15 @@ pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) 
 
 /// Returns true if the kernel keeps the whole range as a single mapping.
 ///
-/// We must know this before we call `mremap`, which cannot move a range that consists of several
-/// mappings and unmaps the target range before it fails.
+/// The function [`relocate`] must know whether the range is a single mapping before it asks
+/// `mremap` to move the range. If the range consists of several mappings, `mremap` cannot move it
+/// and fails, but has already unmapped the target range by then.
 ///
-/// To find out, we ask the kernel to extend the range by one page. This request always fails,
-/// because the next page is in use. The error code is `ENOMEM` if the range is a single mapping,
-/// and `EFAULT` if it is several. In rare cases, the function returns false although there is only
-/// one mapping.
+/// To find out whether the range is a single mapping, we ask the kernel to extend it in place by
+/// one page. The kernel always refuses, because the page after the range is in use, but the error
+/// code depends on the range: `ENOMEM` for a single mapping, and `EFAULT` for several mappings. In
+/// rare cases, the kernel refuses for another reason, and the function returns false although the
+/// range is a single mapping.
 ///
 /// # Safety
 ///

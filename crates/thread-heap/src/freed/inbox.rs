@@ -83,10 +83,11 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         }
     }
 
-    /// Pushes `nodes` for the owner of the heap.
+    /// Pushes `nodes`, which hold freed blocks of this heap, for the owner of the heap.
     ///
-    /// If the heap has no owner, the caller becomes its owner, and the function returns the nodes.
-    /// The caller must then free the blocks in these nodes and [abandon](Self::abandon) the heap.
+    /// If the heap has no owner, the caller becomes the owner of the heap, and the function returns
+    /// `nodes` instead of pushing them. As the owner, the caller must then free the blocks in
+    /// `nodes` and [abandon](Self::abandon) the heap.
     #[must_use = "nodes that come back make the caller the owner"]
     pub(crate) fn push(&self, nodes: Segment<N>) -> Option<Segment<N>> {
         let mut head = self.head.load(Relaxed);

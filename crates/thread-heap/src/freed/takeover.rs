@@ -1,12 +1,15 @@
 //! The part of a takeover that purges pages.
 //!
-//! A takeover moves the blocks of an inbox into a table, and then purges all pages that waiting
-//! blocks cover completely. Any thread may perform a takeover, because it becomes the owner of all
-//! blocks that it takes from the inbox.
+//! Blocks that other threads have freed wait in the inbox of their heap until the heap's owner
+//! reclaims them. In a takeover, a thread moves the blocks of an inbox into a table, which shows
+//! how many bytes of each page wait, and then purges all pages that waiting blocks cover
+//! completely. Any thread may perform a takeover, because it becomes the owner of all blocks that
+//! it takes from the inbox.
 //!
-//! A pool that is too large for a table contains only one block, so we purge the pages of this
-//! block directly. We keep the first page of the block, because that page stores the batch that
-//! contains the block.
+//! A table cannot describe a pool of more than 32 pages. Such a pool contains only one block, so a
+//! takeover needs no table to purge the pages of a waiting block of this size. It keeps the block's
+//! first page, because that page stores the link and the count with which the block waits in the
+//! inbox (see [`Batch`]).
 
 use std::{cell::Cell, ptr::NonNull};
 
@@ -23,11 +26,13 @@ use super::{
 };
 use crate::{parts::Parts, shared_source::SharedSource};
 
-/// Moves the blocks of `nodes` into tables, and purges the pages that they fill.
+/// Moves the blocks of `nodes` into tables, and purges the pages that these blocks cover
+/// completely.
 ///
 /// Returns three values:
-/// - The nodes that the caller must push back into the inbox.
-/// - A flag that is true if some blocks were neither moved into a table nor purged.
+/// - The nodes that the caller must push back into the inbox. A node is either a table, or a batch
+///   of blocks that were not moved into a table.
+/// - A flag that is true if at least one of these batches holds blocks whose pages were not purged.
 /// - The number of purged bytes.
 ///
 /// `bytes` is the approximate size of all blocks.

@@ -9,10 +9,11 @@
 //! To free a block, we find its tag, which identifies the heap that owns the block. A block with
 //! its own mapping belongs to no heap, and has the tag [`HeapTag::LARGE`].
 //!
-//! To find the tag, we round down the address of the byte before the block to the arena size. We
-//! cannot use the block's own address, because a large block may begin one arena size after its
-//! tag. Every other block lies after the headers of its arena, so the byte before it lies in the
-//! same arena.
+//! The tag of a block is stored at a fixed offset after a multiple of the arena size. To find this
+//! multiple, we round down the address of the byte before the block. We cannot round down the
+//! block's own address, because a block with its own mapping may itself begin at a multiple of the
+//! arena size, and its tag then follows the previous multiple. Every other block lies after the
+//! headers of its arena, so the byte before the block is in the same arena as the block.
 
 use std::ptr::NonNull;
 

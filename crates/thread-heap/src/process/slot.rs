@@ -11,9 +11,11 @@
 //!
 //! # The model of the thread-local
 //!
-//! On x86-64 Linux, the word uses the "initial-exec" model of thread-local storage. In libraries
-//! that `dlopen` loads, variables of this model share a small reserve of thread-local memory. With
-//! the feature `dynamic-tls`, the word is an ordinary `thread_local!` and does not use the reserve.
+//! On x86-64 Linux with glibc, the thread-local word that points to a thread's heap uses the
+//! "initial-exec" model of thread-local storage. If `dlopen` loads a library with variables of this
+//! model, the variables must fit into a small reserve of thread-local memory, which all such
+//! libraries share. Otherwise, `dlopen` fails. With the feature `dynamic-tls`, the word is an
+//! ordinary `thread_local!` and needs no room in the reserve.
 
 use std::{
     mem::{self, ManuallyDrop},
