@@ -75,10 +75,11 @@ impl<A: MemAlloc> DomainTable<A> {
     ///
     /// # Safety
     ///
-    /// - `allocator` must be able to free and reallocate every live block of `domain`. This
-    ///   includes blocks that other threads allocate during this call.
-    /// - `allocator` must meet the requirements of [`CAllocator::new`] for as long as this table is
-    ///   in use.
+    /// - `allocator` must be able to free and reallocate every live block of `domain`, including
+    ///   the blocks that other threads allocate during this call.
+    /// - `allocator` must meet the requirements of [`CAllocator::new`] for as long as this
+    ///   `DomainTable` is in use. Other threads may still be calling `allocator` after a later call
+    ///   has replaced it.
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {
         let slot = &self.slots[domain.index()];
         let mut records = sync::lock(&self.records);

@@ -20,8 +20,10 @@ pub use self::python::examine;
 
 /// Shows whether Python processes use our heap, and if not, why.
 ///
-/// Examines a running process, every Python that a command starts, or a given Python and a child of
-/// it. If one of these processes does not use our heap, the exit code is 1.
+/// With PID, examines the running process with this id. With COMMAND, runs the command and examines
+/// every Python that it starts. Otherwise, starts each Python that `--python` names, and examines
+/// this Python and a child process that it starts. If an examined process does not use our heap, or
+/// if there is no process to examine, the exit code is 1.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A Python to examine. May be repeated [default: the one that `obmalloc run` uses]

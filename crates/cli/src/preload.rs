@@ -1,8 +1,9 @@
 //! The value of `LD_PRELOAD`.
 //!
-//! glibc's loader splits `LD_PRELOAD` at colons and spaces, and expands words such as `$ORIGIN`.
-//! None of these characters can be escaped, so if a library's path contains one, we put a path
-//! through a symbolic link to the library's folder into `LD_PRELOAD`.
+//! glibc's loader splits `LD_PRELOAD` at colons and spaces, and expands words that begin with a
+//! dollar sign, such as `$ORIGIN`. None of these three characters can be escaped. If the path of a
+//! library contains one of them, we create a symbolic link to the library's folder, at a path
+//! without these characters. We then write the library's path through this link to `LD_PRELOAD`.
 
 #![forbid(unsafe_code)]
 

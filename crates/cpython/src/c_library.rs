@@ -12,7 +12,9 @@
 //! - Automatic trims together take at most one part in [`PART_OF_TIME`] of the running time.
 //!
 //! Each interval lasts two fifths of the *decay time*, which is how long our own heap retains free
-//! memory. If the decay time is zero, we do not wait for a calm interval.
+//! memory before it returns the memory to the system. If the user sets the decay time to zero, free
+//! memory should be returned as soon as possible, so we trim the C library even while the amount of
+//! memory in use changes strongly.
 
 use std::{
     ffi::{c_int, c_void},
@@ -245,8 +247,10 @@ impl Trimmer {
         let pause_ends = self.pause_ends.load(Relaxed);
         let is_due =
             (interval == 0 || calm >= CALM_INTERVALS) && changed >= WORTHWHILE && now >= pause_ends;
-        // Only one thread trims at a time. If the process forks during the trim, the child does not
-        // learn that it has ended.
+        // Before a thread trims, it moves `pause_ends` into the future by `LONGEST_TRIM`, so only
+        // one thread trims at a time. When the trim ends, the thread sets `pause_ends` again. If
+        // the process forks during the trim, the child does not have this thread, and trims only
+        // after `LONGEST_TRIM` has passed.
         let claimed = now.saturating_add(LONGEST_TRIM);
         is_due && self.pause_ends.compare_exchange(pause_ends, claimed, Relaxed, Relaxed).is_ok()
     }

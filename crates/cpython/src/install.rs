@@ -6,8 +6,9 @@
 //!   obj ─► (Counting) ─┘
 //! ```
 //!
-//! The memory domains mem and obj share one heap, because some extensions allocate in one and free
-//! in the other. The `Counting` layers exist only if the user requests statistics.
+//! CPython's memory domains mem and obj share one heap, because some extensions allocate a block in
+//! one domain and free it in the other. A `Counting` layer counts the requests that pass through
+//! it. We add these layers only if the user requests statistics.
 //!
 //! If CPython sets its debug hooks, we replace them with our own. Every request to the domains raw,
 //! mem and obj then reaches our debug hooks first.
@@ -44,14 +45,15 @@ use crate::{
 /// The largest request that the heap serves, in bytes.
 pub(crate) const SMALL: usize = Native::SIZES.small_threshold;
 
-/// The largest size of the reserved range of addresses, in bytes.
+/// The largest size of the range of addresses that the heap reserves for its arenas, in bytes.
 ///
-/// The limit helps programs whose address space is limited. The addresses of the range stay
-/// reserved even after an arena is unmapped, and blocks above 512 bytes cannot use them, because
-/// these blocks lie outside the range.
+/// We limit this range because the address space of some programs is limited. The heap keeps the
+/// addresses of the range reserved even after it has unmapped an arena there, so nothing else in
+/// the program can use them. Even CPython's blocks above 512 bytes cannot, because they come from
+/// the C library's `malloc` and not from the heap.
 ///
-/// With huge pages, the range has no such limit, because only memory in the range can have huge
-/// pages.
+/// If the user requests huge pages, we set no such limit, because only memory inside the reserved
+/// range can have huge pages.
 const RESERVED: usize = 16 << 20;
 
 /// The only heap of a CPython with one GIL.
@@ -216,8 +218,9 @@ impl Installation {
 
     /// Counts the memory of all interpreters and threads, without stopping them.
     ///
-    /// Returns `None` if another thread is mapping memory at the moment. In CPython 3.11 and
-    /// earlier, always returns `None`, because only a thread that holds the GIL can count the heap.
+    /// Returns `None` if another thread is mapping memory at the moment. With CPython 3.11 and
+    /// earlier, always returns `None`: only the GIL protects the heap there, and this function may
+    /// be called in a signal handler, on a thread that does not hold the GIL.
     pub(crate) fn try_figures(&self) -> Option<Figures> {
         match self.heap {
             Installed::OneGil(_) => None,

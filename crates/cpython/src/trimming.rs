@@ -1,9 +1,10 @@
 //! Trims that environment variables request: on a signal, and after a garbage collection.
 //!
-//! A Python script registers our trim function with the `signal` and `gc` modules. CPython then
-//! calls the function between two instructions of Python code, while the calling thread holds the
-//! GIL. C code would not do: a signal handler in C must not trim the heap, because the signal may
-//! have interrupted the heap, and a garbage collection can be observed only from Python code.
+//! A Python script registers our trim function as a signal handler with the `signal` module, and as
+//! a callback with the `gc` module. CPython then calls the function while the calling thread holds
+//! the GIL and is not inside the heap. C code could do neither. A signal handler in C must not trim
+//! the heap, because the signal may have interrupted the heap, and CPython reports garbage
+//! collections only to Python callbacks.
 //!
 //! The script can run only after the interpreter has started, but CPython offers no callback for
 //! this moment. We therefore add an audit hook, which CPython calls at many events. The hook

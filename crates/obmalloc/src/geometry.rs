@@ -36,8 +36,9 @@ pub struct Sizes {
     /// The largest request that an arena can serve. CPython serves only small requests from arenas.
     ///
     /// A block of up to `pool_size / 2` bytes shares its pool with other blocks of the same size
-    /// class. There are eight of these size classes between each power of two and the next. A
-    /// larger block is rounded up to whole units, and shares them with no other block.
+    /// class. Above `small_threshold`, there are eight of these size classes between each power of
+    /// two and the next. The size of a larger block is rounded up to a multiple of `pool_size`, and
+    /// the block then fills a pool of its own.
     pub arena_threshold: usize,
     /// The size and alignment of a unit, which is a pool of small blocks. CPython: `POOL_SIZE`.
     pub pool_size: usize,
@@ -166,10 +167,10 @@ pub enum RetainRule {
     Unobservable,
     /// Each class can retain one pool until another class needs it or its arena could be unmapped.
     ///
-    /// If the blocks of a class are so large that each fills a whole pool, the class can retain
-    /// several pools. A retained pool of such a class keeps its arena mapped if [the arena
-    /// source](raw_mem::ArenaSource::retain) permits it. With the same permission, the heap also
-    /// retains arenas that are completely free.
+    /// A class whose blocks are so large that each fills a whole pool can retain several empty
+    /// pools. If such a pool would keep an otherwise free arena mapped, the heap retains the pool
+    /// only if [the arena source](raw_mem::ArenaSource::retain) permits it. The heap needs the same
+    /// permission to retain an arena whose pools are all free.
     ///
     /// A class that needs another pool prefers a free pool that it used before.
     EachClass,

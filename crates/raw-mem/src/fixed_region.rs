@@ -14,8 +14,10 @@ const _: () = assert!(size_of::<Returned>() <= 64, "it fits the smallest arena")
 
 /// A source that cuts arenas from the front of a buffer.
 ///
-/// An unmapped arena is reused for a later request of the same size. The buffer should be aligned
-/// to the size of the arenas, because its first bytes stay unused otherwise.
+/// If an arena is unmapped, the source keeps it and returns it for a later request of the same
+/// size. The source aligns each arena to the arena's own size. The buffer that the caller provides
+/// should therefore have this alignment too. Otherwise, the bytes before the first aligned address
+/// of the buffer stay unused.
 ///
 /// ```
 /// use core::mem::MaybeUninit;

@@ -92,9 +92,10 @@ pub fn abort_with(line: fmt::Arguments<'_>) -> ! {
 /// Returns true if the `len` bytes at `start` can be read. This is slow, because it asks the
 /// system.
 ///
-/// Use this function when you report heap corruption, because the report must not crash on a
-/// damaged pointer. The function also returns true if the memory cannot be tested, which happens on
-/// some systems or if no file descriptor is free.
+/// Use this function when you report heap corruption: the report must not crash, and reading
+/// through a damaged pointer could crash it. On some systems, or if the process has no free file
+/// descriptor, this function cannot test the memory. It then returns true, although a read of this
+/// memory may still crash.
 #[must_use]
 pub fn is_readable(start: *const u8, len: usize) -> bool {
     system::is_readable(start, len)

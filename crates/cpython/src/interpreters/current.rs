@@ -1,11 +1,12 @@
 //! Finds the interpreter that the calling thread is running.
 //!
-//! With one exception, a thread has a current thread state only while it holds the GIL of that
-//! state's interpreter. (Source: `_PyThreadState_Attach` and `detach_thread` in CPython's
-//! `Python/pystate.c`, and in 3.12 `PyEval_RestoreThread` and `PyEval_SaveThread`.) The exception
-//! is `PyThreadState_Swap` in CPython 3.12, which sets the thread state before it takes the GIL.
-//! CPython's finalization can end the thread between these two steps; in that case, the destructors
-//! of thread-local variables must not call CPython's allocators.
+//! A thread's current thread state tells us which GIL the thread holds: CPython sets the thread
+//! state only after it has taken the GIL of that state's interpreter, and clears it before it
+//! releases this GIL. (Source: `_PyThreadState_Attach` and `detach_thread` in CPython's
+//! `Python/pystate.c`, and in 3.12 `PyEval_RestoreThread` and `PyEval_SaveThread`.) The only
+//! exception is `PyThreadState_Swap` in CPython 3.12, which sets the thread state before it takes
+//! the GIL. If CPython's finalization ends the thread at this point, the destructors of the
+//! thread's thread-local variables run without the GIL, so they must not call CPython's allocators.
 //!
 //! ```text
 //!   fs:[offset] ─► thread state ─► │ prev │ next │ interp │ …     the same from 3.12 to 3.15
@@ -43,12 +44,16 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 ///
 /// # Invariant
 ///
-/// The value is the distance to CPython's variable, or 0 until that variable is found. A distance
-/// other than 0 is set only after [`layout_holds`] has returned true.
+/// The value is the distance from the thread pointer to the thread-local variable in which CPython
+/// stores the current thread state, or 0 until we have found this variable. Before we store a
+/// distance other than 0, [`layout_holds`] must have returned true, which shows that the third word
+/// of a thread state is the address of its interpreter.
 ///
-/// While the distance is 0, [`is_at_hand`] reads the thread's control block instead of a thread
-/// state. The first word of this control block points to the block itself, and its third word is
-/// never an interpreter's address, so [`is_at_hand`] returns false.
+/// While the value is 0, [`is_at_hand`] reads the word at the thread pointer itself. This word is
+/// the first word of the thread's control block and contains the address of that block, so
+/// [`is_at_hand`] takes the control block for a thread state. It then compares the third word of
+/// the control block with the address of an interpreter. The two are never equal, so [`is_at_hand`]
+/// returns false.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Stores CPython's functions for interpreters. Must be called before the heap is installed.
@@ -106,9 +111,9 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
 
 /// Looks for the variable that holds the current thread state, and sets [`OFFSET`].
 ///
-/// Must be called while no other thread runs Python code. The offset is the same in every thread,
-/// because CPython was loaded before `main` and its thread-local variables therefore use static
-/// TLS.
+/// Must be called while no other thread runs Python code. One search is enough for all threads:
+/// CPython was loaded before `main`, so its thread-local variables use static TLS, and the variable
+/// has the same offset from the thread pointer in every thread.
 ///
 /// # Safety
 ///

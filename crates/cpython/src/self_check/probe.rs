@@ -5,9 +5,11 @@
 //!          ctx   malloc   calloc   realloc   free   elsewhere
 //! ```
 //!
-//! Every word of the vtable is the address of a function that simply returns; `ctx` is the address
-//! of `elsewhere`. Therefore no call can do harm, whichever word a new version of CPython takes for
-//! a function.
+//! If this CPython is newer than all tested versions, we install this vtable for a moment and check
+//! which of its words CPython calls. Every word is the address of a function that only records the
+//! call and returns: even `ctx` and the words after `free` are the address of our function
+//! `elsewhere`. If the new version uses another layout and calls an unexpected word, the call
+//! therefore does no harm.
 
 #![forbid(unsafe_code)]
 

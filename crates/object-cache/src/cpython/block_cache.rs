@@ -158,9 +158,10 @@ impl<T, A: MemAlloc, const BLOCK: usize> Remaining<'_, T, A, BLOCK> {
     /// Removes and counts the free objects in `block`, which must have been the first of the
     /// remaining blocks.
     ///
-    /// Both the blocks and the free objects are sorted by address, but a free object may still lie
-    /// before `block`. In that case, another compaction, which is still running, has removed the
-    /// object's block from the cache. We put the object back.
+    /// A compaction visits the blocks in ascending order of address, and the free objects have the
+    /// same order. If a free object nevertheless lies before `block`, the object's own block is not
+    /// in the cache, because an outer compaction, during which this compaction runs, has removed
+    /// that block. We then put the object back into the cache's stack of free objects.
     fn take_free_of(&mut self, block: NonNull<FreeObject>) -> (Chain<FreeObject>, usize) {
         let start = block.addr().get();
         let end = start + BlockCache::<T, A, BLOCK>::WHOLE.bytes;

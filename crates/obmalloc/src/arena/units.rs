@@ -73,9 +73,10 @@ impl Units {
     /// Finds `units` adjacent free units, the first of which has an index that is a multiple of
     /// `align`.
     ///
-    /// `align` must be a power of two. Prefers dirty units, which may already be backed by memory.
-    /// Among equally good runs, returns the highest one. Never returns the arena's first unit,
-    /// which holds the headers.
+    /// `align` must be a power of two. If possible, all units of the returned run are dirty (not
+    /// known to be zero), because such units may already be backed by memory. Otherwise, the run
+    /// may contain any free units. If several runs qualify, returns the one with the highest index.
+    /// Never returns the arena's first unit, which holds the headers.
     pub(crate) fn find_run(self, units: usize, align: usize) -> Option<Run> {
         let aligned = ALIGNED[align.ilog2() as usize % ALIGNED.len()];
         let highest = |mask: u64| {

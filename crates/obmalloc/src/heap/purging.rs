@@ -54,8 +54,11 @@ const PART_REUSED: usize = 4;
 
 /// The rules for when a heap returns free memory inside its arenas to the system automatically.
 ///
-/// If an arena contains no live block, its [source](raw_mem::ArenaSource) decides whether the heap
-/// may retain the arena. A heap with one of CPython's geometries never returns parts of an arena.
+/// If an arena contains no live block, the heap unmaps the whole arena, unless the [arena
+/// source](raw_mem::ArenaSource) lets the heap retain it. If an arena contains live blocks, the
+/// heap can return only the free pages of this arena. A heap with the geometry of a CPython
+/// version, such as [`Pools16K`](crate::Pools16K), unmaps arenas by the rules of that version
+/// instead, and never returns parts of an arena.
 ///
 /// ```
 /// use core::time::Duration;
@@ -111,9 +114,10 @@ impl PurgePolicy {
 
     /// Returns all unused memory while memory is short, regardless of the decay time.
     ///
-    /// From time to time, the heap calls `is_short` with the current time from `clock`. While
-    /// `is_short` returns true, the heap trims itself up to twice a second, for at most a sixteenth
-    /// of the time.
+    /// From time to time, the heap calls `is_short` to ask whether the system or the container is
+    /// running out of memory. The argument of `is_short` is the current time that `clock` has
+    /// returned. As long as `is_short` returns true, the heap trims itself up to twice a second,
+    /// but spends at most a sixteenth of the elapsed time on these trims.
     ///
     /// `is_short` should return quickly. It must not use the heap, and must leave `errno`
     /// unchanged.

@@ -13,9 +13,12 @@ use crate::geometry::{Geometry, shape::Shape};
 pub(crate) struct RetainedLarge {
     /// # Invariant
     ///
-    /// - Every block in a list is free, and was mapped by the heap's arena source.
-    /// - The index of a list determines the size of the mappings of its blocks.
-    /// - Every block begins [`OFFSET`] bytes after its header.
+    /// - Every block in a list is free, and has its own mapping, which the heap's arena source has
+    ///   made.
+    /// - All blocks in one list have mappings of the same size, which the index of the list
+    ///   determines.
+    /// - Every block begins [`OFFSET`] bytes after its header, which is at the start of the
+    ///   mapping.
     lists: [Option<LargeBlock>; SIZES],
     blocks: usize,
     bytes: usize,

@@ -38,8 +38,9 @@ impl Interpreter {
     ///
     /// # Panics
     ///
-    /// Panics if the library cannot be loaded, if the allocator rules of its version are not known,
-    /// or if `pymalloc` maps an arena during startup.
+    /// Panics if `libpython` cannot be loaded, or if [`Rules::of_cpython`] does not know the sizes
+    /// and rules of the allocator in this version of CPython. Also panics if CPython's `pymalloc`
+    /// maps an arena during startup, because the interpreter itself should use only `malloc`.
     ///
     /// # Safety
     ///

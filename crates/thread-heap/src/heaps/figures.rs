@@ -9,9 +9,10 @@
 //! ```
 //!
 //! The header of each pool stores how many of the pool's blocks are in use. We only read these
-//! headers, so counting does not slow down allocations and frees. The sizes of what is mapped and
-//! retained are protected by the lock of the shared source, and each inbox counts its own waiting
-//! bytes.
+//! headers, so counting does not slow down allocations and frees. The lock of the shared arena
+//! source protects the amounts of mapped and retained memory. A block that another thread frees
+//! waits in the inbox of the block's heap until the owner of the heap reclaims it, and each inbox
+//! counts its waiting bytes.
 
 #![forbid(unsafe_code)]
 
@@ -96,8 +97,11 @@ impl Figures {
 impl<P: Parts> Heaps<P> {
     /// Counts the memory of all heaps without stopping their owners. O(heaps + units of arenas).
     ///
-    /// An owner waits only if it maps or unmaps memory during the call. Arenas are counted only if
-    /// the geometry is [`Native`](obmalloc::Native).
+    /// This function holds the lock of the shared arena source. The owner of a heap therefore has
+    /// to wait only if it needs this source during the call, for example to map or unmap an arena.
+    /// The function finds arenas through a list whose entries lie in the arenas. CPython's
+    /// geometries leave no room for such an entry, so arenas are counted only if the geometry is
+    /// [`Native`](obmalloc::Native).
     pub fn figures(&self) -> Figures {
         self.figures_of(&mut self.shared.lock())
     }

@@ -35,8 +35,10 @@ const STEP: usize = 256 << 10;
 ///
 /// The live blocks of an abandoned heap stay valid, and another owner can adopt the heap later.
 ///
-/// An `Owner` stays on its thread, because a forked child can use only the heaps of the forking
-/// thread. [`OwnedHeap`](crate::OwnedHeap) is an owner that can move to another thread.
+/// A forked child contains only the thread that called `fork`, and any other thread may have been
+/// changing its heap at that moment. The child can therefore use only the heaps of the forking
+/// thread. To ensure that no thread ever gets the heap of another thread, an `Owner` cannot be sent
+/// to another thread. [`OwnedHeap`](crate::OwnedHeap) is an owner that can be sent.
 ///
 /// ```
 /// # use thread_heap::{Owner, ThreadGeometry, obmalloc::SizeClass, raw_mem::{Malloc, MmapArenas}};

@@ -4,8 +4,10 @@
 //! destructor of a `thread_local!`. If there is no memory, setting the value of a pthread key
 //! returns an error, whereas registering a `thread_local!` destructor aborts the process.
 //!
-//! If a thread opens its first heap during its last round of destructors, no destructor closes this
-//! heap. A later thread with the same [number](crate::heaps::ThreadHeap::thread) then reuses it.
+//! When a thread ends, the C library calls the destructors of pthread keys in a limited number of
+//! rounds. If the thread opens its first heap in the last round, no further round follows in which
+//! our destructor could close this heap. A later thread then reuses the heap if it gets the same
+//! [number](crate::heaps::ThreadHeap::thread), which is an address in thread-local memory.
 
 use std::cell::Cell;
 

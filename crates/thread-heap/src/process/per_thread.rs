@@ -82,9 +82,11 @@ impl PerThread {
 
     /// Keeps the reserved range of addresses of the process's heaps from growing beyond `bytes`.
     ///
-    /// Call this function before the first request if the address space is limited and other parts
-    /// of the process need addresses. Arenas can still be mapped outside the range, but their
-    /// addresses are returned to the system when they are unmapped.
+    /// Call this function before the first request if the address space of the process is limited.
+    /// The heaps take arenas from one range of addresses, which stay reserved even after the arenas
+    /// there are unmapped, so other parts of the process cannot use these addresses. If the whole
+    /// range is in use, the heaps map further arenas outside the range. Unmapping such an arena
+    /// also releases its addresses.
     pub fn reserve_at_most(self, bytes: usize) {
         HEAPS.lock_source().reserve_at_most(bytes);
     }
@@ -133,9 +135,11 @@ impl PerThread {
 
     /// Returns unused memory to the system. Call this function before the thread becomes idle.
     ///
-    /// Does what [`Owner::flush`] does for the calling thread's heap. Free memory that another
-    /// thread has already reclaimed stays with that thread. The result is the number of bytes
-    /// returned to the system, some of which may never have been in memory.
+    /// Flushes the calling thread's heap as [`Owner::flush`] describes. If another running thread
+    /// has already reclaimed a freed block into its own heap, the memory of this block stays in
+    /// that heap. The result is the number of bytes returned to the system. It can include pages
+    /// that were never backed by memory, such as parts of an unmapped arena that no block has ever
+    /// used.
     pub fn flush(self) -> usize {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         match unsafe { slot::owner() } {
@@ -173,8 +177,9 @@ impl PerThread {
     /// huge pages therefore keeps these parts until memory is short or [`flush`](Self::flush) is
     /// called.
     ///
-    /// Call this function before the first request, because heaps of other threads that are already
-    /// open continue to return parts of arenas.
+    /// Call this function before any thread makes its first request. Heaps that other threads have
+    /// already opened do not notice the new setting, so they continue to return free parts of
+    /// arenas to the system and thereby break up huge pages.
     pub fn use_huge_pages(self, huge: HugePages) {
         fork::guard();
         decay::use_huge_pages(huge);
