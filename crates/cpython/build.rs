@@ -1,8 +1,9 @@
 //! Groups the library's code, so that a process keeps little of it in memory.
 //!
-//! A page fault maps up to 64 KiB of the library's file. We therefore place the code of the heaps
-//! together, and elsewhere the code that runs only at the start, or only to format a panic or a
-//! report. See `layout.ld`.
+//! When a process first runs a piece of the library's code, a page fault maps up to 64 KiB of the
+//! library's file around that code. We therefore place the code of the heaps together, apart from
+//! code that most processes run once or never. Examples are the code that runs only at the start,
+//! and the code that formats a panic or a report. See `layout.ld`.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

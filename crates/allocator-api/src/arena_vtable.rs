@@ -1,8 +1,9 @@
 //! An arena source with the C interface of CPython's arena allocator.
 //!
-//! An [`ArenaSource`] can become a vtable, but a vtable cannot become an `ArenaSource`, because C
-//! code does not promise aligned arenas. `alloc` accepts every size, because CPython 3.11 and later
-//! also use the arena allocator for the data stack.
+//! An [`ArenaSource`] can become an [`ArenaVTable`]. The reverse is impossible, because an
+//! `ArenaSource` must align each arena to its size, and the C functions of a vtable do not promise
+//! that. Although the function `alloc` of a vtable serves to allocate arenas, it accepts every
+//! size, because CPython 3.11 and later also call it to allocate memory for their data stack.
 
 use core::{
     ffi::c_void,

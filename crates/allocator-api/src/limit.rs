@@ -1,8 +1,8 @@
 //! A limit on the number of bytes that one domain has in use.
 //!
-//! The hook counts the bytes of every request, because a domain such as `Domain::Mem` does not map
-//! memory itself. A limit on a heap or a process is cheaper, because it is checked only when memory
-//! is mapped.
+//! A domain such as `Domain::Mem` does not map memory itself, so the hook [`Limited`] must count
+//! the bytes of every request to the domain. A limit on a whole heap or process costs less than
+//! this hook, because such a limit is checked only when the heap or the process maps memory.
 
 use core::ptr::NonNull;
 use std::collections::BTreeMap;
@@ -17,9 +17,10 @@ use sync::Mutex;
 /// itself makes a request that exceeds the limit, the hook refuses that request without calling the
 /// callback again.
 ///
-/// The wrapped allocator should know the [usable size](MemAlloc::usable_size) of its blocks.
-/// Otherwise, the hook stores all block sizes in a table. The table allocates from the global
-/// allocator, so a hook with this table must not be part of the global allocator.
+/// The allocator that `Limited` wraps should know the [usable size](MemAlloc::usable_size) of its
+/// blocks. Otherwise, `Limited` stores the size of each block in a table, which allocates from the
+/// global allocator while `Limited` holds its lock. In this case, `Limited` must not be part of the
+/// global allocator, because it would wait for its own lock forever.
 ///
 /// ```
 /// use allocator_api::Limited;

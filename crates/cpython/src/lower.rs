@@ -30,9 +30,10 @@ fn expects_blocks_of_cpython() -> bool {
 
 /// CPython's raw domain. We call its public functions, so that hooks in this domain see the calls.
 ///
-/// If CPython's own allocator for the domain obj served requests before our heap did, we send all
-/// requests to that allocator, because only it can free its earlier blocks. It forwards blocks of
-/// other allocators to the raw domain.
+/// Our heap replaces CPython's own allocator for the memory domains mem and obj. If CPython's
+/// allocator served requests before it was replaced, only that allocator can free the blocks of
+/// these requests. `Lower` then sends all of its requests to CPython's allocator, which forwards
+/// blocks that it did not allocate to the raw domain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lower {
     raw: DomainFunctions,

@@ -44,8 +44,10 @@ type PoolHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Pools>;
 pub struct LocalHeap {
     /// # Invariant
     ///
-    /// The contents of the cell are borrowed only while a method runs, but not while
-    /// `before_refusal` runs. Only one method runs at a time, because the type is not `Sync`.
+    /// The methods of `LocalHeap` borrow the contents of this cell only until they return. A method
+    /// that calls the callback in `before_refusal` borrows nothing during this call, so the
+    /// callback can use the heap. No two threads run methods at the same time, because the type is
+    /// not `Sync`.
     heap: UnsafeCell<PoolHeap>,
     /// `None` while the callback runs.
     before_refusal: Cell<Option<Callback>>,

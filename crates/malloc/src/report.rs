@@ -18,8 +18,9 @@ use crate::heap::{self, Figures};
 
 /// Names of environment variables, each as a C string and as a Rust string.
 ///
-/// The library for CPython reads environment variables with other names, because one process can
-/// load both libraries, and each of them needs its own output file.
+/// The variables of this library begin with `OBMALLOC_MALLOC_`. The library for CPython reads
+/// variables such as `OBMALLOC_STATS` instead. The names differ because one process can load both
+/// libraries, and each of them needs its own output file.
 const PLACE: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS", "OBMALLOC_MALLOC_STATS");
 const MOMENTS: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS_ON", "OBMALLOC_MALLOC_STATS_ON");
 const LIMIT: (&CStr, &str) = (c"OBMALLOC_MALLOC_LIMIT", "OBMALLOC_MALLOC_LIMIT");
@@ -67,8 +68,9 @@ fn is_privileged() -> bool {
 
 /// Reads and stores the settings for limits and statistics.
 ///
-/// They are read at the start, because the program may later change its environment and its current
-/// directory. A setting with an unknown value is reported on stderr and ignored.
+/// The library reads these environment variables before `main`, because the program may later
+/// change its environment and its current directory. If a variable has an unknown value, the
+/// library reports this on stderr and ignores the setting.
 pub(crate) fn read_environment() {
     if is_privileged() {
         return;

@@ -182,8 +182,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates a block of `class` that begins at a multiple of `align` bytes. O(arenas).
     ///
-    /// `align` must be a power of two, and at most half the size of an arena. Returns `None` if no
-    /// arena can be mapped, if the class is small, or if the heap has [`BlockStart::AsInCPython`].
+    /// `align` must be a power of two, and at most half the size of an arena. Returns `None` if
+    /// `align` has another value, if no arena can be mapped, if `class` is one of the
+    /// [small](SizeClass::is_small) classes, or if the heap places its blocks at the same offsets
+    /// as CPython ([`BlockStart::AsInCPython`]).
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_aligned(&mut self, class: SizeClass<G>, align: usize) -> Option<BlockPtr> {
         let units = align.div_ceil(G::SIZES.pool_size);
@@ -411,8 +413,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Finds a pool of `class` that has a free block although it is marked as full, and marks it as
     /// used. O(pools).
     ///
-    /// Such pools exist because the heap removes the mark only after several frees. The heap calls
-    /// this function only when it has no memory for a new pool.
+    /// A pool that is marked as full can have free blocks, because the heap does not mark the pool
+    /// as used at the first free, but only after several frees. Until then, the heap does not
+    /// allocate these free blocks, unless it has no memory for a new pool and calls
+    /// `full_pool_with_room`.
     #[cold]
     fn full_pool_with_room(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         if class.frees_until_used() == 1 {

@@ -152,8 +152,9 @@ pub unsafe trait ArenaSource {
 
     /// Keeps the range of reserved addresses from growing beyond `bytes` bytes.
     ///
-    /// A limit helps a process with a small address space, because no other mapping can use
-    /// reserved addresses, and unmapping an arena does not release them.
+    /// Other mappings in the process cannot use reserved addresses, even after the arenas at these
+    /// addresses are unmapped. In a process with a small address space, a limit on the reserved
+    /// range therefore leaves enough addresses for other mappings.
     fn reserve_at_most(&mut self, bytes: usize) {
         if let Some(below) = self.below() {
             below.reserve_at_most(bytes);
@@ -173,9 +174,10 @@ pub unsafe trait ArenaSource {
 
     /// Releases reserved addresses that nothing uses, so that other mappings can use them.
     ///
-    /// If the range becomes shorter, the source calls `publish` with the new range before it
-    /// releases any addresses to other mappings. A request that has failed for lack of addresses
-    /// may succeed afterwards.
+    /// If the reserved range becomes shorter, the source first calls `publish` with the remaining
+    /// range, so that the caller can update its own copy of the range, for example in an arena map.
+    /// Only then does the source release the other addresses. A mapping that failed before for lack
+    /// of addresses may then succeed.
     fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
         if let Some(below) = self.below() {
             below.shrink_reserved(publish);
@@ -233,8 +235,9 @@ pub unsafe trait ArenaSource {
 
     /// Asks how many free arenas a user, such as a heap, may retain instead of unmapping them.
     ///
-    /// The user retains `had` free arenas now, and would like to retain `want`. Returns the number
-    /// of free arenas that the user may retain, at most `want`. The user must unmap all others.
+    /// A user of this source, such as a heap, retains `had` free arenas now and would like to
+    /// retain `want`. Returns the number of free arenas that the user may retain from now on, which
+    /// is at most `want`. The user must unmap all of its free arenas beyond this number.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
     }
@@ -242,11 +245,12 @@ pub unsafe trait ArenaSource {
     /// Asks how much memory in large mappings a user, such as a heap, may retain instead of
     /// unmapping it.
     ///
-    /// All numbers count slots, which have the size of an arena. The user may retain `had` slots
-    /// now, and would like to retain `want`. It need not use its whole allowance.
+    /// All numbers count slots, each of which has the size of an arena. Until now, the user of this
+    /// source, such as a heap, was allowed to retain `had` slots, but may have retained fewer. The
+    /// user would like to be allowed to retain `want` slots from now on.
     ///
-    /// Returns the number of slots that the user may retain, at most `want`. The user must unmap
-    /// all others.
+    /// Returns the number of slots that the user may retain from now on, which is at most `want`.
+    /// The user must unmap all retained slots beyond this number.
     fn retain_large(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain_large(had, want))
     }

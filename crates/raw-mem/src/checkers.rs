@@ -4,9 +4,10 @@
 //! memcheck and AddressSanitizer then report every access to it. The marks do not change what the
 //! processor allows.
 //!
-//! Every build on x86-64 tells memcheck about the marks, which costs about ten instructions per
-//! call. Only builds with `--cfg asan` tell AddressSanitizer, because other builds cannot be linked
-//! with it.
+//! Every build for x86-64, except on Windows and under Miri, tells memcheck which memory becomes
+//! inaccessible or accessible. This costs about ten instructions per call. Only builds with
+//! `--cfg asan` tell AddressSanitizer as well, because the functions that they call for this exist
+//! only in programs that are linked with AddressSanitizer.
 
 /// Marks `len` bytes from the address `start` as inaccessible.
 pub fn mark_inaccessible(start: usize, len: usize) {

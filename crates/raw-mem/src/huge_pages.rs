@@ -24,9 +24,10 @@ pub enum HugePages {
     Advise,
     /// In addition, we make a huge page for each arena when we map it (`MADV_COLLAPSE`).
     ///
-    /// The source gets huge pages even if the system setting for transparent huge pages is `never`.
-    /// If the system cannot provide a huge page, the arena consists of small pages. Large mappings
-    /// are treated as with [`Advise`](Self::Advise).
+    /// Arenas get huge pages even if the system setting for transparent huge pages is `never`. If
+    /// the system cannot provide a huge page, the arena consists of small pages. For a large
+    /// mapping, which holds one block that is too large for an arena, we only advise the system to
+    /// use huge pages, as with [`Advise`](Self::Advise).
     Explicit,
 }
 

@@ -186,7 +186,8 @@ impl<A: MemAlloc> Debug<A> {
     /// # Safety
     ///
     /// - `block` must be a live block of `old` bytes that was allocated by this hook.
-    /// - The block must have the letter of this hook, not the one of aligned blocks.
+    /// - The letter in the header of `block`, which names the domain, must be `self.letter`. It
+    ///   must not be the upper-case letter of blocks that are aligned to more than 16 bytes.
     unsafe fn resize(&self, block: Block, old: usize, new: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is live, and has this size (contract).
         let serial = if self.style.has_serials { unsafe { block.serial(old) } } else { 0 };

@@ -12,8 +12,8 @@ use crate::failure::{Failure, NO, Result};
 
 /// Makes a running process return unused memory of its heap to the system, and prints how much.
 ///
-/// The process checks for this command only when it requests more than 512 bytes at once. An idle
-/// process therefore trims nothing.
+/// The process notices this command only when it requests a block of more than 512 bytes from its
+/// allocator. An idle process makes no such request, so it returns no memory until it works again.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TrimArgs {
     /// The process.

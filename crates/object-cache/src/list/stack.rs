@@ -11,12 +11,14 @@
 //!
 //! Three details make the stack faster:
 //!
-//! - The stack stores `limit` instead of `popped`. Incrementing `limit` both counts a hit and makes
-//!   room for another object.
-//! - `put` writes to `newest` before it checks whether the stack is full. This order is faster (see
-//!   `benches/caches`).
-//! - Each branch of `take` begins by incrementing its own counter. Otherwise, the compiler would
-//!   merge the two increments, which is slower.
+//! - The stack does not store `popped`, the number of objects that `take` has removed from the
+//!   chain at `head`. It stores `limit` instead, the value of `pushed` at which the chain is full.
+//!   Incrementing `limit` both counts a hit and makes room for another object.
+//! - `put` writes its object to `newest` before it checks whether the stack is full. This order is
+//!   faster than the opposite one (see `benches/caches`).
+//! - `take` finds an object either in `newest` or in the chain, and has one counter for each case.
+//!   In both cases, it increments the counter before it removes the object. In the opposite order,
+//!   the compiler would merge the two increments into one, which is slower.
 
 use core::{cell::Cell, ptr::NonNull};
 

@@ -18,9 +18,11 @@
 //! received it from another thread through a lock, a channel or the like. An arena is added to the
 //! map before its first block is allocated, so the receiver of a block sees the arena.
 //!
-//! An outdated range is never too long, because the range only grows unless `ArenaMap::shrink` is
-//! called. The start of the range is set only once. Before a thread sees the start, it reads the
-//! placeholder `NO_RANGE`, and a range that starts there contains none of the program's memory.
+//! A thread may read an outdated start or length of the reserved range, but the outdated range
+//! never contains too many addresses. The range only grows, except in `ArenaMap::shrink`, and its
+//! start is set only once. Until a thread sees that start, it reads the placeholder `NO_RANGE`. A
+//! range that starts at `NO_RANGE` contains none of the program's memory, because programs have no
+//! memory in the upper half of the address space.
 
 use core::{marker::PhantomData, mem, ops::Range, ptr, ptr::NonNull};
 
@@ -159,10 +161,11 @@ impl<G: Geometry> ArenaMap<G> {
 
     /// Records that the reserved range has become shorter. The range keeps its start.
     ///
-    /// Other threads can still read the old length for a short time. This is harmless, because no
-    /// valid pointer leads into the removed part. The caller unmaps that part only after it has
-    /// called `shrink`. If a thread later maps new memory at the same addresses, the kernel has
-    /// already performed the unmapping, so this thread sees the new length.
+    /// For a short time, other threads can still read the old length. This is harmless, because no
+    /// valid pointer leads into the removed part until new memory is mapped there. The caller
+    /// unmaps the removed part after it has called `shrink`, and the kernel completes this
+    /// unmapping before it gives the addresses to a new mapping. The thread that creates the new
+    /// mapping therefore sees the new length.
     ///
     /// # Safety
     ///
@@ -183,15 +186,14 @@ impl<G: Geometry> ArenaMap<G> {
     ///
     /// # Safety
     ///
-    /// - `lower` must be the same allocator in every call.
+    /// - `lower` must be the same allocator in every call of `publish` for this map, because
+    ///   [`release`](Self::release) frees the nodes of all these calls to one allocator.
     /// - `base` must be the start of an arena or of a large mapping.
     /// - The arena or mapping must stay mapped until [`retract`](Self::retract) removes it from
     ///   this map.
-    /// - Every allocator that uses this map to decide whether it must free a block must be able to
-    ///   free the blocks in this arena or mapping.
-    ///
-    /// The allocator must be the same in every call, because a call may free nodes that an earlier
-    /// call allocated.
+    /// - Some allocators look up the address of a block in this map, and free the block themselves
+    ///   only if the map contains the address. Each of these allocators must be able to free the
+    ///   blocks in this arena or mapping.
     #[must_use]
     pub unsafe fn publish<A: MemAlloc>(&self, base: usize, lower: &A) -> bool {
         self.publish_with(Orders::SOUND, base, lower).is_some()

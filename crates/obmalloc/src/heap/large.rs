@@ -8,10 +8,11 @@
 //!               └─ otherwise ───────────────► the source unmaps it, or retains it for all heaps
 //! ```
 //!
-//! A heap can reuse its own freed large blocks without taking a lock. It never retains more memory
-//! for large blocks than it has requested from the arena source, because otherwise a heap that
-//! frees many blocks of other heaps could hoard memory. The arena source sets another limit, which
-//! applies to all retained memory together.
+//! A heap can reuse the large blocks that it retains without taking a lock. If a heap could retain
+//! every block that it frees, a heap that frees many blocks of other heaps would hoard memory. A
+//! heap therefore never retains more memory in large blocks than it has requested from the arena
+//! source since it last unmapped all of its retained blocks. The arena source sets a second limit
+//! on the large blocks that all heaps and the source itself retain together.
 
 use core::ptr::NonNull;
 

@@ -31,10 +31,10 @@ impl<'a> Extents<'a> {
     /// Records that a mapping has used the slots of `run`, but only the first `pages` pages of the
     /// last slot.
     ///
-    /// `slot_pages` is the number of pages in a slot. `is_stale` must be true if the last slot was
-    /// already stale, which means that memory from an earlier mapping has not been purged. The
-    /// pages in its previous extent can then still be backed by memory, so the extent does not
-    /// shrink.
+    /// `slot_pages` is the number of pages in a slot. `is_stale` must be true if the last slot of
+    /// `run` still had memory of an earlier mapping when the slot was used for this mapping. All
+    /// pages that the earlier mapping has touched may then still be backed by memory, so the new
+    /// extent of the slot, which counts such pages, is not smaller than the previous one.
     pub(super) fn note(&mut self, run: Range<usize>, slot_pages: u32, pages: u32, is_stale: bool) {
         let Some(run) = self.pages.get_mut(run) else { return };
         let Some((last, others)) = run.split_last_mut() else { return };

@@ -1,9 +1,10 @@
 //! Large mappings, which are runs of adjacent slots.
 //!
-//! All slots of a large mapping are writable. The *tail* of a large mapping consists of the pages
-//! after the requested bytes. Nothing touches a tail, so a tail uses memory only if an earlier
-//! mapping at the same addresses has touched it. We return the memory of tails to the system,
-//! unless all tails together are small.
+//! A slot is a part of the reserved range that is as large as an arena. A large mapping occupies
+//! whole slots, all of which are writable. Its *tail* consists of the pages between the requested
+//! bytes and the end of its last slot. Nothing touches these pages, so they use memory only if an
+//! earlier mapping at the same addresses has touched them. We return this memory to the system,
+//! except with huge pages or while the tails of all mappings together are small.
 
 use core::{ops::Range, ptr, ptr::NonNull};
 
@@ -99,7 +100,8 @@ impl ReservedRange {
     ///
     /// # Safety
     ///
-    /// - `start` and `old` must describe a large mapping of this range.
+    /// - `start` and `old` must be the address and the size in bytes of a large mapping in this
+    ///   reserved range.
     /// - If the call succeeds, only the mapping that it returns may be used afterwards.
     pub(super) unsafe fn resize_large(
         &mut self,

@@ -15,8 +15,9 @@ impl<P: Parts> Heaps<P> {
     ///
     /// # Safety
     ///
-    /// - No other thread may use any of these heaps during the call.
-    /// - `visit` must neither allocate from these heaps nor free their blocks.
+    /// - During the call, no other thread may use any heap of this [`Heaps`], the family of heaps
+    ///   whose blocks are visited.
+    /// - `visit` must neither allocate from a heap of this family nor free a block of such a heap.
     pub unsafe fn for_each_block(&'static self, mut visit: impl FnMut(LiveBlock)) {
         // SAFETY: nothing else uses a heap (contract).
         unsafe { self.with_each_owner(Owner::send_outbox) };

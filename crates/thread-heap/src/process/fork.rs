@@ -75,8 +75,10 @@ extern "C" fn release() {
 
 /// Unlocks the locks, and adapts the state of the child to the loss of all other threads.
 ///
-/// The arenas and large mappings that the heaps of the lost threads retain are no longer counted.
-/// The thread numbers of these heaps are reset, so that no new thread reuses an inconsistent heap.
+/// In the child, the arena source stops counting the arenas and large mappings that the heaps of
+/// the lost threads retain. If such a thread was using its heap at the time of the fork, the
+/// child's copy of the heap can be inconsistent. A new thread with the same thread number would
+/// reuse this copy, so we reset the thread numbers of all these heaps.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut held) = HELD.take() {

@@ -168,17 +168,20 @@ impl Block {
 
     /// Returns false if a block of `size` bytes is large and its trailer cannot be read.
     ///
-    /// The program may have overwritten the stored size of the block, and the wrong size is then
-    /// usually large. Small blocks are not tested, because the test makes a system call that takes
-    /// a few microseconds.
+    /// The program may have overwritten the size in the header of the block, and the wrong size is
+    /// then usually large. If the size is at least 1 MiB, we therefore ask the system whether the
+    /// memory after that many bytes, where the trailer must be, is readable. We do not ask for
+    /// smaller sizes, because the necessary system calls take a few microseconds.
     fn may_have(self, size: usize, style: Style) -> bool {
         size < LARGE || is_readable(self.tail(size), style.trailer())
     }
 
     /// Returns true if the header or the contents show that the block has been freed.
     ///
-    /// The wrapped allocator may overwrite the header of a freed block. If the guard bytes are
-    /// missing, a block therefore also counts as freed if it starts with dead bytes (`0xDD`).
+    /// The debug hook fills the header and the contents of a freed block with dead bytes (by
+    /// default `0xDD`), but the wrapped allocator may overwrite the header afterwards. If the
+    /// letter and the guard bytes in the header are dead, the block counts as freed. Otherwise, it
+    /// counts as freed if the guard bytes are damaged and its contents begin with dead bytes.
     ///
     /// # Safety
     ///

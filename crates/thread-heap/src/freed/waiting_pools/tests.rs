@@ -91,8 +91,9 @@ fn covered<G: Geometry>(waiting: &BlocksOf, blocks: BlockStart) -> BTreeSet<usiz
 /// Returns the pages that consist only of waiting blocks and unused ends of pools with several
 /// units.
 ///
-/// `blocks` contains all blocks that were allocated. The function computes the pools from the
-/// addresses of the blocks, because the blocks of a pool are adjacent.
+/// `blocks` contains all blocks that the test allocated, in the order of their addresses. The
+/// blocks of a pool are adjacent, so the function can find the start and the end of every pool from
+/// these addresses: a block after the end of one pool is the first block of the next pool.
 fn covered_in_medium(waiting: &BlocksOf, blocks: &BlocksOf) -> BTreeSet<usize> {
     let mut bytes = BTreeMap::<usize, usize>::new();
     // A pool begins with a block at the start of a unit, and blocks of its size follow.
