@@ -51,9 +51,9 @@ fn use_memory_of_an_idle_owner(stale: usize) {
         free(*block);
     }
     PerThread.flush();
-    let of_size = blocks.iter().filter(|(size, _)| *size == stale);
+    let mut of_size = blocks.iter().filter(|(size, _)| *size == stale);
     // The first and the last blocks may share their pages with blocks that are not purged.
-    if let Some((size, block)) = of_size.skip(BLOCKS / 2).next() {
+    if let Some((size, block)) = of_size.nth(BLOCKS / 2) {
         let middle = ptr::with_exposed_provenance::<u8>(block + size / 2);
         // SAFETY: the memory is still mapped. A checker must report this access.
         println!("{}", unsafe { middle.read() });
