@@ -104,7 +104,8 @@ impl Arena {
     ///
     /// - `base` must point to `arena_size` bytes that are aligned to `arena_size`, and valid for
     ///   reads and writes.
-    /// - Until [`clear`](Self::clear) is called, only the owner of this record may use these bytes.
+    /// - Until [`clear`](Self::clear) is called, only the owner of this `Arena` value may use these
+    ///   bytes.
     /// - If `contents` is [`Contents::Zero`], all of these bytes must be zero.
     pub(crate) unsafe fn set<G: Geometry>(
         &mut self,

@@ -76,8 +76,8 @@ pub unsafe trait ArenaSource {
     ///
     /// - `arena` must be an arena that this source mapped with the same `size` and has not unmapped
     ///   since.
-    /// - If the arena came from another source that wraps this source, only the wrapper may make
-    ///   this call.
+    /// - If a wrapper around this source handed out the arena, only that wrapper may pass the arena
+    ///   to this source's `unmap`.
     /// - Nothing may use the memory of the arena after this call.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 
@@ -99,8 +99,8 @@ pub unsafe trait ArenaSource {
     ///
     /// - `start` and `bytes` must be the address and the size of a large mapping that this source
     ///   mapped with the same `align`.
-    /// - If the mapping came from another source that wraps this source, only the wrapper may make
-    ///   this call.
+    /// - If a wrapper around this source handed out the mapping, only that wrapper may pass the
+    ///   mapping to this source's `unmap_large`.
     /// - Nothing may use the memory of the mapping after this call.
     unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
         if let Some(below) = self.below() {
@@ -112,7 +112,7 @@ pub unsafe trait ArenaSource {
     /// Grows or shrinks a large mapping from `old` to at least `new` bytes without copying it.
     ///
     /// The mapping stays in place, or its pages move within the source's [reserved](Self::reserved)
-    /// range of addresses. The contents are preserved up to the smaller of the two sizes.
+    /// range of addresses. The first `min(old, new)` bytes keep their contents.
     ///
     /// If this call fails, [`resize_or_copy`] copies the contents to a new mapping instead.
     ///
@@ -124,9 +124,10 @@ pub unsafe trait ArenaSource {
     ///
     /// - `start` and `old` must be the address and the size of a large mapping that this source
     ///   mapped with the same `align`.
-    /// - If the mapping came from another source that wraps this source, only the wrapper may make
-    ///   this call.
-    /// - After a successful call, the caller must use only the returned mapping.
+    /// - If a wrapper around this source handed out the mapping, only that wrapper may pass the
+    ///   mapping to this source's `resize_large`.
+    /// - If `resize_large` succeeds, the caller must from then on use only the mapping that it
+    ///   returned.
     unsafe fn resize_large(
         &mut self,
         start: NonNull<u8>,
@@ -143,18 +144,19 @@ pub unsafe trait ArenaSource {
 
     /// Returns the range of addresses that belongs exclusively to this source.
     ///
-    /// The range is empty if the source has not reserved any addresses. Every call that maps or
-    /// resizes memory can extend the range, so a caller that stores the range must read it again
-    /// after each of these calls.
+    /// The returned range of addresses is empty if the source has not reserved any. Every call that
+    /// maps or resizes memory can extend the range, so a caller that stores the range must read it
+    /// again after each of these calls.
     fn reserved(&mut self) -> Range<usize> {
         self.below().map_or(0..0, |below| below.reserved())
     }
 
     /// Keeps the range of reserved addresses from growing beyond `bytes` bytes.
     ///
-    /// Other mappings in the process cannot use reserved addresses, even after the arenas at these
-    /// addresses are unmapped. In a process with a small address space, a limit on the reserved
-    /// range therefore leaves enough addresses for other mappings.
+    /// Other mappings in the process cannot use addresses that this source has reserved, even after
+    /// the arenas at these addresses are unmapped. A limit is therefore useful in a process with a
+    /// small address space, in which an unlimited source could reserve the addresses that other
+    /// mappings need.
     fn reserve_at_most(&mut self, bytes: usize) {
         if let Some(below) = self.below() {
             below.reserve_at_most(bytes);
@@ -174,10 +176,10 @@ pub unsafe trait ArenaSource {
 
     /// Releases reserved addresses that nothing uses, so that other mappings can use them.
     ///
-    /// If the reserved range becomes shorter, the source first calls `publish` with the remaining
-    /// range, so that the caller can update its own copy of the range, for example in an arena map.
-    /// Only then does the source release the other addresses. A mapping that failed before for lack
-    /// of addresses may then succeed.
+    /// If the source can release addresses, it first calls `publish` with the range that will
+    /// remain reserved. The caller can then update its own copy of the range, for example in an
+    /// arena map. After `publish` returns, the source releases the other addresses, so a mapping
+    /// that failed before for lack of addresses may now succeed.
     fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
         if let Some(below) = self.below() {
             below.shrink_reserved(publish);
@@ -235,9 +237,10 @@ pub unsafe trait ArenaSource {
 
     /// Asks how many free arenas a user, such as a heap, may retain instead of unmapping them.
     ///
-    /// A user of this source, such as a heap, retains `had` free arenas now and would like to
-    /// retain `want`. Returns the number of free arenas that the user may retain from now on, which
-    /// is at most `want`. The user must unmap all of its free arenas beyond this number.
+    /// `had` is the number of free arenas that the user of this source, such as a heap, retains
+    /// now. `want` is the number that the user would like to retain. Returns the number of free
+    /// arenas that the user may retain from now on, which is at most `want`. The user must unmap
+    /// all of its free arenas beyond this number.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
     }
@@ -245,12 +248,14 @@ pub unsafe trait ArenaSource {
     /// Asks how much memory in large mappings a user, such as a heap, may retain instead of
     /// unmapping it.
     ///
-    /// All numbers count slots, each of which has the size of an arena. Until now, the user of this
-    /// source, such as a heap, was allowed to retain `had` slots, but may have retained fewer. The
-    /// user would like to be allowed to retain `want` slots from now on.
+    /// `had`, `want` and the result count slots, each of which has the size of an arena. `had` is
+    /// the number of slots that this source has allowed its user, such as a heap, to retain until
+    /// now. The user may have retained fewer. `want` is the number of slots that the user would
+    /// like to be allowed to retain from now on.
     ///
-    /// Returns the number of slots that the user may retain from now on, which is at most `want`.
-    /// The user must unmap all retained slots beyond this number.
+    /// Returns the number of slots that the user of this source, such as a heap, may retain from
+    /// now on. The result is at most `want`. The user must unmap all retained slots beyond this
+    /// number.
     fn retain_large(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain_large(had, want))
     }
@@ -275,9 +280,10 @@ pub unsafe trait ArenaSource {
 ///
 /// - `start` and `old` must be the address and the size of a large mapping that `source` mapped
 ///   with the same `align`.
-/// - If the mapping came from another source that wraps `source`, only the wrapper may make this
-///   call.
-/// - After a successful call, the caller must use only the returned mapping.
+/// - If a wrapper around `source` handed out the mapping, only that wrapper may call
+///   `resize_or_copy` with this mapping and `source`.
+/// - If `resize_or_copy` succeeds, the caller must from then on use only the mapping that it
+///   returned.
 pub unsafe fn resize_or_copy<S: ArenaSource + ?Sized>(
     source: &mut S,
     start: NonNull<u8>,

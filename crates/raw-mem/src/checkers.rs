@@ -1,13 +1,13 @@
 //! Tells memory checkers which memory must not be used.
 //!
 //! When an allocator returns memory to the system, it marks the memory as inaccessible. Valgrind's
-//! memcheck and AddressSanitizer then report every access to it. The marks do not change what the
-//! processor allows.
+//! memcheck and AddressSanitizer then report every access to it. A mark does not change the
+//! protection of the pages, so it has no effect without such a checker.
 //!
 //! Every build for x86-64, except on Windows and under Miri, tells memcheck which memory becomes
-//! inaccessible or accessible. This costs about ten instructions per call. Only builds with
-//! `--cfg asan` tell AddressSanitizer as well, because the functions that they call for this exist
-//! only in programs that are linked with AddressSanitizer.
+//! inaccessible or accessible. Outside Valgrind, each of these marks costs about ten instructions.
+//! Only builds with `--cfg asan` tell AddressSanitizer as well, because the functions that set its
+//! marks exist only in programs that are linked with AddressSanitizer.
 
 /// Marks `len` bytes from the address `start` as inaccessible.
 pub fn mark_inaccessible(start: usize, len: usize) {

@@ -9,12 +9,14 @@ pub const HUGE_PAGE: usize = 2 << 20;
 
 /// Whether a [source](crate::ArenaSource) uses huge pages.
 ///
-/// A huge page causes one page fault instead of 512, and access to its memory is faster. It can
-/// waste memory, however, because the whole page stays in memory while any arena in it is in use.
+/// A huge page of 2 MiB causes one page fault, whereas the same memory in pages of 4 KiB causes
+/// 512, and access to its memory is faster. It can waste memory, however: if several arenas share a
+/// huge page, the whole page stays in memory while any of them is in use.
 ///
 /// We never use the flag `MAP_HUGETLB`, because it takes huge pages from a reserved pool that can
-/// become empty. After a fork, the first write to a shared huge page needs a second page from this
-/// pool. If the pool is empty by then, the kernel kills the child.
+/// become empty. After a fork, the parent and the child share a huge page until one of them writes
+/// to it, and this write needs a second page from the pool. If the pool is empty by then, the child
+/// is the one that the kernel kills, even if the parent was the first to write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HugePages {
     /// The system decides.
@@ -25,9 +27,9 @@ pub enum HugePages {
     /// In addition, we make a huge page for each arena when we map it (`MADV_COLLAPSE`).
     ///
     /// Arenas get huge pages even if the system setting for transparent huge pages is `never`. If
-    /// the system cannot provide a huge page, the arena consists of small pages. For a large
-    /// mapping, which holds one block that is too large for an arena, we only advise the system to
-    /// use huge pages, as with [`Advise`](Self::Advise).
+    /// the system cannot provide a huge page, the arena consists of small pages. A block that is
+    /// too large for an arena has a large mapping of its own, for which we only advise the system
+    /// to use huge pages, as with [`Advise`](Self::Advise).
     Explicit,
 }
 

@@ -85,9 +85,10 @@ pub unsafe trait MemAlloc {
     /// Allocates an uninitialised block of `size` bytes at a multiple of `align`, which must be a
     /// power of two.
     ///
-    /// The block is freed and reallocated like any other block, but a reallocation need not
-    /// preserve the alignment. Returns `None` in the same cases as [`malloc`](Self::malloc), and if
-    /// the allocator does not [support](Self::supports_alignment) alignment.
+    /// The caller can free and reallocate the block like any other block, but a reallocation need
+    /// not preserve the alignment. Returns `None` in all cases in which [`malloc`](Self::malloc)
+    /// does. Also returns `None` if the allocator does not [support](Self::supports_alignment)
+    /// alignment.
     fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
         let _ = (size, align);
         None

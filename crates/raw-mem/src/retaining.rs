@@ -61,7 +61,8 @@ pub struct RetainingArenas<S: ArenaSource> {
     ///
     /// - `first` is the head of a linked list of `count` free arenas. Each of these arenas begins
     ///   with a list entry of type `Kept`.
-    /// - `source` mapped every arena in the list, with the size that is stored in `size`.
+    /// - `source` mapped every arena in the list. All of these arenas have the same size, which is
+    ///   stored in the field `size`.
     first: Option<NonNull<Kept>>,
     count: usize,
     size: Option<ArenaSize>,

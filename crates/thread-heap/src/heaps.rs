@@ -34,12 +34,14 @@ mod walk;
 
 /// A family of heaps that share one arena source.
 ///
-/// A heap without an [`Owner`](crate::Owner) is abandoned, and a new owner can adopt it. A block
-/// can be freed long after its heap was abandoned, and freeing it accesses the `Heaps`. Heaps can
-/// therefore be opened only in a `Heaps` that lives forever, such as a `static` or a leaked value.
+/// A heap without an [`Owner`](crate::Owner) is abandoned, and a new owner can adopt it. A thread
+/// may free a block of the heap long after the heap was abandoned, and then accesses the value of
+/// type `Heaps` in which the heap was opened. That value must therefore live forever, for example
+/// as a `static` or a leaked value.
 ///
-/// `P` is a tuple of an arena source, a metadata allocator, and a geometry that defines the sizes.
-/// Neither the arena source nor the metadata allocator may call back into a heap.
+/// `P` is a tuple of an arena source, a metadata allocator, and a geometry, which defines the sizes
+/// of arenas, pools and blocks. Neither the arena source nor the metadata allocator may call back
+/// into a heap.
 ///
 /// ```
 /// use obmalloc::{BlockPtr, Pools16K, SizeClass};
@@ -96,8 +98,10 @@ impl<P: Parts> Heaps<P> {
 
     /// Prevents takeovers of inboxes until the guard is dropped.
     ///
-    /// The forking thread holds this guard across a `fork`, because the child would otherwise lose
-    /// the blocks that another thread is taking over.
+    /// In a takeover, a thread removes the freed blocks from the inbox of a heap and puts them back
+    /// later. If another thread forked in between, the child would lose these blocks, because the
+    /// thread that holds them does not exist in the child. The forking thread therefore holds this
+    /// function's guard across a `fork`.
     pub(crate) fn pause_takeovers(&self) -> MutexGuard<'_, ()> {
         sync::lock(&self.takeovers)
     }
@@ -232,10 +236,10 @@ impl<P: Parts> ThreadHeap<P> {
     /// - `start` must be the start of a block that is in use, in a `ThreadHeap` with the same `P`.
     #[inline]
     pub(crate) unsafe fn is_span(start: NonNull<u8>) -> bool {
-        // We check the block's address before we read the header of its pool, because reading the
-        // header is slow if another thread is writing to it. A span, which is the only block of its
-        // pool, always begins at a multiple of the pool size. Few other blocks begin at such an
-        // address, so for most blocks we need not read the header at all.
+        // To find out whether the block is a span, which is the only block of its pool, we need the
+        // size class in the pool's header. Reading the header is slow if another thread is writing
+        // to it, so we check the block's address first. A span always begins at a multiple of the
+        // pool size. Few other blocks do, so for most blocks we need not read the header at all.
         let begins_unit = start.addr().get().is_multiple_of(P::Geometry::SIZES.pool_size);
         // SAFETY: `start` is a block in use of this geometry (contract of `is_span`).
         let class = || unsafe { SizeClass::<P::Geometry>::at(start) };
@@ -260,7 +264,8 @@ impl<P: Parts> ThreadHeap<P> {
     ///
     /// - `block` must be a live block that was allocated by this heap or by another heap with the
     ///   same parameter `P`.
-    /// - The caller must own this heap, unless the heap is a placeholder that never has an arena.
+    /// - The caller must own this heap, unless it is the placeholder that threads without a heap
+    ///   share. The placeholder never has an arena, so no block belongs to it.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
         // SAFETY: `enter_if_own` has the same contract, and the block came from the heap.

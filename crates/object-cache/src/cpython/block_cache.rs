@@ -158,10 +158,11 @@ impl<T, A: MemAlloc, const BLOCK: usize> Remaining<'_, T, A, BLOCK> {
     /// Removes and counts the free objects in `block`, which must have been the first of the
     /// remaining blocks.
     ///
-    /// A compaction visits the blocks in ascending order of address, and the free objects have the
-    /// same order. If a free object nevertheless lies before `block`, the object's own block is not
-    /// in the cache, because an outer compaction, during which this compaction runs, has removed
-    /// that block. We then put the object back into the cache's stack of free objects.
+    /// While a compaction returns a block, the allocator below the cache may start an inner
+    /// compaction of the same cache. The inner compaction does not find the blocks that the outer
+    /// one has removed from the cache, but it can find free objects that lie in them. Both blocks
+    /// and free objects are visited in ascending order of address, so only such an object can lie
+    /// before `block`. We put it back into the cache's stack of free objects.
     fn take_free_of(&mut self, block: NonNull<FreeObject>) -> (Chain<FreeObject>, usize) {
         let start = block.addr().get();
         let end = start + BlockCache::<T, A, BLOCK>::WHOLE.bytes;

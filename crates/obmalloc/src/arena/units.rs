@@ -73,9 +73,9 @@ impl Units {
     /// Finds `units` adjacent free units, the first of which has an index that is a multiple of
     /// `align`.
     ///
-    /// `align` must be a power of two. If possible, all units of the returned run are dirty (not
-    /// known to be zero), because such units may already be backed by memory. Otherwise, the run
-    /// may contain any free units. If several runs qualify, returns the one with the highest index.
+    /// `align` must be a power of two. Prefers runs in which all units are dirty (not known to be
+    /// zero), because such units may already be backed by memory. If there is no such run, any run
+    /// of free units qualifies. If several runs qualify, returns the one with the highest index.
     /// Never returns the arena's first unit, which holds the headers.
     pub(crate) fn find_run(self, units: usize, align: usize) -> Option<Run> {
         let aligned = ALIGNED[align.ilog2() as usize % ALIGNED.len()];

@@ -1,12 +1,13 @@
 //! The pools that their size class retains when they become empty.
 //!
-//! Without retention, a loop that allocates and frees one block would return a pool to the arena in
-//! every iteration. A size class releases its retained pool when another class needs it, or when
-//! the arena could be unmapped.
+//! If a size class returned its last pool to the arena as soon as the pool is empty, a loop that
+//! allocates and frees one block would return a pool in every iteration. The class therefore
+//! retains the empty pool. It releases the pool when another class needs it, or when retained pools
+//! are all that keeps their arena from being unmapped.
 //!
-//! Under [`RetainRule::Unobservable`], retention must not change the addresses that a program
-//! receives. A size class then retains an empty pool only if its next request for a pool would get
-//! this pool anyway.
+//! Under [`RetainRule::Unobservable`], a program must receive the same addresses as if size classes
+//! retained no empty pools. A class then retains an empty pool only if the heap's arenas would hand
+//! out this very pool next anyway.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

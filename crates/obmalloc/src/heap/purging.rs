@@ -17,8 +17,9 @@
 //!   the arena source immediately unmaps the first memory that a program frees.
 //!
 //! A purge counts as a mistake if the program soon reuses more than a quarter of the purged pages.
-//! After a mistake, the heap pauses purges of the same kind (sweeps or immediate purges). Each
-//! further mistake doubles the pause.
+//! After a mistake in a sweep, the heap purges nothing in sweeps for a while. After an immediate
+//! purge that was a mistake, the heap pauses immediate purges instead. Each further mistake of the
+//! same kind doubles the pause, up to a limit.
 
 #![forbid(unsafe_code)]
 
@@ -56,9 +57,9 @@ const PART_REUSED: usize = 4;
 ///
 /// If an arena contains no live block, the heap unmaps the whole arena, unless the [arena
 /// source](raw_mem::ArenaSource) lets the heap retain it. If an arena contains live blocks, the
-/// heap can return only the free pages of this arena. A heap with the geometry of a CPython
-/// version, such as [`Pools16K`](crate::Pools16K), unmaps arenas by the rules of that version
-/// instead, and never returns parts of an arena.
+/// heap can return only the free pages of this arena. A heap that imitates the allocator of a
+/// CPython version, for example with the geometry [`Pools16K`](crate::Pools16K), unmaps arenas by
+/// the rules of that version instead, and never returns parts of an arena.
 ///
 /// ```
 /// use core::time::Duration;
@@ -100,8 +101,9 @@ impl PurgePolicy {
     /// Returns memory after it has been free for at least two fifths of `decay` and at most the
     /// whole of `decay`.
     ///
-    /// `clock` must return the time since an arbitrary start. If `decay` is zero, the heap returns
-    /// memory as soon as it notices that the memory is free.
+    /// `clock` must return the time that has passed since some fixed moment, for example since the
+    /// system started. If `decay` is zero, the heap returns memory as soon as it notices that the
+    /// memory is free.
     pub const fn after(decay: Duration, clock: fn() -> Duration) -> Self {
         Self { decay, clock: Some(clock), ..Self::NEVER }
     }
@@ -116,8 +118,9 @@ impl PurgePolicy {
     ///
     /// From time to time, the heap calls `is_short` to ask whether the system or the container is
     /// running out of memory. The argument of `is_short` is the current time that `clock` has
-    /// returned. As long as `is_short` returns true, the heap trims itself up to twice a second,
-    /// but spends at most a sixteenth of the elapsed time on these trims.
+    /// returned. As long as `is_short` returns true, the heap trims itself repeatedly. After each
+    /// trim, it waits for at least half a second, and for at least 16 times as long as the trim
+    /// took.
     ///
     /// `is_short` should return quickly. It must not use the heap, and must leave `errno`
     /// unchanged.

@@ -1,7 +1,8 @@
 //! Spans, which are pools of one block.
 //!
-//! Each size class retains its empty spans in a list. A later request for the class takes a span
-//! from the list, so the heap need not search its arenas:
+//! Each size class retains its empty spans, which are pools of one block, in a list. A later
+//! request for the class takes a span from the list, so the heap need not search its arenas for
+//! one. The picture shows the two spans that such a request affects:
 //!
 //! ```text
 //!   list of the class    span, in use ► span, empty ► span, empty

@@ -32,9 +32,10 @@ impl<'a> Extents<'a> {
     /// last slot.
     ///
     /// `slot_pages` is the number of pages in a slot. `is_stale` must be true if the last slot of
-    /// `run` still had memory of an earlier mapping when the slot was used for this mapping. All
-    /// pages that the earlier mapping has touched may then still be backed by memory, so the new
-    /// extent of the slot, which counts such pages, is not smaller than the previous one.
+    /// `run` still had memory of an earlier mapping when the present mapping began to use it. In
+    /// this case, the slot's extent, which is the number of pages that may be backed by memory,
+    /// does not become smaller. For example, if the earlier mapping touched 200 pages and the
+    /// present one uses 190, all 200 may still be backed by memory.
     pub(super) fn note(&mut self, run: Range<usize>, slot_pages: u32, pages: u32, is_stale: bool) {
         let Some(run) = self.pages.get_mut(run) else { return };
         let Some((last, others)) = run.split_last_mut() else { return };

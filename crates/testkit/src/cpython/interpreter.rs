@@ -39,8 +39,9 @@ impl Interpreter {
     /// # Panics
     ///
     /// Panics if `libpython` cannot be loaded, or if [`Rules::of_cpython`] does not know the sizes
-    /// and rules of the allocator in this version of CPython. Also panics if CPython's `pymalloc`
-    /// maps an arena during startup, because the interpreter itself should use only `malloc`.
+    /// and rules of the allocator in this version of CPython. This function makes the interpreter
+    /// allocate with `malloc`, so that only the test uses CPython's `pymalloc`. Also panics if
+    /// `pymalloc` nevertheless maps an arena during startup.
     ///
     /// # Safety
     ///

@@ -1,8 +1,9 @@
 //! Finds the CPythons on this machine.
 //!
-//! The environment variable `OBMALLOC_PYTHONS` can list the Pythons to use, separated as in `PATH`;
-//! this list replaces the search. We ask each program for its version, because file names are not
-//! reliable: pyenv's scripts can run any version.
+//! If the environment variable `OBMALLOC_PYTHONS` is set, it lists the Pythons to use, separated as
+//! in `PATH`. Otherwise, we search the usual places, such as `PATH` and the folder of pyenv. We ask
+//! each program for its version, because file names are not reliable: pyenv's scripts can run any
+//! version.
 
 pub mod brought;
 mod python;

@@ -1,15 +1,15 @@
 //! The part of a takeover that purges pages.
 //!
 //! Blocks that other threads have freed wait in the inbox of their heap until the heap's owner
-//! reclaims them. In a takeover, a thread moves the blocks of an inbox into a table, which shows
-//! how many bytes of each page wait, and then purges all pages that waiting blocks cover
-//! completely. Any thread may perform a takeover, because it becomes the owner of all blocks that
-//! it takes from the inbox.
+//! reclaims them. To return the memory of waiting blocks to the system earlier, any thread may
+//! perform a takeover: it takes all blocks out of the inbox, which makes it their owner, and enters
+//! them into a table. For each page, the table counts the bytes that belong to waiting blocks. The
+//! thread purges all pages that waiting blocks cover completely, and puts the table into the inbox.
 //!
-//! A table cannot describe a pool of more than 32 pages. Such a pool contains only one block, so a
-//! takeover needs no table to purge the pages of a waiting block of this size. It keeps the block's
-//! first page, because that page stores the link and the count with which the block waits in the
-//! inbox (see [`Batch`]).
+//! The table that a takeover uses to find the pages to purge cannot describe a pool of more than 32
+//! pages. Such a pool contains only one block, however. If a thread finds this block in an inbox,
+//! it can purge the pool without a table. It keeps only the first page, because the link and the
+//! count that make the block a node of the inbox are stored there (see [`Batch`]).
 
 use std::{cell::Cell, ptr::NonNull};
 
@@ -30,9 +30,10 @@ use crate::{parts::Parts, shared_source::SharedSource};
 /// completely.
 ///
 /// Returns three values:
-/// - The nodes that the caller must push back into the inbox. A node is either a table, or a batch
-///   of blocks that were not moved into a table.
-/// - A flag that is true if at least one of these batches holds blocks whose pages were not purged.
+/// - The nodes that the caller must push back into the inbox. Each node is either a table of freed
+///   blocks, or a batch of freed blocks that the function did not move into a table.
+/// - A flag that is true if the function did not try to purge the pages of at least one returned
+///   batch, for example because there was no memory for a table.
 /// - The number of purged bytes.
 ///
 /// `bytes` is the approximate size of all blocks.

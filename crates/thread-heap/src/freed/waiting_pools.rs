@@ -222,9 +222,9 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
     ///
     /// # Safety
     ///
-    /// - `block` must have been allocated by a heap with the geometry `G`. This heap must still
-    ///   count `block` as in use, because this function reads the size class of `block` from the
-    ///   header of its pool.
+    /// - `block` must have been allocated by a heap with the geometry `G`, and this heap must still
+    ///   count `block` as in use. Otherwise, the header of the block's pool need not contain the
+    ///   size class of `block`, which this function reads.
     /// - The caller must own `block` exclusively, and must not use it after this call.
     pub(crate) unsafe fn add(&mut self, block: NonNull<u8>) {
         // SAFETY: `block` is a block in use of this geometry (contract of `add`).

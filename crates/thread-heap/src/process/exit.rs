@@ -6,8 +6,9 @@
 //!
 //! When a thread ends, the C library calls the destructors of pthread keys in a limited number of
 //! rounds. If the thread opens its first heap in the last round, no further round follows in which
-//! our destructor could close this heap. A later thread then reuses the heap if it gets the same
-//! [number](crate::heaps::ThreadHeap::thread), which is an address in thread-local memory.
+//! our destructor could close this heap. The heap then stays open until a later thread with the
+//! same [number](crate::heaps::ThreadHeap::thread), which is an address in thread-local memory,
+//! reuses it.
 
 use std::cell::Cell;
 

@@ -1,13 +1,14 @@
 //! Handlers that keep the heaps usable in a forked child, in which only the forking thread exists.
 //!
-//! The handlers hold two locks across a fork:
+//! The handlers, which `pthread_atfork` registers, hold two locks across a fork:
 //! - The lock of the arena source ensures that the child gets a consistent copy of the source.
 //! - The takeover lock ensures that no other thread is moving freed blocks out of a heap's inbox.
 //!   Otherwise, the child would lose these blocks.
 //!
-//! Before a fork, handlers run in reverse order of registration. When a handler that was registered
-//! before ours runs, we have therefore already locked the arena source, so that handler must not
-//! map or unmap arenas, or wait for a thread that does.
+//! Before a fork, the C library calls the handler that was registered last first. Our handler
+//! therefore locks the arena source before any handler runs that was registered earlier. Such an
+//! earlier handler must not map or unmap arenas, or wait for a thread that does, because it would
+//! wait for our lock forever.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
@@ -75,10 +76,11 @@ extern "C" fn release() {
 
 /// Unlocks the locks, and adapts the state of the child to the loss of all other threads.
 ///
-/// In the child, the arena source stops counting the arenas and large mappings that the heaps of
-/// the lost threads retain. If such a thread was using its heap at the time of the fork, the
-/// child's copy of the heap can be inconsistent. A new thread with the same thread number would
-/// reuse this copy, so we reset the thread numbers of all these heaps.
+/// The heaps of threads that do not exist in the child may retain free arenas and large mappings,
+/// which the child's arena source stops counting. If such a thread was using its heap at the time
+/// of the fork, the child's copy of the heap can be inconsistent. A new thread with the same thread
+/// number would reuse this copy, so we set the thread numbers of all these heaps to 0, which no
+/// thread has.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
     if let Some(mut held) = HELD.take() {

@@ -2,7 +2,7 @@
 //!
 //! The compiler may cache the address of a `thread_local!` variable, so a coroutine that moves to
 //! another thread could use the variable of the old thread. This module therefore hides the address
-//! of the slot from the compiler:
+//! of the slot, the thread-local word that points to the thread's heap, from the compiler:
 //! - On x86-64 Linux, inline assembly accesses the slot at a fixed offset from the thread pointer.
 //! - On other systems, and with the feature `dynamic-tls`, only functions that are never inlined
 //!   access the slot.
@@ -12,10 +12,10 @@
 //! # The model of the thread-local
 //!
 //! On x86-64 Linux with glibc, the thread-local word that points to a thread's heap uses the
-//! "initial-exec" model of thread-local storage. If `dlopen` loads a library with variables of this
-//! model, the variables must fit into a small reserve of thread-local memory, which all such
-//! libraries share. Otherwise, `dlopen` fails. With the feature `dynamic-tls`, the word is an
-//! ordinary `thread_local!` and needs no room in the reserve.
+//! "initial-exec" model of thread-local storage. Libraries that are loaded with `dlopen` share a
+//! small reserve of memory for variables of this model. If the reserve has no room for the word,
+//! `dlopen` cannot load the library that contains it. With the feature `dynamic-tls`, the word is
+//! an ordinary `thread_local!` and needs no room in the reserve.
 
 use std::{
     mem::{self, ManuallyDrop},
