@@ -99,10 +99,11 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
 
 /// Returns a size class with spare room if `new` is larger than `old` by less than a quarter.
 ///
-/// Memory that has grown by less than a quarter is likely to grow again, so the blocks of the
-/// returned class are at least an eighth larger than the size of `new`. Returns `None` if there is
-/// no class with blocks of this size, or if the blocks are so large that, according to [`serves`],
-/// memory of the layout `new` may not stay in them.
+/// Memory that has grown by less than a quarter is likely to grow again, so the function returns
+/// the class for a size that is an eighth larger than the size of `new`. Returns `None` if there is
+/// no class for this larger size. Also returns `None` if, according to [`serves`], the blocks of
+/// this class are too large for `new`, because the next reallocation would then move the memory to
+/// a smaller block.
 ///
 /// The argument `class` must be the function [`class`] or [`small_class`].
 #[inline]

@@ -30,9 +30,9 @@ use crate::{
 /// assert_eq!(words.concat().len(), 2890);
 /// ```
 ///
-/// With the feature `allocator-api2-02` or `allocator-api2-04`, `ObMalloc` implements the
-/// `Allocator` trait of that version of the allocator-api2 crate. Individual collections can then
-/// use the allocator:
+/// The crate allocator-api2 has a trait `Allocator`, with which individual collections can use an
+/// allocator. `ObMalloc` implements the trait of version 0.2 with the feature `allocator-api2-02`,
+/// and the trait of version 0.4 with the feature `allocator-api2-04`:
 #[cfg_attr(feature = "allocator-api2-04", doc = "```")]
 #[cfg_attr(not(feature = "allocator-api2-04"), doc = "```ignore")]
 /// # use allocator_api2_04 as allocator_api2;
@@ -99,8 +99,9 @@ impl ObMalloc {
 
     /// Sets whether the heaps use huge pages. The default is [`HugePages::Off`].
     ///
-    /// With huge pages, a heap returns the free parts of an arena only while memory is short or
-    /// during a [`flush`](Self::flush), because returning these parts breaks up huge pages.
+    /// With huge pages, a heap returns the free parts of an arena to the system only while memory
+    /// is short or during a [`flush`](Self::flush), because returning these parts breaks up huge
+    /// pages.
     ///
     /// Call this function at program start, because heaps of other threads that are already open
     /// continue to return parts of arenas.
@@ -131,9 +132,9 @@ impl ObMalloc {
 
     /// Counts the memory of the process, without stopping other threads.
     ///
-    /// The call takes about a microsecond for each mapped MiB. Threads that map or unmap memory
-    /// wait until the call ends. If other threads allocate or free memory during the call, the
-    /// figures are approximate.
+    /// The call takes about a microsecond for each mapped MiB, and threads that map or unmap memory
+    /// must wait until it ends. All other threads continue to run. If they allocate or free memory
+    /// during the call, the returned counts are approximate.
     ///
     /// ```
     /// # use global_alloc::{Detail, ObMalloc};
@@ -202,9 +203,10 @@ impl ObMalloc {
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
     /// The callback may allocate and free memory, for example to empty one of the program's caches.
-    /// If the callback returns true, the allocator tries the request again. If a request of the
-    /// callback itself exceeds the limit, it is refused without calling the callback again. If the
-    /// callback panics, the process is aborted, because an allocation must not unwind.
+    /// If the callback returns true, the allocator tries the request again. If the callback itself
+    /// makes a request that exceeds the hard limit, this request is refused without another call of
+    /// the callback. If the callback panics, the process is aborted, because an allocation must not
+    /// unwind.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         PerThread.before_refusal(callback);
     }

@@ -36,9 +36,9 @@ pub struct Sizes {
     /// The largest request that an arena can serve. CPython serves only small requests from arenas.
     ///
     /// A block of up to `pool_size / 2` bytes shares its pool with other blocks of the same size
-    /// class. Above `small_threshold`, there are eight of these size classes between each power of
-    /// two and the next. The size of a larger block is rounded up to a multiple of `pool_size`, and
-    /// the block then fills a pool of its own.
+    /// class. Above `small_threshold`, there are eight size classes for such blocks between each
+    /// power of two and the next. The size of a block above `pool_size / 2` bytes is rounded up to
+    /// a multiple of `pool_size`, and the block then fills a pool of its own.
     pub arena_threshold: usize,
     /// The size and alignment of a unit, which is a pool of small blocks. CPython: `POOL_SIZE`.
     pub pool_size: usize,
@@ -167,10 +167,11 @@ pub enum RetainRule {
     Unobservable,
     /// Each class can retain one pool until another class needs it or its arena could be unmapped.
     ///
-    /// A class whose blocks are so large that each fills a whole pool can retain several empty
-    /// pools. If such a pool would keep an otherwise free arena mapped, the heap retains the pool
-    /// only if [the arena source](raw_mem::ArenaSource::retain) permits it. The heap needs the same
-    /// permission to retain an arena whose pools are all free.
+    /// If the blocks of a class are so large that each fills a whole pool, the class can retain
+    /// several empty pools. Such a pool keeps its arena mapped, even if all other pools of the
+    /// arena are free. In that case, the heap retains the pool only if [the arena
+    /// source](raw_mem::ArenaSource::retain) permits it. The heap also asks the arena source before
+    /// it retains an arena whose pools are all free.
     ///
     /// A class that needs another pool prefers a free pool that it used before.
     EachClass,
@@ -188,7 +189,8 @@ pub enum HeaderRule {
     /// The heap's tag shares no cache line with data that the owner writes, because other threads
     /// read the tag.
     ///
-    /// Blocks are naturally aligned: a 64-byte block to 64 bytes, and a 48-byte block to 16 bytes.
+    /// Each block is aligned to the largest power of two that divides its size, up to `pool_size`:
+    /// a 64-byte block to 64 bytes, and a 48-byte block to 16 bytes.
     /// Heaps with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython) are the exception.
     InArena,
 }

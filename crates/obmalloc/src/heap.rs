@@ -182,10 +182,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates a block of `class` that begins at a multiple of `align` bytes. O(arenas).
     ///
-    /// `align` must be a power of two, and at most half the size of an arena. Returns `None` if
-    /// `align` has another value, if no arena can be mapped, if `class` is one of the
-    /// [small](SizeClass::is_small) classes, or if the heap places its blocks at the same offsets
-    /// as CPython ([`BlockStart::AsInCPython`]).
+    /// `align` must be a power of two, and at most half the size of an arena. If it is not, the
+    /// call returns `None`. The call also returns `None` if no arena can be mapped, if `class` is a
+    /// small class (see [`SizeClass::is_small`]), or if the heap places its blocks at the same
+    /// offsets as CPython ([`BlockStart::AsInCPython`]).
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_aligned(&mut self, class: SizeClass<G>, align: usize) -> Option<BlockPtr> {
         let units = align.div_ceil(G::SIZES.pool_size);
@@ -280,9 +280,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Returns as much unused memory to the system as possible.
     ///
     /// Unmaps every arena that contains no live block, even if the arena source lets the heap
-    /// retain it. If the geometry supports it, the heap also returns every page that no live block
-    /// touches. Trimming takes O(pools + free blocks) time, and one system call for each range of
-    /// pages.
+    /// retain it. In the arenas that stay mapped, the heap also purges every page that no live
+    /// block touches, if the geometry allows pages to be purged. Trimming takes O(pools + free
+    /// blocks) time, and one system call for each range of pages.
     ///
     /// The result is the number of bytes returned to the system. Some of these bytes may never have
     /// been in memory.
@@ -410,13 +410,13 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(pool)
     }
 
-    /// Finds a pool of `class` that has a free block although it is marked as full, and marks it as
-    /// used. O(pools).
+    /// Finds a pool of `class` that has a free block although the pool is marked as full, and marks
+    /// this pool as used. O(pools).
     ///
-    /// A pool that is marked as full can have free blocks, because the heap does not mark the pool
-    /// as used at the first free, but only after several frees. Until then, the heap does not
-    /// allocate these free blocks, unless it has no memory for a new pool and calls
-    /// `full_pool_with_room`.
+    /// A pool that is marked as full can have free blocks, because the heap marks a full pool as
+    /// used only after several of its blocks have been freed. The heap allocates blocks only from
+    /// pools that are marked as used, so it does not allocate these free blocks until then. If the
+    /// heap has no memory for a new pool, however, it calls `full_pool_with_room`.
     #[cold]
     fn full_pool_with_room(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         if class.frees_until_used() == 1 {
@@ -680,8 +680,10 @@ mod tests {
         drain(&mut heap, blocks);
     }
 
-    /// A full pool with a free block serves a request when no arena can be mapped, but its blocks
-    /// do not begin at multiples of 4096.
+    /// When no arena can be mapped, the heap allocates blocks that were freed in pools that are
+    /// still marked as full. The block that this test frees does not begin at a multiple of 4096.
+    /// The heap may therefore use it for an ordinary request, but not for a request with an
+    /// alignment of 4096 bytes.
     #[test]
     fn an_aligned_block_is_aligned_or_refused_when_no_arena_can_be_mapped() {
         let source = LimitedArenas::new(MmapArenas::new(), Limits::hard(1 << 20));

@@ -8,8 +8,9 @@
 //!   ├─────────── offset ───────┤ a page, or the alignment of the block
 //! ```
 //!
-//! Arenas and large mappings store a tag at the same offset. When a block is freed, the tag shows
-//! whether the block is large.
+//! Every arena and every mapping of a large block stores a tag, and the tag's distance from the
+//! start of the arena or from the block's header is always the same. When a block is freed, we can
+//! therefore read the tag before we know whether the block is large, and the tag then shows this.
 //!
 //! The tag of a large mapping is [`HeapTag::LARGE`]. The tag of an arena identifies the heap that
 //! owns the arena.
@@ -79,7 +80,8 @@ impl LargeBlock {
 
     /// Maps a block of `size` bytes at a multiple of `align` bytes.
     ///
-    /// `align` must be a power of two. Returns `None` if the source has no memory.
+    /// `align` must be a power of two. Returns `None` if the source has no memory or if `size` is
+    /// too large.
     pub fn map<G: Geometry>(
         source: &mut impl ArenaSource,
         size: usize,
@@ -166,9 +168,9 @@ impl LargeBlock {
 
     /// Grows or shrinks the block to at least `size` bytes, and keeps its contents.
     ///
-    /// The block may move. If this returns `None`, the block is unchanged. This happens if the
-    /// source has no memory, if `size` is too large, or if the block has a special alignment, which
-    /// a move would not preserve.
+    /// The block may move. The call returns `None` if the source has no memory, if `size` is too
+    /// large, or if the block is aligned to the size of an arena or more, because a move would not
+    /// preserve this alignment. In all three cases, the block is unchanged.
     ///
     /// # Safety
     ///

@@ -59,8 +59,8 @@ pub struct MmapArenas {
 struct Reserved {
     /// # Invariant
     ///
-    /// - The source owns the `count * bytes` bytes that begin at `start`. These bytes are mapped
-    ///   but not accessible.
+    /// - The source owns the `count` adjacent arenas of `bytes` bytes each that begin at `start`.
+    ///   Their memory is mapped but not accessible.
     /// - `start` is a multiple of `bytes`, the size of one arena.
     start: NonNull<u8>,
     count: usize,

@@ -113,8 +113,9 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
 
 /// Returns `bytes` bytes of memory at `start` to the system.
 ///
-/// The pages stay mapped and read as zero afterwards. We do not use `mmap` with `MAP_FIXED`,
-/// because Linux before 6.12 can leave the range unmapped if the call fails.
+/// After a purge, the pages are still mapped and read as zero. We do not map new pages over them
+/// with `mmap` and `MAP_FIXED`, because Linux before 6.12 can leave the range unmapped if that call
+/// fails.
 ///
 /// # Safety
 ///
@@ -191,9 +192,9 @@ pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), 
 
 /// Returns `bytes` bytes of memory at `start` to the system, and makes the range inaccessible.
 ///
-/// The range stays mapped throughout, so no other mapping can take its addresses. A failed call
-/// usually leaves the range unchanged, but Linux before 6.12 may unmap it if the kernel runs out of
-/// memory during the call.
+/// During the whole call, the range stays mapped, so no other mapping can take its addresses. If
+/// the call fails, the range is usually unchanged, but Linux before 6.12 may unmap it if the kernel
+/// runs out of memory during the call.
 ///
 /// # Safety
 ///
@@ -212,8 +213,9 @@ pub(crate) unsafe fn withdraw(start: NonNull<u8>, bytes: usize) -> Result<(), Os
 ///
 /// # Safety
 ///
-/// - `start` and `old` must describe whole pages that the caller has mapped.
-/// - `new` must be a non-zero multiple of the page size.
+/// - `start` and `old` must be the address and the size in bytes of whole pages that the caller has
+///   mapped.
+/// - `new`, the new size of the mapping in bytes, must be a non-zero multiple of the page size.
 /// - If the call succeeds, nothing may access the memory beyond the first `new` bytes.
 pub(crate) unsafe fn resize(start: NonNull<u8>, old: usize, new: usize) -> Result<(), OsCode> {
     if new == old {

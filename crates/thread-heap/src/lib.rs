@@ -34,8 +34,8 @@
 //! # Fork
 //!
 //! A forked child never allocates from the heaps of other threads, because these heaps may be
-//! inconsistent in the child. It can still free their blocks, and a flush then purges the memory of
-//! these blocks.
+//! inconsistent in the child. The child can still free blocks of these heaps. If the child then
+//! flushes its own heap, the flush also returns the memory of these freed blocks to the system.
 //!
 //! The type [`PerThread`] prepares for a fork automatically. A program that uses other [`Heaps`]
 //! must hold the lock of [`Heaps::lock_source`] across a fork, because the child could otherwise

@@ -10,8 +10,9 @@ use crate::{
 /// A cache for objects that consist of a header `H` and a number of items `E`, like tuples in
 /// CPython.
 ///
-/// Each length from 1 to `LENGTHS` has its own list. Objects of other lengths are not cached. The
-/// cache provides uninitialised storage, so the caller must write and drop the contents itself.
+/// For each number of items from 1 to `LENGTHS`, the cache has a list of free objects with that
+/// many items. Objects with no items or with more than `LENGTHS` items are not cached. The cache
+/// provides uninitialised storage, so the caller must write and drop the contents itself.
 ///
 /// ```
 /// use object_cache::cpython::TupleLists;
@@ -119,7 +120,8 @@ impl<H, E, A: MemAlloc, const LENGTHS: usize> TupleLists<H, E, A, LENGTHS> {
     ///
     /// # Safety
     ///
-    /// - This cache must have returned `storage` from [`take`](Self::take) for the same `len`.
+    /// - `storage` must have been returned by a call of [`take`](Self::take) on this cache, with
+    ///   the same `len`.
     /// - Any value in `storage` must already have been dropped or moved out.
     /// - The caller must not use `storage` after this call.
     #[inline]

@@ -42,7 +42,8 @@ pub trait Access {
 ///
 /// # Safety
 ///
-/// - Every call of [`enter`](Self::enter) on the same value must pass the same heap to its closure.
+/// - All calls of [`enter`](Self::enter) on one value of the implementing type must pass the same
+///   heap to their closures.
 /// - Nothing else may borrow the heap while the closure runs.
 pub(crate) unsafe trait Enter {
     type Heap;
@@ -87,7 +88,8 @@ impl<H> GilHeld<H> {
     ///
     /// # Safety
     ///
-    /// - No two calls that use the returned value may run at the same time.
+    /// - Two threads must not use the returned `GilHeld` at the same time, and no call of its
+    ///   methods may run inside another.
     /// - The arena source and the metadata allocator of `heap` must not call into `heap`.
     /// - The functions of the heap's [`PurgePolicy`](crate::PurgePolicy) must not call into `heap`.
     ///

@@ -115,9 +115,9 @@ pub enum BlockStart {
     ///
     /// This affects only small blocks. Larger blocks begin at the start of the pool.
     ///
-    /// This offset aligns many Python objects to 64-byte cache lines: the first object of a pool
-    /// begins at offset 48 + 16 = 64, because a 16-byte header of the garbage collector precedes
-    /// it.
+    /// If the first block of a pool begins at offset 48, many Python objects are aligned to 64-byte
+    /// cache lines. For example, each object that the garbage collector tracks has a header of 16
+    /// bytes in front of it, so the object in the first block begins at offset 48 + 16 = 64.
     AsInCPython,
 }
 

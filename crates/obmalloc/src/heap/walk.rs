@@ -31,10 +31,10 @@ pub struct LiveBlock {
 pub(crate) enum BlockState {
     InUse,
     Free,
-    /// The block is neither in use nor on the free list, because the heap does not divide this part
-    /// of the pool into blocks at present. Either the heap has not yet divided it for the size
-    /// class that uses the pool, or the heap has found a page without blocks in use and has taken
-    /// the blocks on this page off the free list (see `arena::uncarved`).
+    /// The part of the pool in which this block would lie is not divided into blocks at present, so
+    /// the block is neither in use nor on the free list. Either the heap has not yet divided this
+    /// part for the size class that uses the pool, or the heap has found a page without blocks in
+    /// use and has taken the blocks on this page off the free list (see `arena::uncarved`).
     Uncarved,
 }
 

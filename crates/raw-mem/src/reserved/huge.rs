@@ -10,8 +10,8 @@
 //! accessible memory.
 //!
 //! Normally, we return a huge page to the system only when no part of it is used or retained. Until
-//! then, its free parts keep their memory, which may contain old data. A trim, however, returns the
-//! memory of free parts immediately, which breaks up the huge page.
+//! then, memory still backs the free parts of the huge page, and may contain old data. A trim,
+//! however, returns the memory of free parts immediately, which breaks up the huge page.
 
 use core::ops::Range;
 

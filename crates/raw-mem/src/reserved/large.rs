@@ -100,8 +100,8 @@ impl ReservedRange {
     ///
     /// # Safety
     ///
-    /// - `start` and `old` must be the address and the size in bytes of a large mapping in this
-    ///   reserved range.
+    /// - `start` must be the address of a large mapping in the range of addresses that `self` has
+    ///   reserved, and `old` must be the size of this mapping in bytes.
     /// - If the call succeeds, only the mapping that it returns may be used afterwards.
     pub(super) unsafe fn resize_large(
         &mut self,
@@ -204,8 +204,8 @@ impl ReservedRange {
 ///
 /// # Safety
 ///
-/// - The old and the new run of slots must consist of whole, writable pages that the caller owns,
-///   and must not overlap.
+/// - The run of slots that begins at `old` and the run that begins at `new` must not overlap.
+/// - Both runs must consist of whole pages, which the caller owns and which are writable.
 /// - The page after the old run must be mapped.
 /// - Nothing else may use the two runs during the call.
 unsafe fn move_contents(old: NonNull<u8>, new: NonNull<u8>, bytes: usize, slot: usize) -> bool {

@@ -1,9 +1,10 @@
 //! Starts a real CPython whose allocator `pymalloc` is used only by the test.
 //!
-//! Before the interpreter starts, we make it allocate from `malloc` instead of `pymalloc`, and give
-//! the functions of `pymalloc` to the test. The interpreter must have started before the test calls
-//! these functions, because they need a thread state since CPython 3.12. A process can start only
-//! one interpreter, so [`in_each`] starts one process for each libpython.
+//! The test must be the only user of `pymalloc`. Before the interpreter starts, we therefore make
+//! it allocate from `malloc` instead, and give the functions of `pymalloc` to the test. Since
+//! CPython 3.12, these functions need a thread state, so the test must not call them until the
+//! interpreter has started. A process can start only one interpreter, so [`in_each`] starts one
+//! process for each libpython.
 
 mod arena_hook;
 mod each;

@@ -8,11 +8,12 @@
 //!            └── purged                    free, without memory
 //! ```
 //!
-//! The header of each pool stores how many of the pool's blocks are in use. We only read these
-//! headers, so counting does not slow down allocations and frees. The lock of the shared arena
-//! source protects the amounts of mapped and retained memory. A block that another thread frees
-//! waits in the inbox of the block's heap until the owner of the heap reclaims it, and each inbox
-//! counts its waiting bytes.
+//! The header of each pool stores how many of the pool's blocks are in use. The counting thread
+//! only reads these headers, so other threads allocate and free blocks as fast as before. To read
+//! the amounts of mapped and retained memory, the counting thread holds the lock of the shared
+//! arena source, which protects them. If a thread frees a block of another thread's heap, the block
+//! waits in this heap's inbox until the heap's owner reclaims it, so each inbox counts its waiting
+//! bytes.
 
 #![forbid(unsafe_code)]
 
@@ -24,8 +25,9 @@ use crate::{parts::Parts, shared_source::Locked};
 
 /// The memory of all heaps of a family at one moment, in bytes.
 ///
-/// Other threads may allocate and free memory while the figures are computed, so the figures are
-/// approximate. If no other thread is running, all figures except `waiting` are exact.
+/// Other threads may allocate and free memory while [`Heaps::figures`] counts the memory, so the
+/// numbers are approximate. If no other thread is running, all numbers are exact except `waiting`,
+/// which is the size of freed blocks that their owners have not yet reclaimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Figures {
@@ -100,8 +102,8 @@ impl<P: Parts> Heaps<P> {
     /// This function holds the lock of the shared arena source. The owner of a heap therefore has
     /// to wait only if it needs this source during the call, for example to map or unmap an arena.
     /// The function finds arenas through a list whose entries lie in the arenas. CPython's
-    /// geometries leave no room for such an entry, so arenas are counted only if the geometry is
-    /// [`Native`](obmalloc::Native).
+    /// geometries leave no room for such an entry, so only the arenas of
+    /// the geometry [`Native`](obmalloc::Native) are counted.
     pub fn figures(&self) -> Figures {
         self.figures_of(&mut self.shared.lock())
     }

@@ -11,8 +11,9 @@ impl<P: Parts> Heaps<P> {
     /// Opens a heap that the caller owns. Adopts an abandoned heap or creates a new one.
     ///
     /// Returns `None` if the metadata allocator cannot provide suitably aligned memory for a new
-    /// heap. The cost is linear in the largest number of heaps that have had an owner at the same
-    /// time.
+    /// heap. The call takes O(heaps) time, because it may look at every heap in the list. Abandoned
+    /// heaps are reused, so the list is about as long as the largest number of owners that have
+    /// existed at the same time.
     pub fn open(&'static self) -> Option<Owner<P>> {
         self.list.iter().find_map(Owner::adopt).or_else(|| self.create())
     }
@@ -20,9 +21,10 @@ impl<P: Parts> Heaps<P> {
     /// Opens a heap for the thread whose number is `thread`.
     ///
     /// A thread's number is an address in its thread-local memory, so a new thread can have the
-    /// same number as a thread that has already ended. If that earlier thread did not close its
-    /// heap, the new thread can reuse the heap. The function returns the first heap in the list
-    /// that is either abandoned or left open in this way, and creates a new heap if there is none.
+    /// same number as a thread that has already ended. If that earlier thread ended without closing
+    /// its heap, the heap still carries this number, and the new thread can take it. The function
+    /// opens the first heap in the list that is either abandoned or carries the number `thread`,
+    /// and creates a new heap if there is none.
     ///
     /// The heap's blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, and a
     /// 48-byte block to 16.

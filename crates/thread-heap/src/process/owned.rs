@@ -20,8 +20,8 @@ use crate::{
 /// In a runtime with a global lock, all threads can share one `OwnedHeap`. A block that was freed
 /// by one thread can then be reused immediately by another.
 ///
-/// An `OwnedHeap` and [`PerThread`](crate::PerThread) allocate from the same family of heaps, so
-/// each can free blocks that were allocated by the other. When an `OwnedHeap` is dropped, its live
+/// Every `OwnedHeap` and [`PerThread`](crate::PerThread) share the heaps of the process, so each
+/// can free blocks that were allocated by the other. When an `OwnedHeap` is dropped, its live
 /// blocks stay valid, and its heap is abandoned until another owner adopts it.
 ///
 /// New pools use [`BlockStart::AsInCPython`](obmalloc::BlockStart::AsInCPython), because Python's

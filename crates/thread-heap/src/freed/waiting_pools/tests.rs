@@ -92,8 +92,9 @@ fn covered<G: Geometry>(waiting: &BlocksOf, blocks: BlockStart) -> BTreeSet<usiz
 /// units.
 ///
 /// `blocks` contains all blocks that the test allocated, in the order of their addresses. The
-/// blocks of a pool are adjacent, so the function can find the start and the end of every pool from
-/// these addresses: a block after the end of one pool is the first block of the next pool.
+/// lowest block lies at the start of a pool, and its size class determines the size and thus the
+/// end of this pool. The next block after this end is the first block of the next pool, so the
+/// function finds all pools in this way.
 fn covered_in_medium(waiting: &BlocksOf, blocks: &BlocksOf) -> BTreeSet<usize> {
     let mut bytes = BTreeMap::<usize, usize>::new();
     // A pool begins with a block at the start of a unit, and blocks of its size follow.
