@@ -305,8 +305,8 @@ pub(crate) unsafe trait Layouts {
 
 /// Returns the size to map when a large block is resized from `old` to `new`.
 ///
-/// A block that grows by less than a quarter is likely to grow again, so we add an eighth. The
-/// extra pages use no memory until the program accesses them.
+/// A block that grows by less than a quarter is likely to grow again, so we add an eighth of the
+/// new size. The extra pages use no memory until the program accesses them.
 fn with_room(old: Layout, new: Layout) -> usize {
     let grows_a_little = new.size() > old.size() && new.size() - old.size() < old.size() / 4;
     // A layout has at most isize::MAX bytes, so the addition cannot overflow.

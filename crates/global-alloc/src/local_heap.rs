@@ -23,8 +23,9 @@ type PoolHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Pools>;
 ///
 /// Dropping or [resetting](Self::reset) the heap frees all of its memory at once, except that
 /// allocations of more than 480 KiB are unmapped one by one. A collection's memory is thus freed
-/// even if the program passes the collection to `mem::forget` instead of dropping it. This saves
-/// time, but is suitable only if the items of the collection need not be dropped.
+/// even if the program passes the collection to `mem::forget` instead of dropping it. Calling
+/// `mem::forget` saves the time of dropping each item, but is suitable only if the items of the
+/// collection need not be dropped.
 ///
 /// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` implements `Allocator`
 /// of that version of allocator-api2:
@@ -44,10 +45,10 @@ type PoolHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Pools>;
 pub struct LocalHeap {
     /// # Invariant
     ///
-    /// The methods of `LocalHeap` borrow the contents of this cell only until they return. A method
-    /// that calls the callback in `before_refusal` borrows nothing during this call, so the
-    /// callback can use the heap. No two threads run methods at the same time, because the type is
-    /// not `Sync`.
+    /// The methods of `LocalHeap` borrow the contents of this cell only until they return. While a
+    /// method runs the callback in `before_refusal`, the method does not borrow the contents, so
+    /// the callback can use the heap. No two threads run methods at the same time, because the type
+    /// is not `Sync`.
     heap: UnsafeCell<PoolHeap>,
     /// `None` while the callback runs.
     before_refusal: Cell<Option<Callback>>,
@@ -64,8 +65,9 @@ impl LocalHeap {
 
     /// Creates a heap that maps at most `bytes` bytes. Requests beyond this limit fail.
     ///
-    /// Each mapped arena counts as 1 MiB, even if few of its blocks are in use. The heap checks the
-    /// limit only when it maps memory, so other requests cost nothing extra.
+    /// The heap takes blocks of up to 480 KiB from arenas. Each mapped arena counts as 1 MiB
+    /// towards the limit of `bytes` bytes, even if few of the arena's blocks are in use. The heap
+    /// checks this limit only when it maps memory, so all other requests cost nothing extra.
     ///
     /// ```
     /// # use std::alloc::Layout;
@@ -89,10 +91,10 @@ impl LocalHeap {
 
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// If the callback returns true, the heap tries the request again. The callback is not called
-    /// recursively: if it requests memory from this heap itself and thereby exceeds the limit, the
-    /// heap refuses that request at once. If the callback panics, the process is aborted, because
-    /// an allocation must not unwind.
+    /// If the callback returns true, the heap tries the request again. The callback may use this
+    /// heap. If a request that the callback makes exceeds the hard limit, the heap refuses this
+    /// request at once, without calling the callback again. If the callback panics, the process is
+    /// aborted, because an allocation must not unwind.
     pub fn before_refusal(&mut self, callback: impl FnMut(LimitReached) -> bool + Send + 'static) {
         self.before_refusal.set(Some(Box::new(callback)));
     }
@@ -140,8 +142,10 @@ impl LocalHeap {
     ///
     /// # Safety
     ///
-    /// - `ptr` must be live memory that this heap allocated for `old`.
-    /// - `ptr` must not be used again, unless the function returns `None` or the same pointer.
+    /// - `ptr` must point to live memory of this heap, and `old` must be the layout for which the
+    ///   heap last allocated or resized this memory.
+    /// - After the call, `ptr` must not be used, unless the function returned `None` or `ptr`
+    ///   itself.
     pub unsafe fn realloc(
         &self,
         ptr: NonNull<u8>,
@@ -172,8 +176,10 @@ impl LocalHeap {
     /// heap.set_decay(Some(Duration::from_secs(1)));
     /// ```
     pub fn set_decay(&mut self, decay: Option<Duration>) {
-        // The heap calls the clock of its policy while a method borrows the heap. A clock of the
-        // program could therefore use the heap a second time.
+        // We always pass `coarse_now`, because the heap calls the clock of its purge policy while
+        // one of our methods borrows the heap mutably. If that clock were a function of the
+        // program, the function could call another method, which would borrow the heap a second
+        // time.
         let policy = |decay| PurgePolicy::after(decay, coarse_now);
         self.heap.get_mut().set_purge_policy(decay.map_or(PurgePolicy::NEVER, policy));
     }
@@ -201,16 +207,17 @@ impl LocalHeap {
         self.heap.get_mut().for_each_block(visit);
     }
 
-    /// Allocates a block when the free list of `class` is empty. Trims all heaps if no arena is
-    /// available.
+    /// Allocates a block when the free list of `class` is empty. If that fails, trims the heap and
+    /// retries, as `after_trim` describes.
     #[cold]
     #[inline(never)]
     fn alloc_block_slow(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
         self.after_trim(|heap| heap.alloc(class))
     }
 
-    /// Calls `request`. After a failure, trims this heap, flushes the calling thread's heap and
-    /// retries. After another failure, asks the callback whether to retry again.
+    /// Calls `request`. If `request` fails, trims this heap, flushes the calling thread's heap and
+    /// calls `request` again. If this second call fails because of the limit, asks the program's
+    /// callback. If the callback returns true, calls `request` a third and last time.
     fn after_trim<T>(&self, request: impl Fn(&mut PoolHeap) -> Option<T>) -> Option<T> {
         // SAFETY: nothing else borrows the heap (its invariant).
         request(unsafe { &mut *self.heap.get() }).or_else(|| {

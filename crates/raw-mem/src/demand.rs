@@ -2,11 +2,12 @@
 //!
 //! Memory is counted in slots. An arena is one slot, and a large mapping has one or more.
 //!
-//! At first, a source retains no free memory. It begins to do so when a request soon follows a
-//! free, because retained memory could then have served the request. Two limits apply:
+//! At first, an arena source retains no free memory. It begins to do so when a request soon follows
+//! a free, because retained memory could then have served the request. How much memory the source
+//! may retain depends on the recent peak of used memory and on the time since the last request:
 //!
-//! - Used and retained memory together may exceed the recent peak of used memory only by a
-//!   percentage that each source sets.
+//! - Each source sets the largest percentage by which used and retained memory together may exceed
+//!   the recent peak of used memory.
 //! - The source retains no memory if the program has requested none for the decay time, which is
 //!   one second by default.
 
@@ -44,8 +45,8 @@ pub(crate) struct Demand {
 impl Demand {
     /// Creates the state of a program that has requested nothing yet.
     ///
-    /// Free memory may be retained until the time `decay` has passed since the program last
-    /// requested memory. The sum of memory in use and retained memory may exceed the recent peak of
+    /// Free memory may be retained for at most `decay` after the program's last request for memory.
+    /// During this time, the sum of memory in use and retained memory may exceed the recent peak of
     /// memory in use by at most `above_peak` percent.
     pub(crate) const fn new(decay: Duration, above_peak: usize) -> Self {
         Self {

@@ -14,10 +14,10 @@ const _: () = assert!(size_of::<Returned>() <= 64, "it fits the smallest arena")
 
 /// A source that cuts arenas from the front of a buffer.
 ///
-/// If an arena is unmapped, the source keeps it and returns it for a later request of the same
-/// size. The source aligns each arena to the arena's own size. The buffer that the caller provides
-/// should therefore have this alignment too. Otherwise, the bytes before the first aligned address
-/// of the buffer stay unused.
+/// If the user of this source unmaps an arena, the source stores the arena in a list and returns it
+/// for a later request of the same size. The source aligns each arena to the arena's own size, so
+/// the buffer that the caller provides should be aligned to the arena size too. Otherwise, the
+/// bytes before the first aligned address of the buffer stay unused.
 ///
 /// ```
 /// use core::mem::MaybeUninit;

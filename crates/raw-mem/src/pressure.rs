@@ -10,8 +10,8 @@ use crate::preserving_errno;
 /// The minimum time between two readings of the files.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Memory is short if tasks of the control group waited for memory for at least this percentage of
-/// the last ten seconds.
+/// The percentage of the last ten seconds for which tasks of the control group must have waited for
+/// memory before we consider memory short.
 const STALLED_PERCENT: u64 = 10;
 
 /// The longest path, with its final zero byte.
@@ -43,9 +43,9 @@ const MOST_GROUPS: usize = 16;
 /// ```
 #[derive(Debug)]
 pub struct MemoryPressure {
-    /// The folder of the control group.
+    /// The directory of the control group.
     group: Path,
-    /// The length of the path of the topmost control group's folder.
+    /// The length of the path of the topmost control group's directory.
     top: usize,
     /// The path of the `memory.pressure` file, which reports how long tasks waited for memory.
     stalls: Path,
@@ -63,7 +63,7 @@ impl MemoryPressure {
         let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"));
         let group = line.unwrap_or_default();
         let tops: [&[u8]; 2] = [b"/sys/fs/cgroup", b"/sys/fs/cgroup/unified"];
-        // A container may see the name of a group whose folder it cannot see.
+        // A container may see the name of a group whose directory it cannot see.
         let places = tops.into_iter().flat_map(|top| [(top, group), (top, b"".as_slice())]);
         let has_group = |(top, group): &(&[u8], &[u8])| {
             read_file(&Path::of(&[top, group, b"/memory.pressure"]), &mut [0; 256]).is_some()
@@ -79,9 +79,9 @@ impl MemoryPressure {
 
     /// Creates a value that reads the files of the control group `group` and of its parent groups.
     ///
-    /// `group` must be empty or begin with a slash. `top` is the folder of the topmost control
-    /// group. Use this function in tests, or if the control groups are mounted in an unusual
-    /// folder.
+    /// `top` is the directory of the topmost control group, usually `/sys/fs/cgroup`. `group` is
+    /// the path of the control group below `top`, and must be empty or begin with a slash. Use this
+    /// function in tests, or if the control groups are mounted in an unusual directory.
     pub fn of_group(top: &[u8], group: &[u8]) -> Self {
         let group = group.strip_suffix(b"/").unwrap_or(group);
         Self {
@@ -100,9 +100,10 @@ impl MemoryPressure {
 
     /// Reads the files about memory shortage, unless they were read within the last 100 ms.
     ///
-    /// `now` is the time since an arbitrary start, which must be the same in all calls. Returns
-    /// true if memory is short. Returns `None` if this call did not read the files, because another
-    /// call has read them within the last 100 ms or is reading them now. Leaves `errno` unchanged.
+    /// Returns `Some(true)` if memory is short, and `Some(false)` if it is not. Returns `None` if
+    /// this call did not read the control groups' files, because another call has read them within
+    /// the last 100 ms or is reading them now. `now` is the time since an arbitrary moment, which
+    /// must be the same in all calls. Leaves `errno` unchanged.
     pub fn read_if_due(&self, now: Duration) -> Option<bool> {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let due = self.next.load(Relaxed);

@@ -94,8 +94,8 @@ pub fn abort_with(line: fmt::Arguments<'_>) -> ! {
 ///
 /// Use this function when you report heap corruption: the report must not crash, and reading
 /// through a damaged pointer could crash it. On some systems, or if the process has no free file
-/// descriptor, this function cannot test the memory. It then returns true, although a read of this
-/// memory may still crash.
+/// descriptor, this function cannot test the memory. It then returns true, as if the memory were
+/// readable, although a read may still crash.
 #[must_use]
 pub fn is_readable(start: *const u8, len: usize) -> bool {
     system::is_readable(start, len)

@@ -1,8 +1,9 @@
 //! The operations that a test plays into an allocator.
 //!
-//! An operation refers to a block by slot number, not by address, so any allocator or model can
-//! execute it. Each operation is defined for empty and for occupied slots, so every sequence of
-//! operations is valid:
+//! An operation refers to a block by slot number, not by address. A test can therefore play the
+//! same operations into an allocator and into a model, which is a simple imitation of the
+//! allocator, and compare the outcomes. Each operation is defined for empty and for occupied slots,
+//! so every sequence of operations is valid:
 //!
 //! | operation | on an empty slot | on a slot with a block |
 //! | --- | --- | --- |

@@ -76,7 +76,8 @@ impl<T, A: MemAlloc, const SLOTS: usize> SharedCache<T, A, SLOTS> {
     ///
     /// # Safety
     ///
-    /// - `storage` must come from this cache or from one of its thread caches.
+    /// - `storage` must have come from this cache, or from a [`ThreadCache`](crate::ThreadCache)
+    ///   that was created from this cache.
     /// - Any value that was in `storage` must already have been dropped or moved out.
     /// - The caller must not use `storage` after this call.
     #[cold]

@@ -2,7 +2,8 @@
 //!
 //! An arena source can reserve one contiguous range of addresses for its arenas. The map stores
 //! only the start and the length of this range, so a single comparison shows whether an address
-//! lies in it. The map records all arenas outside the range in a radix tree:
+//! lies in it. The map records all arenas outside the range in a radix tree. The top bits of an
+//! address select a leaf of this tree, and the next bits select the entry of an arena in the leaf.
 //!
 //! ```text
 //! address   ├─ root, 14 bits ─┼─ leaf, 14 bits ─┼─ offset in an arena of 1 MiB, 20 bits ─┤
@@ -18,11 +19,12 @@
 //! received it from another thread through a lock, a channel or the like. An arena is added to the
 //! map before its first block is allocated, so the receiver of a block sees the arena.
 //!
-//! A thread may read an outdated start or length of the reserved range, but the outdated range
-//! never contains too many addresses. The range only grows, except in `ArenaMap::shrink`, and its
-//! start is set only once. Until a thread sees that start, it reads the placeholder `NO_RANGE`. A
-//! range that starts at `NO_RANGE` contains none of the program's memory, because programs have no
-//! memory in the upper half of the address space.
+//! A thread may read an outdated start or length of the reserved range. The outdated range contains
+//! no address outside the current range, because the start is set only once and the length only
+//! grows. (The exception is `ArenaMap::shrink`, whose comment explains why readers are still safe.)
+//! Until a thread sees the start, it reads the placeholder `NO_RANGE` in its place. A range that
+//! begins at `NO_RANGE` contains none of the program's memory, because programs have no memory in
+//! the upper half of the address space.
 
 use core::{marker::PhantomData, mem, ops::Range, ptr, ptr::NonNull};
 
@@ -161,17 +163,18 @@ impl<G: Geometry> ArenaMap<G> {
 
     /// Records that the reserved range has become shorter. The range keeps its start.
     ///
-    /// For a short time, other threads can still read the old length. This is harmless, because no
-    /// valid pointer leads into the removed part until new memory is mapped there. The caller
-    /// unmaps the removed part after it has called `shrink`, and the kernel completes this
-    /// unmapping before it gives the addresses to a new mapping. The thread that creates the new
-    /// mapping therefore sees the new length.
+    /// For a short time, other threads can still read the old length of the reserved range. This is
+    /// harmless, because no valid pointer points into the part that `shrink` cuts off until new
+    /// memory is mapped there. The caller unmaps that part after it has called `shrink`, and the
+    /// kernel completes the unmapping before it gives the addresses to a new mapping. The thread
+    /// that creates the new mapping therefore sees the new length.
     ///
     /// # Safety
     ///
-    /// - `range` must start at the same address as the [reserved](Self::reserve) range, and must
-    ///   not be longer.
-    /// - Nothing may use the part of the reserved range that lies beyond `range`.
+    /// - `range` must start at the same address as the current [reserved](Self::reserve) range, and
+    ///   must not be longer than that range.
+    /// - Nothing may use the part of the current reserved range that lies after the end of `range`,
+    ///   because this function removes that part.
     /// - No other call to [`reserve`](Self::reserve) or `shrink` may run at the same time.
     pub unsafe fn shrink(&self, range: Range<usize>) {
         self.length.store(range.len(), Relaxed);
@@ -191,9 +194,10 @@ impl<G: Geometry> ArenaMap<G> {
     /// - `base` must be the start of an arena or of a large mapping.
     /// - The arena or mapping must stay mapped until [`retract`](Self::retract) removes it from
     ///   this map.
-    /// - Some allocators look up the address of a block in this map, and free the block themselves
-    ///   only if the map contains the address. Each of these allocators must be able to free the
-    ///   blocks in this arena or mapping.
+    /// - Some allocators look up the address of a block in this map. If the map contains the
+    ///   address, they free the block themselves. Otherwise, they pass the block to another
+    ///   allocator. All allocators that use this map in this way must be able to free the blocks in
+    ///   the arena or mapping at `base`.
     #[must_use]
     pub unsafe fn publish<A: MemAlloc>(&self, base: usize, lower: &A) -> bool {
         self.publish_with(Orders::SOUND, base, lower).is_some()

@@ -9,9 +9,10 @@
 //! New pools come from the fullest arena that has room. The emptier arenas can then become free and
 //! be unmapped.
 //!
-//! The list of arenas is sorted by how many free units each arena has. When this count changes for
-//! an arena, we move the arena directly behind the last arena that has fewer free units. We find
-//! that arena in O(1) time, because `last_with` stores the last arena with each count.
+//! The list of arenas is sorted by how many free units each arena has. When the number of free
+//! units of an arena changes, we move the arena directly behind the last arena that has fewer free
+//! units. We find that arena in O(1) time: a bitmap shows the next lower number of free units that
+//! any arena has, and `last_with` stores the last arena with that number.
 
 use core::ptr::NonNull;
 
@@ -104,9 +105,9 @@ impl ArenaTable {
 
     /// Takes a pool for `class` that begins at a multiple of `align` units.
     ///
-    /// Tries the fullest arena that has enough free units first, and then emptier arenas. An arena
-    /// fails if its free units are not adjacent. After [`MAX_SEARCHED`] failures, only the emptiest
-    /// arena is tried.
+    /// Starts with the fullest arena that has enough free units, and continues with emptier arenas.
+    /// An attempt fails if the arena has no run of adjacent free units at a multiple of `align`
+    /// units. After [`MAX_SEARCHED`] failures, only the emptiest arena is tried.
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
         origin: Origin,

@@ -110,10 +110,11 @@ impl FreeBytes {
 }
 
 impl Arena {
-    /// Looks for free pages in all pools that are in use, have several blocks and are not full. If
-    /// all bytes of a page are free, takes the blocks that touch this page off the pool's free
-    /// list. The page is then *uncarved*, which means that it is no longer divided into blocks. It
-    /// keeps its memory until [`purge`](Self::purge) returns the memory to the system.
+    /// Looks for free pages in each pool that has several blocks and is neither free nor full. If
+    /// all bytes of a page are free, this function removes the blocks that touch the page from the
+    /// pool's free list. The page is then *uncarved*, which means that it is no longer divided into
+    /// blocks. An uncarved page is still backed by memory until [`purge`](Self::purge) returns the
+    /// memory to the system.
     ///
     /// Takes O(pools) time. For each pool that has enough free bytes for a page, adds O(free
     /// blocks).

@@ -194,7 +194,7 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of blocks in a pool of this class. A [span](Self::is_span) has only one.
     ///
-    /// Some pools have room for fewer blocks than the returned number. If an arena stores the
+    /// Some pools have room for fewer blocks than this function returns. If an arena stores the
     /// headers of all its pools at its start, these headers take up part of the arena's first pool.
     /// If the heap uses [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython), each pool of
     /// small blocks begins with unused bytes, because CPython stores the pool's header there.
@@ -207,10 +207,10 @@ impl<G: Geometry> SizeClass<G> {
     ///
     /// In CPython, a full pool returns to its size class's list of used pools after one free.
     ///
-    /// In our own geometry, a full pool returns to this list only after an eighth of its blocks has
-    /// been freed, but after at least 1 and at most 16 frees. If one free were always enough, a
-    /// program that alternately allocates and frees one block could make the heap remove a pool
-    /// from the list and add it again each time.
+    /// In our own geometry, a full pool returns to its size class's list of used pools only after
+    /// an eighth of its blocks has been freed. This number of frees is never less than 1 or more
+    /// than 16. If one free were always enough, a program that alternately allocates and frees one
+    /// block could make the heap remove a pool from the list and add it again each time.
     #[inline]
     pub(crate) const fn frees_until_used(self) -> usize {
         match G::RULES.retain {

@@ -28,7 +28,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Allocates a block with its own mapping, at a multiple of `align` bytes.
     ///
     /// The block belongs to this heap, so resetting or dropping the heap unmaps the block. `align`
-    /// must be a power of two. Returns `None` if the source has no memory.
+    /// must be a power of two. Returns `None` if the heap's arena source has no memory.
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
         let new = self.map_large(size, align)?;

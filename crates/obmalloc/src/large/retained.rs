@@ -17,8 +17,8 @@ pub(crate) struct RetainedLarge {
     ///   made.
     /// - All blocks in one list have mappings of the same size, which the index of the list
     ///   determines.
-    /// - Every block begins [`OFFSET`] bytes after its header, which is at the start of the
-    ///   mapping.
+    /// - Every mapping begins with the header of its block, and the block begins [`OFFSET`] bytes
+    ///   after the start of the mapping.
     lists: [Option<LargeBlock>; SIZES],
     blocks: usize,
     bytes: usize,
@@ -55,7 +55,7 @@ impl RetainedLarge {
     ///
     /// # Safety
     ///
-    /// - `block` must be a live block that the heap's arena source mapped.
+    /// - `block` must be live, and its mapping must have been made by the heap's arena source.
     /// - `block` must not be in any list of retained blocks.
     /// - The caller must not use `block` after this call.
     #[inline]

@@ -35,8 +35,9 @@ const SLOT_BYTES: RangeInclusive<usize> = 1 << 16..=1 << 30;
 
 /// The addresses at which a range may start.
 ///
-/// The system uses this part of the address space only on request. Programs, their heaps, shared
-/// libraries and stacks lie above it, and the shadow memory of sanitizers lies below it.
+/// The system places a mapping at one of these addresses only if the process asks for that address.
+/// Programs, their heaps, shared libraries and stacks lie above the addresses in `STARTS`, and the
+/// shadow memory of sanitizers lies below them.
 const STARTS: Range<usize> = 0x1100_0000_0000..0x5000_0000_0000;
 
 /// A range of addresses that is reserved for this source.
@@ -45,7 +46,8 @@ pub(super) struct ReservedRange {
     ///
     /// - The first slot begins at `base`, and each slot is as large as an arena.
     /// - This source owns all slots. All slots and one page after the last slot are always mapped.
-    /// - Used and retained slots are writable. With huge pages, free slots are also writable.
+    /// - A slot is writable if it is in use, or if its memory is retained for a later request. With
+    ///   huge pages, all other slots, which are called free, are also writable.
     base: NonNull<u8>,
     slot: ArenaSize,
     /// The binary logarithm of the size of a slot.

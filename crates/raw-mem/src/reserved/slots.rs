@@ -6,9 +6,10 @@
 //! | retained | writable | some | 0 | 1 |
 //! | used | writable | some | 1 | 0 |
 //!
-//! A slot is *stale* if its memory may contain old data. Retaining a slot makes it stale, and a
-//! stale slot remains stale when it is used again. When a slot becomes free, its memory is returned
-//! to the system, so the slot is no longer stale.
+//! A slot is *stale* if its memory may contain old data. When a slot is no longer used, the slot is
+//! either retained or made free. A retained slot keeps its memory, so the slot is stale, and
+//! remains stale when it is used again. When a slot becomes free, its memory is returned to the
+//! system, so the slot is no longer stale.
 //!
 //! With huge pages, free slots are writable, and a free slot can be stale if its huge page is in
 //! use.

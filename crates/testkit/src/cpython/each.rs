@@ -34,8 +34,9 @@ fn can_be_started(python: &Python) -> bool {
 
 /// Runs `body` in a child process for each libpython on this machine.
 ///
-/// `test` must be the full name of the calling test, because each child runs only this test. If no
-/// libpython is found, the test passes and prints a line to stderr.
+/// Each child process starts the binary of the calling test again, and runs only the test named
+/// `test`. `test` must therefore be the full name of the calling test. If no libpython is found,
+/// the test passes and prints a line to stderr.
 ///
 /// # Panics
 ///

@@ -36,8 +36,8 @@ impl<T> Outbox<T> {
     ///
     /// # Safety
     ///
-    /// - `block` must have been allocated from the heap `receiver`.
-    /// - [`has_room_for`](Self::has_room_for) must return true for `receiver`.
+    /// - `block` must have been allocated from `receiver`, the heap that will get the block back.
+    /// - [`has_room_for`](Self::has_room_for) of this outbox must return true for `receiver`.
     /// - The caller must own `block` exclusively, and must not use it after this call.
     #[inline]
     pub(crate) unsafe fn add(&mut self, receiver: NonNull<T>, block: NonNull<u8>) {

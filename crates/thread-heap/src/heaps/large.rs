@@ -1,7 +1,8 @@
 //! Blocks that are too large for an arena. They belong to the shared source, not to a heap.
 //!
-//! Any thread can free a large block directly, so the block never waits for an idle owner. The heap
-//! of the freeing thread may retain the block for its own next request.
+//! If a thread frees a smaller block of another thread's heap, the block waits until the owner of
+//! that heap reclaims it. A large block never waits, because any thread can free it directly. The
+//! heap of the freeing thread may retain the large block for its own next request.
 
 use obmalloc::{LargeBlock, NewLarge};
 

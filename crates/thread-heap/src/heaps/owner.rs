@@ -37,8 +37,9 @@ const STEP: usize = 256 << 10;
 ///
 /// A forked child contains only the thread that called `fork`, and any other thread may have been
 /// changing its heap at that moment. The child can therefore use only the heaps of the forking
-/// thread. To ensure that no thread ever gets the heap of another thread, an `Owner` cannot be sent
-/// to another thread. [`OwnedHeap`](crate::OwnedHeap) is an owner that can be sent.
+/// thread. An `Owner` cannot be sent to another thread, so no thread ever gets the heap of another
+/// thread. An [`OwnedHeap`](crate::OwnedHeap) can be sent, but the program must ensure that a
+/// forked child uses no `OwnedHeap` that another thread was using during the fork.
 ///
 /// ```
 /// # use thread_heap::{Owner, ThreadGeometry, obmalloc::SizeClass, raw_mem::{Malloc, MmapArenas}};
@@ -535,8 +536,8 @@ impl<P: Parts> Heaps<P> {
     /// Blocks freed by other threads wait in the inbox of their heap until the owner of the heap
     /// reclaims them. If more than [`MOST_WAITING`] bytes wait in the inboxes of idle owners, we
     /// take over these inboxes. If more than [`MOST_WAITING_FOR_ALL`] bytes wait in all inboxes
-    /// together, we also take over the inboxes of active owners. This limit is higher, because an
-    /// active owner is likely to reclaim and reuse its blocks soon.
+    /// together, we also take over the inboxes of active owners. `MOST_WAITING_FOR_ALL` is the
+    /// higher limit, because an active owner is likely to reclaim and reuse its blocks soon.
     ///
     /// We skip inboxes in which fewer than [`STEP`] bytes wait. O(heaps).
     #[cold]
@@ -573,7 +574,9 @@ impl<P: Parts> Heaps<P> {
     /// Purges pages of freed blocks in all inboxes for which `is_chosen` returns true.
     ///
     /// Returns the number of purged bytes. Does nothing if another thread is already running this
-    /// function, or if the system has refused an earlier purge.
+    /// function. Also does nothing once the system has refused a purge of this function, for
+    /// example because the process has locked its memory, since the system would probably refuse
+    /// again.
     ///
     /// The cost is linear in the number of heaps and waiting blocks, plus a system call for each
     /// range of pages.

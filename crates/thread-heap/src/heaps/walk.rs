@@ -10,13 +10,14 @@ use crate::parts::Parts;
 impl<P: Parts> Heaps<P> {
     /// Calls `visit` with each block in use of all heaps. O(heaps + blocks).
     ///
-    /// Freed blocks that still wait for their owner are not visited, because the call reclaims them
-    /// first. Large blocks are not visited either, because they belong to no heap.
+    /// A block that another thread has freed waits until the owner of the block's heap reclaims it.
+    /// Such blocks are not passed to `visit`, because `for_each_block` first reclaims them for all
+    /// owners. Large blocks are not passed to `visit` either, because they belong to no heap.
     ///
     /// # Safety
     ///
-    /// - During the call, no other thread may use any heap of this [`Heaps`], the family of heaps
-    ///   whose blocks are visited.
+    /// - During the call, no other thread may use any heap of the family that this [`Heaps`]
+    ///   manages.
     /// - `visit` must neither allocate from a heap of this family nor free a block of such a heap.
     pub unsafe fn for_each_block(&'static self, mut visit: impl FnMut(LiveBlock)) {
         // SAFETY: nothing else uses a heap (contract).

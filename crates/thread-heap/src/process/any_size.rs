@@ -6,8 +6,9 @@
 //!         └─ all others ───────────► a block with its own mapping
 //! ```
 //!
-//! To free a block, we find its tag, which identifies the heap that owns the block. A block with
-//! its own mapping belongs to no heap, and has the tag [`HeapTag::LARGE`].
+//! To free a block, we find the block's tag, which shows how to free it. If the block lies in an
+//! arena, the tag identifies the heap that owns the block. A block with its own mapping belongs to
+//! no heap, and has the tag [`HeapTag::LARGE`].
 //!
 //! The tag of a block is stored at a fixed offset after a multiple of the arena size. To find this
 //! multiple, we round down the address of the byte before the block. We cannot round down the

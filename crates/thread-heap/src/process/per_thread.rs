@@ -22,8 +22,8 @@ use crate::{
 
 /// An allocator that gives each thread of the process its own heap.
 ///
-/// Any thread may free any block. Blocks are naturally aligned: a 64-byte block is aligned to 64
-/// bytes, and a 48-byte block to 16.
+/// Any thread may free any block. A block is aligned to the largest power of two that divides its
+/// size, but at most to 16 KiB: a 64-byte block is aligned to 64 bytes, and a 48-byte block to 16.
 ///
 /// ```
 /// use thread_heap::PerThread;
@@ -36,8 +36,9 @@ use crate::{
 /// ```
 ///
 /// The allocator also works in a forked child, and in destructors that run when a thread ends. A
-/// signal handler may use it, unless the signal has interrupted the allocator or `malloc`. A
-/// coroutine may move to another thread, but not during a call to the allocator.
+/// signal handler may use the allocator only if the signal did not interrupt a call to the
+/// allocator or to `malloc`, because a thread's first request can make the C library call `malloc`.
+/// A coroutine may move to another thread, but not during a call to the allocator.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PerThread;
 
@@ -127,17 +128,18 @@ impl PerThread {
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
     /// The callback may allocate and free memory. If it returns true, the request is tried again.
-    /// The callback is not called recursively: if it requests memory itself and thereby exceeds the
-    /// limit, that request is refused at once. If the callback panics, the process is aborted.
+    /// If a request that the callback makes exceeds the hard limit, this request is refused at
+    /// once, without another call of the callback. If the callback panics, the process is aborted.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         HEAPS.before_refusal(callback);
     }
 
     /// Returns unused memory to the system. Call this function before the thread becomes idle.
     ///
-    /// Flushes the calling thread's heap as [`Owner::flush`] describes. If another running thread
-    /// has already reclaimed a freed block into its own heap, the memory of this block stays in
-    /// that heap. The result is the number of bytes returned to the system. It can include pages
+    /// Flushes the calling thread's heap as [`Owner::flush`] describes. From the heaps of other
+    /// running threads, the system gets back only the memory of freed blocks that still wait for
+    /// their owners. Once an owner has reclaimed a freed block, the block's memory stays in the
+    /// owner's heap. The result is the number of bytes returned to the system. It can include pages
     /// that were never backed by memory, such as parts of an unmapped arena that no block has ever
     /// used.
     pub fn flush(self) -> usize {
@@ -171,11 +173,11 @@ impl PerThread {
 
     /// Sets whether the process's heaps use huge pages. The default is [`HugePages::Off`].
     ///
-    /// Huge pages are used only for arenas and large mappings in the reserved address range, whose
-    /// size is limited by [`reserve_at_most`](Self::reserve_at_most). If a heap returned the free
-    /// parts of an arena to the system, it would break up the huge pages of this arena. A heap with
-    /// huge pages therefore keeps these parts until memory is short or [`flush`](Self::flush) is
-    /// called.
+    /// Huge pages are used only for arenas and large mappings in the reserved address range. The
+    /// function [`reserve_at_most`](Self::reserve_at_most) limits the size of this range. If a heap
+    /// returned the free parts of an arena to the system, it would break up the huge pages of this
+    /// arena. A heap with huge pages therefore keeps these parts until memory is short or
+    /// [`flush`](Self::flush) is called.
     ///
     /// Call this function before any thread makes its first request. Heaps that other threads have
     /// already opened do not notice the new setting, so they continue to return free parts of
