@@ -2,9 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+use std::env;
+
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{compare, doctor, environment, failure::Result, live, manual, run};
+use crate::{compare, doctor, environment, failure::Result, live, manual, run, target};
 
 /// Runs Python and other programs on the obmalloc heap.
 #[derive(Debug, Parser)]
@@ -49,7 +51,8 @@ pub fn command() -> clap::Command {
 ///
 /// Fails as the command does.
 pub fn obey() -> Result<()> {
-    match CommandLine::parse().action {
+    let line = target::with_separate_values(env::args_os().collect(), &command());
+    match CommandLine::parse_from(line).action {
         Action::Run(args) => run::run(&args),
         Action::Compare(args) => compare::run(&args),
         Action::Doctor(args) => doctor::run(&args),

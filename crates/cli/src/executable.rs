@@ -11,14 +11,16 @@ use std::{
 };
 
 use object::{
-    elf::{EM_X86_64, FileHeader64},
+    elf::{DT_NEEDED, EM_X86_64, ET_DYN, FileHeader64, PT_LOAD},
     read::{
-        ReadCache,
+        ReadCache, ReadRef,
         elf::{FileHeader, ProgramHeader},
     },
 };
 
 use status::folder::user;
+
+use crate::system;
 
 /// The machine for which this program, and thus the libraries beside it, were built.
 const MACHINE: u16 =
@@ -97,6 +99,56 @@ fn is_musl(loader: &Path) -> bool {
     loader.file_name().is_some_and(|name| name.as_bytes().starts_with(b"ld-musl"))
 }
 
+/// Fails if glibc's loader could not load the file at `path` as a library of this machine.
+///
+/// The loader would then start every program without the library.
+pub(crate) fn require_library(path: &Path) -> io::Result<()> {
+    let wrong = |reason| io::Error::new(io::ErrorKind::InvalidData, reason);
+    let data = ReadCache::new(File::open(path)?);
+    let header = FileHeader64::<object::Endianness>::parse(&data)
+        .map_err(|_| wrong("it is no 64-bit ELF file"))?;
+    let endian = header.endian().map_err(|_| wrong("it is no 64-bit ELF file"))?;
+    if header.e_machine(endian).0 != MACHINE {
+        return Err(wrong("it is built for another machine"));
+    }
+    if header.e_type(endian) != ET_DYN {
+        return Err(wrong("it is no shared library"));
+    }
+    let headers = header.program_headers(endian, &data).unwrap_or_default();
+    let parts = headers.iter().filter(|header| header.p_type(endian) == PT_LOAD);
+    let end = parts.map(|part| part.p_offset(endian).saturating_add(part.p_filesz(endian))).max();
+    match end.is_some_and(|end| end <= (&data).len().unwrap_or_default()) {
+        true => Ok(()),
+        false => Err(wrong("its end is missing")),
+    }
+}
+
+/// Returns true if the program at `path` is a Python 2, by its name or by its libpython.
+pub(crate) fn is_python_2(path: &Path) -> bool {
+    let path = path.canonicalize().unwrap_or(path.to_owned());
+    path.file_name().is_some_and(|name| names_python_2(name.as_bytes()))
+        || needed(&path).unwrap_or_default().iter().any(|library| names_python_2(library))
+}
+
+/// Returns true for names such as `python2`, `python2.7` and `libpython2.7.so.1.0`.
+fn names_python_2(name: &[u8]) -> bool {
+    let rest = name.strip_prefix(b"lib").unwrap_or(name).strip_prefix(b"python2");
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"."))
+}
+
+/// Returns the names of the libraries that the program at `path` needs.
+fn needed(path: &Path) -> Option<Vec<Vec<u8>>> {
+    let data = ReadCache::new(File::open(path).ok()?);
+    let header = FileHeader64::<object::Endianness>::parse(&data).ok()?;
+    let endian = header.endian().ok()?;
+    let table = header.sections(endian, &data).ok()?.dynamic_table(endian, &data).ok()?;
+    let names = table.iter().filter(|entry| entry.tag == DT_NEEDED);
+    names.map(|entry| Some(table.string(entry).ok()?.to_owned())).collect()
+}
+
+/// The privilege of a program that has file capabilities.
+pub(crate) const CAPABLE: &str = "file-capability";
+
 /// Returns the privilege that this user gains by starting the program, such as `set-user-ID`.
 ///
 /// The system removes `LD_PRELOAD` when it starts a program that gives the user privileges.
@@ -108,7 +160,11 @@ pub(crate) fn privilege(path: &Path) -> Option<&'static str> {
         return Some("set-user-ID");
     }
     let of_group = found.mode() & SET_GROUP != 0 && found.mode() & 0o010 != 0;
-    (of_group && found.gid() != crate::system::group()).then_some("set-group-ID")
+    if of_group && found.gid() != system::group() {
+        return Some("set-group-ID");
+    }
+    // Root has all capabilities, so the system keeps root's variables.
+    (user() != 0 && system::has_attribute(path, c"security.capability")).then_some(CAPABLE)
 }
 
 #[cfg(test)]
@@ -155,6 +211,56 @@ mod tests {
         assert_eq!(env, Kind::Script("/usr/bin/env".into(), Some("-S python3 -O".into())));
         assert_eq!(kind(b"/bin/sh"), Kind::Script("/bin/sh".into(), None));
         assert_eq!(kind(b"\nx"), Kind::Unknown);
+    }
+
+    #[test]
+    fn only_a_complete_library_of_this_machine_can_be_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = compiled(folder.path(), &["-shared", "-fPIC"]);
+        assert!(require_library(&library).is_ok());
+        let whole = fs::read(&library).unwrap();
+        let mut of_other_machine = whole.clone();
+        of_other_machine[18] = 0xf3;
+        let mut of_32_bits = whole.clone();
+        of_32_bits[4] = 1;
+        for (bytes, reason) in [
+            (&b""[..], "no 64-bit ELF file"),
+            (b"not a library, but longer than the header of a 64-bit ELF file", "no 64-bit ELF"),
+            (&of_32_bits, "no 64-bit ELF file"),
+            (&of_other_machine, "another machine"),
+            (&whole[..whole.len() / 4], "its end is missing"),
+        ] {
+            fs::write(&library, bytes).unwrap();
+            assert!(require_library(&library).unwrap_err().to_string().contains(reason));
+        }
+        let program = compiled(folder.path(), &["-no-pie"]);
+        let error = require_library(&program).unwrap_err().to_string();
+        assert!(error.contains("no shared library"), "{error}");
+    }
+
+    #[test]
+    fn a_python_2_is_recognised_by_its_name_and_its_library() {
+        for (name, expected) in [
+            ("python2", true),
+            ("python2.7", true),
+            ("libpython2.7.so.1.0", true),
+            ("python3.2", false),
+            ("python27", false),
+            ("libpython3.12.so.1.0", false),
+        ] {
+            assert_eq!(names_python_2(name.as_bytes()), expected, "{name}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let library = folder.path().join("libpython2.7.so.1.0");
+        let name = "-Wl,-soname=libpython2.7.so.1.0";
+        fs::rename(compiled(folder.path(), &["-shared", "-fPIC", name]), &library).unwrap();
+        assert!(!is_python_2(&compiled(folder.path(), &[])));
+        let linked = ["-Wl,--no-as-needed", library.to_str().unwrap()];
+        assert!(is_python_2(&compiled(folder.path(), &linked)));
+        let (versioned, link) = (folder.path().join("python2.7"), folder.path().join("python"));
+        fs::rename(compiled(folder.path(), &[]), &versioned).unwrap();
+        std::os::unix::fs::symlink(&versioned, &link).unwrap();
+        assert!(is_python_2(&link));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod command_line;
 pub mod compare;
 pub mod doctor;
+mod env_line;
 pub mod environment;
 mod executable;
 pub mod failure;

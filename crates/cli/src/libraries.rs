@@ -18,7 +18,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::failure::{Attempt, Failure, Result};
+use crate::{
+    executable,
+    failure::{Attempt, Failure, Result},
+};
 
 /// The variable that names the folder of the libraries.
 pub const VARIABLE: &str = "OBMALLOC_LIBDIR";
@@ -48,7 +51,7 @@ impl Libraries {
     ///
     /// # Errors
     ///
-    /// Fails if no folder contains a library that this user can read.
+    /// Fails if no folder contains a library, or if this user cannot load it.
     pub fn find() -> Result<Self> {
         let folders = match env::var_os(VARIABLE).filter(|folder| !folder.is_empty()) {
             Some(folder) => {
@@ -73,7 +76,7 @@ impl Libraries {
             return Err(not_found(folders));
         };
         let cpython = folder.join(CPYTHON);
-        require_readable(&cpython)?;
+        require_loadable(&cpython)?;
         let malloc = MALLOC.map(|name| folder.join(name)).into_iter().find(|path| path.exists());
         Ok(Self { cpython, malloc })
     }
@@ -87,7 +90,7 @@ impl Libraries {
     ///
     /// # Errors
     ///
-    /// Fails if this library is not installed or cannot be read.
+    /// Fails if this library is not installed or cannot be loaded.
     pub fn malloc(&self) -> Result<&Path> {
         let malloc = self.malloc.as_deref().ok_or_else(|| {
             Failure::new("cannot find the malloc library").because(format!(
@@ -96,17 +99,19 @@ impl Libraries {
                 self.cpython.display()
             ))
         })?;
-        require_readable(malloc)?;
+        require_loadable(malloc)?;
         Ok(malloc)
     }
 }
 
-/// Fails if `library` cannot be read. The loader would then start the program without the heap.
-fn require_readable(library: &Path) -> Result<()> {
-    fs::File::open(library).map(drop).map_err(|error| {
-        Failure::new(format!("cannot read {}", library.display()))
-            .because(error)
-            .remedy("install obmalloc where this user may read it, such as in the user's own venv")
+/// Fails if `library` cannot be loaded. The loader would then start the program without the heap.
+fn require_loadable(library: &Path) -> Result<()> {
+    executable::require_library(library).map_err(|error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::InvalidData => "pip install --force-reinstall obmalloc",
+            _ => "install obmalloc where this user may read it, such as in the user's own venv",
+        };
+        Failure::new(format!("cannot read {}", library.display())).because(error).remedy(remedy)
     })
 }
 
@@ -154,7 +159,8 @@ mod tests {
 
     fn put(folder: &Path, name: &str) {
         fs::create_dir_all(folder).unwrap();
-        fs::write(folder.join(name), "").unwrap();
+        // The test program stands for a library, because it has the same format.
+        std::os::unix::fs::symlink(env::current_exe().unwrap(), folder.join(name)).unwrap();
     }
 
     #[test]

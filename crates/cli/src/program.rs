@@ -4,15 +4,16 @@
 
 use std::{
     env,
-    ffi::{OsStr, OsString},
-    io,
+    ffi::OsStr,
+    fmt, io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
 use crate::{
+    env_line::Started,
     executable::{self, Kind},
-    failure::{CANNOT_RUN, Failure, NOT_FOUND, Result},
+    failure::{CANNOT_RUN, FAILED, Failure, NOT_FOUND, Result},
 };
 
 /// The largest number of files that we examine for one program.
@@ -20,19 +21,78 @@ use crate::{
 /// The interpreter of a script can be another script. The kernel has a similar limit.
 const MOST_INTERPRETERS: usize = 4;
 
+/// The reason why a program will run without the heap, although it can be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remark {
+    /// The program has no loader.
+    Static(PathBuf),
+    /// The first line of this script removes `LD_PRELOAD`.
+    Cleared(PathBuf),
+    /// The program is a Python 2, in which our library is silent.
+    Python2(PathBuf),
+}
+
+impl Remark {
+    /// Returns the exit code with which `--strict` refuses the program.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Static(_) => CANNOT_RUN,
+            Self::Cleared(_) | Self::Python2(_) => FAILED,
+        }
+    }
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, text) = match self {
+            Self::Static(path) => {
+                (path, "is linked statically, so only programs that it starts can use the heap")
+            }
+            Self::Cleared(path) => (
+                path,
+                "runs without the heap, because its first line removes LD_PRELOAD from the \
+                 environment",
+            ),
+            Self::Python2(path) => (
+                path,
+                "runs without the heap, because it is a Python 2, and only CPython 3.8 and later \
+                 are supported",
+            ),
+        };
+        write!(f, "{} {text}", path.display())
+    }
+}
+
 /// Returns the path of the program that a shell would start for `name`.
+///
+/// A program that is not on the `PATH` is taken from the folder of this program. A systemd unit can
+/// thus name the `obmalloc` of a virtual environment, and a program beside it.
 ///
 /// # Errors
 ///
 /// Fails if there is no such program, or if it may not be executed.
 pub fn find(name: &OsStr) -> Result<PathBuf> {
+    find_on_path(name).or_else(|failure| {
+        let this = env::current_exe().unwrap_or_default();
+        let beside = this.parent().map(|folder| folder.join(name));
+        // A name with a slash is a path, and not a name in our folder.
+        let beside = beside.filter(|path| !is_path(name) && is_executable(path));
+        beside.ok_or(failure)
+    })
+}
+
+fn find_on_path(name: &OsStr) -> Result<PathBuf> {
     find_on(name, &env::var_os("PATH").unwrap_or_default())
+}
+
+fn is_path(name: &OsStr) -> bool {
+    name.as_bytes().contains(&b'/')
 }
 
 fn find_on(name: &OsStr, path: &OsStr) -> Result<PathBuf> {
     let cannot_run = || Failure::new(format!("cannot run {}", name.display()));
     let mut found = Vec::new();
-    if name.as_bytes().contains(&b'/') {
+    if is_path(name) {
         found.push(PathBuf::from(name));
     } else {
         found.extend(env::split_paths(path).map(|folder| folder.join(name)));
@@ -56,16 +116,21 @@ pub(crate) fn is_executable(path: &Path) -> bool {
 
 /// Checks that the loader can preload our library into the program at `path`.
 ///
-/// If the program is a script, checks its interpreter instead. Returns a remark if the program
-/// itself has no loader.
+/// If the program is a script, checks its interpreter instead. Returns a remark if the program can
+/// be started, but will run without the heap.
 ///
 /// # Errors
 ///
-/// Fails if the program would run without the heap, or if the library would keep it from running.
-pub fn check(path: &Path) -> Result<Option<String>> {
+/// Fails if the system would remove `LD_PRELOAD`, or if the library would keep the program from
+/// running.
+pub fn check(path: &Path) -> Result<Option<Remark>> {
     let mut path = path.to_owned();
     for _ in 0..MOST_INTERPRETERS {
-        if let Some(privilege) = executable::privilege(&path) {
+        let kind = Kind::of(&path);
+        // The system ignores the privileges of a script.
+        if !matches!(kind, Ok(Kind::Script(..)))
+            && let Some(privilege) = executable::privilege(&path)
+        {
             return Err(privileged(&path, privilege));
         }
         let refused = |reason: String| {
@@ -73,7 +138,7 @@ pub fn check(path: &Path) -> Result<Option<String>> {
                 .because(reason)
                 .code(CANNOT_RUN)
         };
-        match Kind::of(&path) {
+        match kind {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
             Err(error) => return Err(refused(error.to_string())),
             Ok(Kind::Musl(loader)) => {
@@ -86,14 +151,18 @@ pub fn check(path: &Path) -> Result<Option<String>> {
                 return Err(refused("it is built for another machine".to_owned()));
             }
             Ok(Kind::Static) => {
-                return Ok(Some(format!(
-                    "{} is linked statically, so only programs that it starts can use the heap",
-                    path.display()
-                )));
+                return Ok(Some(Remark::Static(path)));
             }
-            Ok(Kind::Glibc | Kind::Unknown) => return Ok(None),
+            Ok(Kind::Glibc) => {
+                return Ok(executable::is_python_2(&path).then_some(Remark::Python2(path)));
+            }
+            Ok(Kind::Unknown) => return Ok(None),
             Ok(Kind::Script(interpreter, argument)) => {
-                path = followed(interpreter, argument)?;
+                path = match started(&interpreter, argument.as_deref()) {
+                    Started::Program(name) => find_on_path(&name)?,
+                    Started::WithoutPreload => return Ok(Some(Remark::Cleared(path))),
+                    Started::Unknown => return Ok(None),
+                };
             }
         }
     }
@@ -102,16 +171,10 @@ pub fn check(path: &Path) -> Result<Option<String>> {
 
 /// Returns the program that the first line of a script starts. If that is `env`, returns the
 /// program that `env` starts.
-fn followed(interpreter: PathBuf, argument: Option<OsString>) -> Result<PathBuf> {
-    let is_env = interpreter.file_name() == Some(OsStr::new("env"));
-    let argument = argument.unwrap_or_default();
-    let words = argument.as_bytes().split(u8::is_ascii_whitespace);
-    let mut names = words
-        .filter(|word| !word.is_empty())
-        .filter(|word| !word.starts_with(b"-") && !word.contains(&b'='));
-    match names.next().filter(|_| is_env) {
-        Some(name) => find(OsStr::from_bytes(name)),
-        None => find(interpreter.as_os_str()),
+fn started(interpreter: &Path, argument: Option<&OsStr>) -> Started {
+    match argument.filter(|_| interpreter.file_name() == Some(OsStr::new("env"))) {
+        Some(argument) => Started::by_env(argument.as_bytes()),
+        None => Started::Program(interpreter.into()),
     }
 }
 
@@ -121,6 +184,9 @@ fn privileged(path: &Path, privilege: &str) -> Failure {
         .code(CANNOT_RUN);
     match path.file_name() {
         Some(name) if name == "sudo" => failure.remedy("sudo obmalloc run … instead"),
+        _ if privilege == executable::CAPABLE => {
+            failure.remedy("a copy of the program, because a copy has no file capabilities")
+        }
         _ => failure.remedy("obmalloc run as that user, without this program"),
     }
 }

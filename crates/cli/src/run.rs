@@ -6,9 +6,11 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     io,
-    os::unix::process::CommandExt,
+    os::unix::{ffi::OsStrExt, process::CommandExt},
     process::Command,
 };
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::{
     failure::{CANNOT_RUN, Failure, Result},
@@ -33,13 +35,13 @@ pub struct Args {
     /// Writes statistics at exit to the file PATH, or to stderr if PATH is omitted. %p in PATH
     /// stands for the process id. A PATH that ends with .json selects JSON.
     #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "-")]
+    #[arg(default_missing_value = "-", value_parser = OsStringValueParser::new().try_map(place))]
     stats: Option<OsString>,
     /// Also serves malloc and operator new of the whole process.
     #[arg(long)]
     malloc: bool,
-    /// Ends with code 125 if a CPython would run without the heap, or is newer than the tested
-    /// versions.
+    /// Refuses a program that would run without the heap. Also ends a CPython 3 that loads the
+    /// library but not the heap, or is newer than the tested versions, with code 125.
     #[arg(long, group = "switch")]
     strict: bool,
     /// Prints no message if the heap cannot be installed.
@@ -71,10 +73,10 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(remark) = program::check(&invocation.path)? {
         if args.strict {
             return Err(Failure::new("cannot run without the heap, which --strict requires")
-                .because(remark)
-                .code(CANNOT_RUN));
+                .because(&remark)
+                .code(remark.exit_code()));
         }
-        say(&remark, args);
+        say(&remark.to_string(), args);
     }
     // With --strict, the library itself reports this and ends the process.
     if let Some(name) = other_allocator(env::var_os("PYTHONMALLOC"))
@@ -115,6 +117,19 @@ fn size(text: &str) -> Result<String, &'static str> {
     match is_number && has_digits_only {
         true => Ok(text.to_owned()),
         false => Err("a size is a whole number such as 1000000, 512K, 64M or 2G"),
+    }
+}
+
+/// The words that switch statistics on or off, in upper or lower case.
+const SWITCHES: [&str; 9] = ["-", "0", "false", "no", "off", "1", "true", "yes", "on"];
+
+/// Returns `value` if the library accepts it as a place for statistics.
+fn place(value: OsString) -> Result<OsString, &'static str> {
+    let is_switch = SWITCHES.iter().any(|word| value.eq_ignore_ascii_case(word));
+    let is_path = value.as_bytes().iter().any(|byte| b"/.%".contains(byte));
+    match is_switch || is_path {
+        true => Ok(value),
+        false => Err("a path has a slash, a dot or %p, such as ./stats or stats-%p.json"),
     }
 }
 
@@ -172,6 +187,16 @@ mod tests {
         }
         for text in ["", "0", "M", "64MB", "1.5G", "+1", "lots"] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_place_for_statistics_is_a_path_or_a_switch() {
+        for text in ["-", "1", "ON", "off", "./stats", "stats.json", "stats-%p"] {
+            assert_eq!(place(text.into()), Ok(text.into()));
+        }
+        for text in ["", "plain", "json"] {
+            assert!(place(text.into()).is_err(), "{text}");
         }
     }
 

@@ -1,16 +1,26 @@
 //! System calls that the standard library does not provide.
 
 use std::{
+    ffi::{CStr, CString},
     io,
     mem::MaybeUninit,
-    os::unix::process::ExitStatusExt,
+    os::unix::{ffi::OsStrExt, process::ExitStatusExt},
+    path::Path,
     process::{Child, ExitStatus},
+    ptr,
 };
 
 /// Returns the id of the effective group.
 pub(crate) fn group() -> u32 {
     // SAFETY: `getegid` has no arguments and cannot fail.
     unsafe { libc::getegid() }
+}
+
+/// Returns true if the file at `path` has the extended attribute `name`.
+pub(crate) fn has_attribute(path: &Path, name: &CStr) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: both strings end with a zero byte, and a buffer of size 0 is not written to.
+    unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), ptr::null_mut(), 0) >= 0 }
 }
 
 /// Waits for `child` to end, and returns its status and the resources that it used.

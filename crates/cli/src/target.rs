@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
@@ -28,7 +29,8 @@ pub struct Target {
     #[arg(conflicts_with = "words")]
     pub code: Vec<OsString>,
     /// A program and its arguments. A .py, .pyz or .pyw file, or a folder with __main__.py, is run
-    /// by Python. After --, every program is started directly, without Python.
+    /// by Python, and so is the code that - reads from stdin. After --, every program is started
+    /// directly, without Python.
     #[arg(trailing_var_arg = true, value_names = ["PROGRAM", "ARGS"])]
     pub words: Vec<OsString>,
 }
@@ -67,6 +69,13 @@ impl Target {
         if is_python(program.as_ref()) && !self.is_escaped(line) {
             return self.python(self.words.clone());
         }
+        if let Some(python) = &self.python {
+            let (python, program) = (python.display(), program.display());
+            return Err(Failure::new(format!("cannot run {program} with --python {python}"))
+                .because(format!("{program} is a command, which is started without Python"))
+                .remedy(format!("obmalloc run -- {python} {program}, or no --python"))
+                .code(USAGE));
+        }
         let path = program::find(program)?;
         Ok(Invocation { path, name: program.clone(), args: self.words[1..].to_vec() })
     }
@@ -86,8 +95,49 @@ impl Target {
     }
 }
 
-/// Returns true if Python can run the file or folder at `path`.
+/// Returns `line` with the value of the option `-m` or `-c` as a word of its own, as in `-m MODULE`.
+///
+/// Clap would end the values of `-mMODULE` after the first one, so the arguments of the module would
+/// become options of ours. `command` describes the options that can precede `-m`.
+pub fn with_separate_values(mut line: Vec<OsString>, command: &clap::Command) -> Vec<OsString> {
+    let action = line.get(1).and_then(|name| command.find_subcommand(name));
+    let Some(action) = action.filter(|action| has_argument(action, "module")) else { return line };
+    let mut at = 2;
+    while let Some(word) = line.get(at).map(|word| word.as_bytes()) {
+        match word {
+            [b'-', b'm' | b'c', _, ..] => {
+                let value = OsStr::from_bytes(&word[2..]).to_owned();
+                line[at] = OsStr::from_bytes(&word[..2]).to_owned();
+                line.insert(at + 1, value);
+                break;
+            }
+            b"--" | b"-" | b"-m" | b"-c" => break,
+            [b'-', ..] => at += if takes_next_word(action, word) { 2 } else { 1 },
+            _ => break,
+        }
+    }
+    line
+}
+
+fn has_argument(action: &clap::Command, id: &str) -> bool {
+    action.get_arguments().any(|argument| argument.get_id() == id)
+}
+
+/// Returns true if the value of the option `word` is the next word.
+fn takes_next_word(action: &clap::Command, word: &[u8]) -> bool {
+    let Some(name) = word.strip_prefix(b"--") else { return false };
+    action.get_arguments().any(|argument| {
+        argument.get_long().is_some_and(|long| long.as_bytes() == name)
+            && argument.get_action().takes_values()
+            && !argument.is_require_equals_set()
+    })
+}
+
+/// Returns true if Python can run the file or folder at `path`. The path `-` stands for stdin.
 fn is_python(path: &Path) -> bool {
+    if path == "-" {
+        return true;
+    }
     let extension = path.extension().and_then(|extension| extension.to_str());
     let has_extension = matches!(extension, Some("py" | "pyz" | "pyw"));
     has_extension || path.join("__main__.py").is_file()
@@ -141,9 +191,39 @@ mod tests {
             (&["-m", "http.server", "--bind", "x"], &["-m", "http.server", "--bind", "x"]),
             (&["-m", "m", "--", "-c"], &["-m", "m", "--", "-c"]),
             (&["-c", "print(1)", "-v"], &["-c", "print(1)", "-v"]),
+            (&["-", "--help", "-v"], &["-", "--help", "-v"]),
         ] {
             expect(&[&with, words].concat(), "sh", args);
         }
+    }
+
+    #[test]
+    fn the_module_and_the_code_may_follow_their_option_without_a_space() {
+        let command = crate::command_line::command();
+        for (line, expected) in [
+            ("run -mjson.tool p --help", "run -m json.tool p --help"),
+            ("run -v --stats --limit 1M -cpass -mx", "run -v --stats --limit 1M -c pass -mx"),
+            ("run --limit=1M --python -mx -m=y", "run --limit=1M --python -mx -m =y"),
+            ("compare --rounds 3 -mx --help", "compare --rounds 3 -m x --help"),
+            ("run -m -mx", "run -m -mx"),
+            ("run -- -mx", "run -- -mx"),
+            ("run - -mx", "run - -mx"),
+            ("run p.py -mx", "run p.py -mx"),
+            ("doctor -mx", "doctor -mx"),
+            ("run -m", "run -m"),
+        ] {
+            let words = |line: &str| -> Vec<OsString> {
+                ["obmalloc"].into_iter().chain(line.split(' ')).map(OsString::from).collect()
+            };
+            assert_eq!(with_separate_values(words(line), &command), words(expected));
+        }
+    }
+
+    #[test]
+    fn a_command_cannot_be_combined_with_a_choice_of_python() {
+        let error = line(&["--python", "/bin/sh", "ls"]).target.invocation(&[]).unwrap_err();
+        assert_eq!(error.exit_code(), USAGE);
+        assert!(error.to_string().contains("started without Python"), "{error}");
     }
 
     #[test]

@@ -1,4 +1,9 @@
-use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::support::{Run, compiled, is_root, libdir, obmalloc};
 
@@ -60,6 +65,124 @@ fn a_set_user_id_program_is_refused_by_name() {
     fs::rename(program, &sudo).unwrap();
     let run = Run::of(obmalloc(["run"]).arg(&sudo));
     run.fails(126, &["set-user-ID", "try: sudo obmalloc run"]);
+}
+
+#[test]
+fn a_program_with_file_capabilities_is_refused_unless_root_starts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = compiled(folder.path(), &[]);
+    let set = Command::new("setcap").arg("cap_net_bind_service=ep").arg(&program).status();
+    if !is_root() || !set.is_ok_and(|status| status.success()) {
+        println!("only root can give capabilities to a file");
+        return;
+    }
+    Run::of(obmalloc(["run", "--strict"]).arg(&program)).succeeds();
+    let libraries = folder.path().join("lib");
+    fs::create_dir(&libraries).unwrap();
+    fs::copy(libdir().join(LIBRARY), libraries.join(LIBRARY)).unwrap();
+    let command = folder.path().join("obmalloc");
+    fs::copy(env!("CARGO_BIN_EXE_obmalloc"), &command).unwrap();
+    let run = |program: &Path| {
+        let mut other_user = Command::new("setpriv");
+        other_user.args(["--reuid=4321", "--regid=4321", "--clear-groups"]).arg(&command);
+        Run::of(other_user.arg("run").arg(program).env("OBMALLOC_LIBDIR", &libraries))
+    };
+    run(&program).fails(126, &["/p\n", "file-capability", "LD_PRELOAD", "try: a copy"]);
+    let copy = folder.path().join("copy");
+    fs::copy(&program, &copy).unwrap();
+    run(&copy).succeeds();
+}
+
+#[test]
+fn a_damaged_library_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join(LIBRARY);
+    let run = || {
+        let mut command = obmalloc(["run", "--strict", "--", "true"]);
+        Run::of(command.env("OBMALLOC_LIBDIR", folder.path()))
+    };
+    fs::write(&library, "").unwrap();
+    run().fails(125, &["cannot read", LIBRARY, "no 64-bit ELF file", "try:"]);
+    let mut bytes = fs::read(libdir().join(LIBRARY)).unwrap();
+    fs::write(&library, &bytes[..0x10000]).unwrap();
+    run().fails(125, &["its end is missing"]);
+    bytes[18] = 0xf3;
+    fs::write(&library, &bytes).unwrap();
+    run().fails(125, &["another machine"]);
+    fs::copy(libdir().join(LIBRARY), &library).unwrap();
+    fs::write(folder.path().join("libobmalloc.so"), "").unwrap();
+    run().succeeds();
+    let mut command = obmalloc(["run", "--malloc", "--", "true"]);
+    let run = Run::of(command.env("OBMALLOC_LIBDIR", folder.path()));
+    run.fails(125, &["libobmalloc.so", "no 64-bit ELF file"]);
+}
+
+#[test]
+fn a_script_that_clears_the_environment_is_mentioned_and_with_strict_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = put_script(folder.path(), "#!/usr/bin/env -S -i /bin/sh\necho ran");
+    let run = Run::of(obmalloc(["run"]).arg(&script));
+    assert_eq!((run.code, &*run.stdout), (Some(0), "ran\n"), "{run:?}");
+    assert!(run.stderr.contains("removes LD_PRELOAD") && run.stderr.lines().count() == 1);
+    Run::of(obmalloc(["run", "--quiet"]).arg(&script)).succeeds();
+    let run = Run::of(obmalloc(["run", "--strict"]).arg(&script));
+    assert!(run.fails(125, &["--strict", "removes LD_PRELOAD"]).stdout.is_empty());
+}
+
+#[test]
+fn a_script_that_the_system_can_start_is_not_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for line in [
+        "-S -u FOO sh",
+        "-S --unset=FOO A=1 sh",
+        "-S 'sh'",
+        "-S ${SHELL_OF_THE_TEST} -e",
+        "-S -C / sh",
+    ] {
+        let script = put_script(folder.path(), &format!("#!/usr/bin/env {line}\necho ran"));
+        let mut command = obmalloc(["run", "--strict"]);
+        let run = Run::of(command.arg(&script).env("SHELL_OF_THE_TEST", "sh")).succeeds();
+        assert_eq!(run.stdout, "ran\n", "{line}");
+    }
+}
+
+fn put_script(folder: &Path, text: &str) -> PathBuf {
+    let script = folder.join("script");
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    script
+}
+
+#[test]
+fn a_python_2_is_mentioned_and_with_strict_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let python = folder.path().join("python2.7");
+    fs::rename(compiled(folder.path(), &[]), &python).unwrap();
+    let with = |words: &[&str]| {
+        Run::of(obmalloc(["run"]).args(words).arg("--python").arg(&python).args(["-c", "pass"]))
+    };
+    let run = with(&[]);
+    assert_eq!((run.code, run.stderr.lines().count()), (Some(0), 1), "{run:?}");
+    assert!(run.stderr.contains("is a Python 2"), "{run:?}");
+    with(&["--quiet"]).succeeds();
+    with(&["--strict"]).fails(125, &["--strict", "is a Python 2", "CPython 3.8"]);
+    let script = put_script(folder.path(), &format!("#!{}\n", python.display()));
+    let run = Run::of(obmalloc(["run", "--strict"]).arg(&script));
+    run.fails(125, &["is a Python 2"]);
+}
+
+#[test]
+fn a_choice_of_python_for_a_command_is_refused() {
+    let run = Run::of(&mut obmalloc(["run", "--python", "python3", "true"]));
+    run.fails(2, &["--python", "true is a command", "try: obmalloc run -- python3 true"]);
+}
+
+#[test]
+fn an_unknown_place_for_statistics_is_refused() {
+    let run = Run::of(&mut obmalloc(["run", "--stats=plain", "-c", "print('ran')"]));
+    let run = run.fails(2, &["'plain'", "--stats", "a slash, a dot or %p"]);
+    assert!(run.stdout.is_empty(), "{run:?}");
 }
 
 #[test]

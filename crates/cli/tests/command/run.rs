@@ -1,4 +1,9 @@
-use std::{fs, io::Write, os::unix::process::ExitStatusExt, process::Stdio};
+use std::{
+    fs,
+    io::Write,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    process::Stdio,
+};
 
 use obmalloc_cli::measure;
 use testkit::pythons::clean_command;
@@ -40,6 +45,50 @@ fn each_way_to_name_a_program_works() {
     }
     let run = Run::of(&mut obmalloc(["run", "-m", "platform", "--terse"])).succeeds();
     assert!(run.stdout.starts_with("Linux"), "{run:?}");
+}
+
+#[test]
+fn a_module_or_code_without_a_space_gets_its_arguments() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("p.json");
+    fs::write(&file, "[1]").unwrap();
+    let run = Run::of(obmalloc(["run", "-mjson.tool", "--sort-keys"]).arg(&file)).succeeds();
+    assert_eq!(run.stdout, "[\n    1\n]\n");
+    let run = Run::of(&mut obmalloc(["run", "-mjson.tool", "--help"])).succeeds();
+    assert!(run.stdout.contains("json.tool"), "{run:?}");
+    let code = "-cimport sys; print(sys.argv[1:])";
+    let run = Run::of(&mut obmalloc(["run", "--strict", code, "--help", "-v"])).succeeds();
+    assert_eq!(run.stdout, "['--help', '-v']\n");
+}
+
+#[test]
+fn a_minus_runs_the_code_that_stdin_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("p.py");
+    fs::write(&file, "import sys; print(sys.argv)").unwrap();
+    let mut command = obmalloc(["run", "-", "--help"]);
+    let run = Run::of(command.stdin(fs::File::open(&file).unwrap())).succeeds();
+    assert_eq!(run.stdout, "['-', '--help']\n");
+}
+
+#[test]
+fn a_program_beside_the_command_is_found_without_the_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let command = folder.path().join("obmalloc");
+    fs::copy(env!("CARGO_BIN_EXE_obmalloc"), &command).unwrap();
+    let program = folder.path().join("server");
+    fs::write(&program, "#!/bin/sh\necho $1").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let run = |name: &str| {
+        let mut command = clean_command(&command);
+        command.env("OBMALLOC_LIBDIR", libdir()).args(["run", "--", name, "served"]);
+        Run::of(&mut command)
+    };
+    assert_eq!(run("server").succeeds().stdout, "served\n");
+    run("obmallocs").fails(127, &["no such program"]);
+    fs::copy(&program, folder.path().join("echo")).unwrap();
+    fs::write(folder.path().join("echo"), "#!/bin/sh\nexit 7").unwrap();
+    assert_eq!(run("echo").succeeds().stdout, "served\n");
 }
 
 #[test]
