@@ -88,7 +88,8 @@ fn start() {
     if let Some(python) = CPython::find() {
         // SAFETY: the loader calls this constructor before `main`, or in `dlopen`.
         let start = START.get_or_init(|| unsafe { Start::new(python) });
-        if let Err(error) = status::start(&start.python, refresh) {
+        let refused = start.outcome.installation().is_none().then(|| start.json());
+        if let Err(error) = status::start(&start.python, refresh, refused) {
             say(format_args!("cannot create a status page: {error}"));
         }
         let sources = at_signal::Sources {

@@ -40,7 +40,7 @@ const RENEWAL: u64 = 1;
 
 /// A process that ends before this time has passed removes its page, so short commands leave no
 /// files.
-const SHORT: Duration = Duration::from_secs(10);
+const SHORT: Duration = Duration::from_secs(1);
 
 /// There is no page.
 const OFF: u8 = 0;
@@ -89,12 +89,13 @@ static CLIENT: OnceLock<Client> = OnceLock::new();
 
 /// Creates the page, if the environment asks for it. Must be called before `main`.
 ///
-/// CPython will call `refresh` in its main thread, which holds the main interpreter's GIL.
+/// CPython will call `refresh` in its main thread, which holds the main interpreter's GIL. If the
+/// heap is not installed, no request leads to a refresh, so `refused` has the only figures.
 ///
 /// # Errors
 ///
 /// Fails if no page can be created.
-pub(crate) fn start(python: &CPython, refresh: Refresh) -> io::Result<()> {
+pub(crate) fn start(python: &CPython, refresh: Refresh, refused: Option<String>) -> io::Result<()> {
     let value = env::var_os(VARIABLE).unwrap_or_default();
     if !["1", "on", "true", "yes"].iter().any(|word| value == *word) {
         return Ok(());
@@ -103,7 +104,11 @@ pub(crate) fn start(python: &CPython, refresh: Refresh) -> io::Result<()> {
     let client = CLIENT.get_or_init(|| Client { python: *python, functions, refresh });
     // SAFETY: `forget` may be called in a forked child, because it only stores to atomics.
     unsafe { libc::pthread_atfork(None, None, Some(forget)) };
-    create(*client)
+    create(*client)?;
+    if let (Some(json), Some(shown)) = (refused, shown()) {
+        shown.publish(&json);
+    }
+    Ok(())
 }
 
 /// Makes a forked child create a page of its own. The child does not have the parent's mapping.
@@ -180,7 +185,7 @@ pub(crate) fn refresh(trim: impl FnOnce() -> usize, json: impl FnOnce() -> Strin
 impl Shown {
     fn publish(&self, json: &str) {
         RENEWED.store(seconds(), Relaxed);
-        self.page.text().publish(json.as_bytes());
+        self.page.publish(json.as_bytes());
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
         unix::fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -26,10 +27,16 @@ use crate::{
 pub const SIZE: usize = 32 << 10;
 
 /// The magic number of a status page: the text `obmstat` and the version of the layout.
-const MAGIC: u64 = u64::from_le_bytes(*b"obmstat\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"obmstat\x02");
+
+/// The number of pages of ended processes that remain in a folder when old pages are removed.
+pub const KEPT: usize = 100;
+
+/// The number of pages in a folder above which old pages are removed.
+const MOST: usize = KEPT + 28;
 
 /// The number of words of a [`Page`] before its text.
-const HEADER: usize = 7;
+const HEADER: usize = 8;
 
 /// The number of words that precede the text in a [`SharedText`]: the sequence and the length.
 const OF_TEXT: usize = 2;
@@ -47,6 +54,7 @@ pub struct Page {
     command: AtomicU64,
     answered: AtomicU64,
     answer: AtomicU64,
+    published: AtomicU64,
     text: SharedText<WORDS>,
 }
 
@@ -62,6 +70,22 @@ impl Page {
     /// Returns the text, which only the process that owns this page replaces.
     pub fn text(&self) -> &SharedText<WORDS> {
         &self.text
+    }
+
+    /// Publishes a new text and the time. Returns false if the text is too long.
+    pub fn publish(&self, text: &[u8]) -> bool {
+        let is_published = self.text.publish(text);
+        if is_published {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            self.published.store(now.unwrap_or_default().as_millis() as u64, Relaxed);
+        }
+        is_published
+    }
+
+    /// Returns the time at which the text was published, or `None` if there is no text yet.
+    pub fn published(&self) -> Option<SystemTime> {
+        let time = Duration::from_millis(self.published.load(Relaxed));
+        (!time.is_zero()).then(|| SystemTime::UNIX_EPOCH.checked_add(time))?
     }
 
     /// Returns true if the process has called [`end`](Self::end).
@@ -116,6 +140,8 @@ pub struct StatusFile {
 impl StatusFile {
     /// Creates the page of the process `pid` in the first usable folder of [`folder::candidates`].
     ///
+    /// If the folder has many pages, removes the oldest pages of ended processes.
+    ///
     /// # Errors
     ///
     /// Fails if the page cannot be created in any folder.
@@ -123,8 +149,11 @@ impl StatusFile {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for folder in folder::candidates() {
             match folder::own(&folder).and_then(|()| Self::create_in(&folder, pid)) {
-                Ok(page) => return Ok(page),
-                Err(error) => last = error,
+                Ok(page) => {
+                    remove_oldest(&folder);
+                    return Ok(page);
+                }
+                Err(error) => last = named(&folder, &error),
             }
         }
         Err(last)
@@ -190,9 +219,12 @@ impl StatusFile {
     pub fn of(pid: u32) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for folder in folder::candidates() {
-            match Self::open(&folder.join(format!("{pid}.status"))) {
+            let path = folder.join(format!("{pid}.status"));
+            match Self::open(&path) {
                 Ok(page) => return Ok(page),
-                Err(error) => last = error,
+                // A page that is refused says more than the absence of another one.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+                Err(error) => last = named(&path, &error),
             }
         }
         Err(last)
@@ -202,10 +234,16 @@ impl StatusFile {
     pub fn all() -> Vec<Self> {
         let folders = folder::candidates().into_iter().filter(|folder| folder.is_dir());
         let owned = folders.filter(|folder| folder::own(folder).is_ok());
-        let entries = owned.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
-        let paths = entries.map(|entry| entry.path());
-        let pages = paths.filter(|path| path.extension().is_some_and(|end| end == "status"));
-        pages.filter_map(|path| Self::open(&path).ok()).collect()
+        let paths = owned.flat_map(|folder| paths(&folder));
+        paths.filter_map(|path| Self::open(&path).ok()).collect()
+    }
+
+    /// Returns the time of the last change that is known: the creation, or the newest text.
+    pub fn changed(&self) -> SystemTime {
+        // On tmpfs, a change through the mapping does not change the file's time.
+        let file = fs::metadata(&self.path).and_then(|found| found.modified());
+        let file = file.unwrap_or(SystemTime::UNIX_EPOCH);
+        self.published().map_or(file, |published| published.max(file))
     }
 
     fn map(path: PathBuf, file: &File) -> io::Result<Self> {
@@ -227,6 +265,37 @@ impl StatusFile {
     pub fn remove(&self) -> io::Result<()> {
         fs::remove_file(&self.path)
     }
+}
+
+/// Returns the paths of the pages in `folder`.
+fn paths(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.filter(|path| path.extension().is_some_and(|end| end == "status")).collect()
+}
+
+/// Removes the oldest pages of ended processes if `folder` has more than [`MOST`] pages, so that
+/// the newest [`KEPT`] remain.
+///
+/// `MOST` is greater than `KEPT`, so only one in many processes opens the pages of the others.
+fn remove_oldest(folder: &Path) {
+    let paths = paths(folder);
+    if paths.len() <= MOST {
+        return;
+    }
+    let pages = paths.iter().filter_map(|path| StatusFile::open(path).ok());
+    let mut ended: Vec<_> =
+        pages.filter(|page| !page.is_live()).map(|page| (page.changed(), page)).collect();
+    ended.sort_by_key(|(changed, _)| std::cmp::Reverse(*changed));
+    for (_, page) in ended.iter().skip(KEPT) {
+        // If this fails, another process has removed the page.
+        let _ = page.remove();
+    }
+}
+
+/// Adds the path of a page or folder to an error.
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 impl Deref for StatusFile {
@@ -268,6 +337,43 @@ mod tests {
         own.end();
         assert!(!other.is_live());
         assert_eq!(fs::metadata(own.path()).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_time_of_the_text_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = StatusFile::create_in(folder.path(), process::id()).unwrap();
+        assert_eq!(own.published(), None);
+        let before = SystemTime::now() - Duration::from_millis(1);
+        assert!(own.publish(b"{}") && !own.publish(&[b' '; SIZE]));
+        let published = own.published().unwrap();
+        assert!(published >= before && published <= SystemTime::now());
+        assert!(own.changed() >= published);
+    }
+
+    #[test]
+    fn only_the_newest_pages_of_ended_processes_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = StatusFile::create_in(folder.path(), process::id()).unwrap();
+        let ended = |number: usize| {
+            let path = folder.path().join(format!("ended-{number}.status"));
+            fs::copy(own.path(), &path).unwrap();
+            let page = StatusFile::open(&path).unwrap();
+            page.end();
+            // The first page is the newest one.
+            let time = SystemTime::now() + Duration::from_secs(3600 - number as u64);
+            let time = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            page.published.store(time.as_millis() as u64, Relaxed);
+            path
+        };
+        let pages: Vec<_> = (1..MOST).map(ended).collect();
+        remove_oldest(folder.path());
+        assert!(pages.iter().all(|page| page.exists()));
+        let last = ended(MOST);
+        remove_oldest(folder.path());
+        assert!(own.path().exists() && !last.exists());
+        let remaining: Vec<_> = pages.iter().filter(|page| page.exists()).collect();
+        assert_eq!(remaining, pages[..KEPT].iter().collect::<Vec<_>>());
     }
 
     #[test]

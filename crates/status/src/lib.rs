@@ -7,5 +7,5 @@ mod text;
 #[cfg(all(test, loom))]
 mod models;
 
-pub use file::{Page, SIZE, StatusFile, start_time};
+pub use file::{KEPT, Page, SIZE, StatusFile, start_time};
 pub use text::SharedText;
