@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use crate::{
     failure::{Failure, NO, Result},
     libraries::Libraries,
+    output::print,
     processes::Process,
     program, python as choice,
 };
@@ -23,7 +24,8 @@ pub use self::python::examine;
 /// With PID, examines the running process with this id. With COMMAND, runs the command and examines
 /// every Python that it starts. Otherwise, starts each Python that `--python` names, and examines
 /// this Python and a child process that it starts. If an examined process does not use our heap, or
-/// if there is no process to examine, the exit code is 1.
+/// if
+/// this cannot be known, or if there is no process to examine, the exit code is 1.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A Python to examine. May be repeated [default: the one that `obmalloc run` uses]
@@ -36,6 +38,7 @@ pub struct Args {
     #[arg(value_name = "PID", conflicts_with = "command")]
     pid: Option<u32>,
     /// A command to run. Lists every Python that the command starts and that does not end at once.
+    /// The command ends at Ctrl-C, and gets a SIGTERM that is sent to the doctor.
     #[arg(last = true, value_names = ["COMMAND", "ARGS"])]
     command: Vec<OsString>,
 }
@@ -53,10 +56,10 @@ pub fn run(args: &Args) -> Result<()> {
         None => pythons(&args.python, &libraries, args.json)?,
     };
     if args.json {
-        println!("{}", findings.json());
+        print(findings.json() + "\n")?;
     } else {
-        println!("library: {}", libraries.cpython().display());
-        println!("{}", findings.table());
+        let library = libraries.cpython().display();
+        print(format!("library: {library}\n{}\n", findings.table()))?;
     }
     findings.verdict()
 }
@@ -69,7 +72,7 @@ fn pythons(named: &[OsString], libraries: &Libraries, json: bool) -> Result<Find
     if pythons.is_empty() {
         let choice = choice::choose()?;
         if !json {
-            println!("Python:  {} ({})", choice.path.display(), choice.because);
+            print(format!("Python:  {} ({})\n", choice.path.display(), choice.because))?;
         }
         pythons.push(choice.path);
     }

@@ -2,13 +2,20 @@
 
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use obmalloc_cli::{command_line, system};
 
 fn main() -> ExitCode {
-    match obmalloc_cli::command_line::obey() {
+    system::end_on_closed_pipes();
+    match command_line::obey() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            // If stderr is closed too, only the exit code can tell that the command failed.
+            let _ = writeln!(io::stderr(), "error: {failure}");
             ExitCode::from(failure.exit_code())
         }
     }

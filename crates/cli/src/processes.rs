@@ -10,13 +10,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Serialize;
+use status::StatusFile;
+
+use crate::{reports::Report, started::Started};
 
 /// The start of the file name of the library for CPython.
 const LIBRARY: &[u8] = b"libobmalloc_cpython";
 
 /// A snapshot of a process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
     pub(crate) program: PathBuf,
@@ -27,6 +29,9 @@ pub(crate) struct Process {
     pub(crate) has_library: bool,
     /// True if the process was started with our library in `LD_PRELOAD`.
     pub(crate) was_preloaded: bool,
+    pub(crate) started: Started,
+    /// The latest figures on the status page of the process, if it has a page.
+    pub(crate) published: Option<Report>,
 }
 
 impl Process {
@@ -38,18 +43,28 @@ impl Process {
         let variables = fs::read(folder.join("environ")).ok()?;
         let words = fs::read(folder.join("cmdline")).ok()?;
         let name = program.file_name().unwrap_or_default().as_bytes();
+        let has_library = contains(&maps, LIBRARY);
+        let started = Started::new(name, &maps, &words, &variables);
         let mut variables = variables.split(|byte| *byte == 0);
         Some(Self {
             pid,
             command: shown(&words),
             is_python: name.starts_with(b"python") || contains(&maps, b"/libpython3"),
-            has_library: contains(&maps, LIBRARY),
+            has_library,
+            started,
+            published: if has_library { published(pid) } else { None },
             was_preloaded: variables.any(|variable| {
                 variable.starts_with(b"LD_PRELOAD=") && contains(variable, LIBRARY)
             }),
             program,
         })
     }
+}
+
+/// Returns the figures on the status page of the running process `pid`.
+fn published(pid: u32) -> Option<Report> {
+    let page = StatusFile::of(pid).ok().filter(|page| page.is_live())?;
+    serde_json::from_slice(&page.text().read()?).ok()
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::failure::{Attempt, Result};
 
 /// The library's report about a process, written when the process exits.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Report {
     /// True if our heap is the allocator of the domains `mem` and `obj`.
     pub in_force: bool,
@@ -25,7 +25,7 @@ pub struct Report {
 }
 
 /// The allocator of one of CPython's domains, and the requests to the domain.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Domain {
     /// The allocator: `CPython`, `obmalloc`, or `library` for another library.
     pub served_by: String,
@@ -38,7 +38,7 @@ pub struct Domain {
 }
 
 /// A number of requests.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Requests {
     requests: u64,
 }

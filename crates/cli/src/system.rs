@@ -8,6 +8,7 @@ use std::{
     path::Path,
     process::{Child, ExitStatus},
     ptr,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 /// Returns the id of the effective group.
@@ -21,6 +22,60 @@ pub(crate) fn has_attribute(path: &Path, name: &CStr) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
     // SAFETY: both strings end with a zero byte, and a buffer of size 0 is not written to.
     unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), ptr::null_mut(), 0) >= 0 }
+}
+
+/// Makes a write to a closed pipe end this process silently, as in other command-line programs.
+///
+/// Rust ignores the signal SIGPIPE at first. The programs that we start get the default action in
+/// any case.
+pub fn end_on_closed_pipes() {
+    // SAFETY: the default action runs no code of this process.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+/// True if this process received SIGTERM while a [`Waiting`] exists.
+static IS_TERMINATED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_termination(_: libc::c_int) {
+    IS_TERMINATED.store(true, Relaxed);
+}
+
+/// While a value exists, SIGINT and SIGTERM do not end this process.
+///
+/// A terminal sends SIGINT to the children too, so it is ignored here. A SIGTERM can be passed on
+/// to a child. When the value is dropped, both signals have the earlier actions again.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    earlier: [(libc::c_int, libc::sighandler_t); 2],
+}
+
+impl Waiting {
+    /// Must be called after the child was started, because a child inherits an ignored signal.
+    pub(crate) fn new() -> Self {
+        let note: extern "C" fn(libc::c_int) = note_termination;
+        let actions = [(libc::SIGINT, libc::SIG_IGN), (libc::SIGTERM, note as libc::sighandler_t)];
+        // SAFETY: the handler only stores to an atomic, which a handler may do.
+        Self { earlier: actions.map(|(signal, to)| (signal, unsafe { libc::signal(signal, to) })) }
+    }
+
+    /// Sends SIGTERM to `child` if this process has received it since the last call.
+    ///
+    /// The caller must not have waited for `child`, because another process could have its id then.
+    pub(crate) fn pass_on(&self, child: &Child) {
+        if IS_TERMINATED.swap(false, Relaxed) {
+            // SAFETY: the call accesses no memory.
+            unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) };
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        for (signal, action) in self.earlier {
+            // SAFETY: the action was in effect before, so it is valid.
+            unsafe { libc::signal(signal, action) };
+        }
+    }
 }
 
 /// Waits for `child` to end, and returns its status and the resources that it used.

@@ -22,8 +22,8 @@ pub struct Finding {
     pub process: String,
     /// The allocators that serve the domains raw, mem and obj. `?` means unknown.
     pub domains: [String; 3],
-    /// True if our heap serves mem and obj.
-    pub in_force: bool,
+    /// Says whether our heap serves mem and obj, if this is known.
+    pub in_force: Option<bool>,
     /// A text that says whether our heap serves mem and obj, and if not, why.
     pub state: String,
 }
@@ -48,27 +48,42 @@ impl Finding {
             python: python.into(),
             process: process.into(),
             domains,
-            in_force: report.as_ref().is_ok_and(|report| report.in_force),
+            in_force: Some(report.as_ref().is_ok_and(|report| report.in_force)),
             state: report.map_or_else(|reason| reason, state),
         }
     }
 
-    /// Describes a process that has no report, by the information that the system has about it.
+    /// Describes a process that has no report, by its status page or by what the system knows.
     pub(super) fn of_process(process: &Process) -> Self {
-        let Process { is_python, has_library, was_preloaded, .. } = process;
-        let state = match (is_python, has_library, was_preloaded) {
-            (_, true, _) => "the library is loaded",
-            (false, ..) => "it is no Python, and the library is not loaded",
-            (true, false, false) => {
-                "not in force: it was started without our LD_PRELOAD, for example with env={}"
+        let pid = process.pid.to_string();
+        if let Some(report) = &process.published {
+            return Self::new(&process.command, pid, Ok(report));
+        }
+        match why_not(process) {
+            Some(reason) => {
+                Self::new(&process.command, pid, Err(format!("not in force: {reason}")))
             }
-            (true, false, true) => {
-                "not in force: the loader could not load the library that LD_PRELOAD names"
+            None => {
+                Self { in_force: None, ..Self::new(&process.command, pid, Err(UNKNOWN.to_owned())) }
             }
-        };
-        let mut finding = Self::new(&process.command, process.pid.to_string(), Err(state.into()));
-        finding.in_force = *has_library;
-        finding
+        }
+    }
+}
+
+const UNKNOWN: &str = "unknown: the library is loaded, but the process left no figures";
+
+/// Returns the reason why `process` does not use our heap, if what the system knows is enough.
+fn why_not(process: &Process) -> Option<String> {
+    let Process { is_python, has_library, was_preloaded, started, .. } = process;
+    match (is_python, has_library, was_preloaded) {
+        (_, true, _) => started.refusal(),
+        (false, ..) => Some("it is no Python, and the library is not loaded".to_owned()),
+        (true, false, false) => {
+            Some("it was started without our LD_PRELOAD, for example with env={}".to_owned())
+        }
+        (true, false, true) => {
+            Some("the loader could not load the library that LD_PRELOAD names".to_owned())
+        }
     }
 }
 
@@ -110,17 +125,26 @@ impl Findings {
     }
 
     pub(super) fn verdict(&self) -> Result<()> {
-        let unserved: Vec<_> = self.processes.iter().filter(|finding| !finding.in_force).collect();
-        match &unserved[..] {
-            [] if self.processes.is_empty() => {
-                Err(Failure::new("no Python was seen").because("the command started none").code(NO))
-            }
-            [] => Ok(()),
-            [first, ..] => {
-                let (count, all) = (unserved.len(), self.processes.len());
-                let what = format!("our heap is not in force in {count} of {all} processes");
-                Err(Failure::new(what).because(&first.state).code(NO))
-            }
+        let all = self.processes.len();
+        let with = |state| self.processes.iter().filter(move |finding| finding.in_force == state);
+        let (unserved, unknown) = (with(Some(false)), with(None));
+        if all == 0 {
+            return Err(Failure::new("no Python was seen")
+                .because("the command started none, or ended before a Python in the background")
+                .remedy("run it in the foreground, or `obmalloc doctor PID` while it runs")
+                .code(NO));
         }
+        if let Some(first) = unserved.clone().next() {
+            let what = format!("our heap is not in force in {} of {all}", unserved.count());
+            return Err(Failure::new(what + " processes").because(&first.state).code(NO));
+        }
+        if let Some(first) = unknown.clone().next() {
+            let what = format!("cannot know whether our heap is in force in {}", unknown.count());
+            return Err(Failure::new(format!("{what} of {all} processes"))
+                .because(&first.state)
+                .remedy("start it with `obmalloc run`, or set OBMALLOC_STATUS=on, and let it work")
+                .code(NO));
+        }
+        Ok(())
     }
 }

@@ -2,21 +2,25 @@
 
 #![forbid(unsafe_code)]
 
-use std::{collections::BTreeMap, ffi::OsString, thread, time::Duration};
+use std::{collections::BTreeMap, env, ffi::OsString, thread, time::Duration};
 
 use super::{Finding, Findings};
 use crate::{
     failure::{Attempt, Result},
     libraries::Libraries,
-    processes::{Family, Process},
+    processes::Family,
     program,
     reports::{Report, Reports},
     run::preloaded,
+    system::Waiting,
     target::Invocation,
 };
 
 /// The time between two examinations of the processes.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// The variable that makes the library create a status page.
+const STATUS: &str = "OBMALLOC_STATUS";
 
 /// Runs `command` until it ends, and describes the Pythons that it started.
 ///
@@ -32,12 +36,18 @@ pub(super) fn examine(command: &[OsString], libraries: &Libraries) -> Result<Fin
     let mut command = preloaded(&invocation, libraries, false)?;
     let reports = Reports::new()?;
     reports.ask(&mut command);
+    // The page tells about a process that a signal ends, which writes no report.
+    if env::var_os(STATUS).is_none() {
+        command.env(STATUS, "on");
+    }
     // The findings are printed to stdout.
     command.stdout(std::io::stderr());
     let cannot = || format!("cannot run {}", invocation.path.display());
     let mut child = command.spawn().attempt(cannot)?;
     let mut family = Family::default();
+    let waiting = Waiting::new();
     while child.try_wait().attempt(cannot)?.is_none() {
+        waiting.pass_on(&child);
         family.look(child.id());
         thread::sleep(PAUSE);
     }
@@ -49,7 +59,7 @@ fn findings(family: &Family, mut reports: BTreeMap<u32, Report>) -> Vec<Finding>
         .pythons()
         .map(|process| match reports.remove(&process.pid) {
             Some(report) => Finding::new(&process.command, process.pid.to_string(), Ok(&report)),
-            None => without_report(process),
+            None => Finding::of_process(process),
         })
         .collect();
     let unseen = reports
@@ -57,12 +67,4 @@ fn findings(family: &Family, mut reports: BTreeMap<u32, Report>) -> Vec<Finding>
         .map(|(pid, report)| Finding::new("a short-lived Python", pid.to_string(), Ok(report)));
     findings.extend(unseen);
     findings
-}
-
-fn without_report(process: &Process) -> Finding {
-    let mut finding = Finding::of_process(process);
-    if finding.in_force {
-        finding.state += "; no report, because a signal ended it, or it still runs";
-    }
-    finding
 }
