@@ -11,6 +11,7 @@ use crate::{
     failure::{Failure, NO, Result},
     libraries::Libraries,
     measure::{self, Cost, Run},
+    output::print,
     program,
     reports::{Report, Reports, Share},
     side::Side,
@@ -62,10 +63,18 @@ pub fn count(invocation: &Invocation, libraries: &Libraries) -> Result<Counted> 
     let reports = Reports::new()?;
     let mut command = Side::Obmalloc.command(invocation, libraries)?;
     reports.ask(&mut command);
-    let Run { pid, stdout, .. } = measure::run(&mut command)?;
+    let run = measure::run(&mut command);
+    let Run { pid, stdout, .. } = run.map_err(|failure| advised(failure, &Side::Obmalloc))?;
     let reports = reports.read()?;
     require_in_force(&reports, pid)?;
     Ok(Counted { stdout, share: Share::of(reports.values()) })
+}
+
+/// Says on which allocator the program failed, and what to try.
+fn advised(failure: Failure, side: &Side) -> Failure {
+    failure.remedy(format!(
+        "run it without `obmalloc compare`. If it succeeds, it fails on the allocator {side}"
+    ))
 }
 
 /// Fails unless the process `pid` used our heap.
@@ -115,13 +124,15 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let measured = measure_sides(args, &invocation, &libraries)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&measured).unwrap_or_default());
-        return Ok(());
+        return print(serde_json::to_string_pretty(&measured).unwrap_or_default() + "\n");
     }
-    println!("{}, medians of {} rounds:\n{}", measured.program, args.rounds, measured.table());
+    let Measured { program, rounds, .. } = &measured;
+    print(format!("{program}, medians of {rounds} rounds:\n{}\n", measured.table()))?;
     if let Some(Counted { share, .. }) = counted {
         let (small, all) = (share.of_small() * 100.0, share.of_all() * 100.0);
-        println!("our heap served {small:.2} % of requests up to 512 bytes, {all:.2} % of all");
+        print(format!(
+            "our heap served {small:.2} % of requests up to 512 bytes, {all:.2} % of all\n"
+        ))?;
     }
     Ok(())
 }
@@ -136,7 +147,8 @@ fn measure_sides(args: &Args, invocation: &Invocation, libraries: &Libraries) ->
             let side = (place + round) % args.on.len();
             bar.set_message(args.on[side].to_string());
             let mut command = args.on[side].command(invocation, libraries)?;
-            costs[side].push(measure::run(&mut command)?.cost);
+            let run = measure::run(&mut command);
+            costs[side].push(run.map_err(|failure| advised(failure, &args.on[side]))?.cost);
             bar.inc(1);
         }
     }

@@ -2,11 +2,15 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::Path;
+use std::{
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::Path,
+};
 
 use crate::{
     failure::{Failure, Result},
     libraries::Libraries,
+    output::print,
     preload,
 };
 
@@ -46,38 +50,70 @@ pub fn env(args: &EnvArgs) -> Result<()> {
     if args.malloc {
         list.push(libraries.malloc()?);
     }
-    print!(
-        "{}",
-        if args.docker {
-            format!(
-                "# Better, because the variable also reaches programs that cannot load the library:\n\
-             #   ENTRYPOINT [\"obmalloc\", \"run\", \"--\"]\n\
-             ENV LD_PRELOAD={}\n",
-                lasting(&list)?
-            )
-        } else if args.systemd {
-            format!(
-                "# Better, because it says why the heap is not in force:\n\
-             #   ExecStart=/path/of/obmalloc run -- COMMAND\n\
-             Environment=LD_PRELOAD={}\n",
-                lasting(&list)?
-            )
-        } else {
-            let value = preload::value(&list, None)?;
-            format!(
-                "export LD_PRELOAD='{}'\"${{LD_PRELOAD:+:$LD_PRELOAD}}\"\n",
-                value.to_string_lossy().replace('\'', "'\\''")
-            )
+    if args.docker {
+        let lines = "# Better, because the variable also reaches programs that cannot load the \
+                     library:\n#   ENTRYPOINT [\"obmalloc\", \"run\", \"--\"]\nENV ";
+        return print([lines.as_bytes(), &in_docker(&lasting(&list)?), b"\n"].concat());
+    }
+    if args.systemd {
+        let lines = "# Better, because it says why the heap is not in force:\n\
+                     #   ExecStart=/path/of/obmalloc run -- COMMAND\nEnvironment=";
+        return print([lines.as_bytes(), &in_systemd(&lasting(&list)?), b"\n"].concat());
+    }
+    let value = preload::value(&list, None)?;
+    let value = replaced(value.as_bytes(), |byte| if byte == b'\'' { b"'\\''" } else { b"" });
+    let rest = b"'\"${LD_PRELOAD:+:$LD_PRELOAD}\"\n";
+    print([b"export LD_PRELOAD='", &*value, rest].concat())
+}
+
+/// Returns `text` with each byte replaced for which `by` returns a text that is not empty.
+fn replaced(text: &[u8], by: impl Fn(u8) -> &'static [u8]) -> Vec<u8> {
+    let mut result = Vec::new();
+    for byte in text {
+        match by(*byte) {
+            b"" => result.push(*byte),
+            other => result.extend(other),
         }
-    );
-    Ok(())
+    }
+    result
+}
+
+/// Returns `value` for a text in double quotes.
+fn escaped(value: &[u8]) -> Vec<u8> {
+    replaced(value, |byte| match byte {
+        b'"' => b"\\\"",
+        b'\\' => b"\\\\",
+        _ => b"",
+    })
+}
+
+/// Returns true if no program takes a byte of `value` for syntax.
+fn is_plain(value: &[u8]) -> bool {
+    value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+:,".contains(byte))
+}
+
+/// Returns the setting for the instruction `ENV` of a Dockerfile.
+fn in_docker(value: &[u8]) -> Vec<u8> {
+    if is_plain(value) {
+        return [b"LD_PRELOAD=", value].concat();
+    }
+    [b"LD_PRELOAD=\"", &*escaped(value), b"\""].concat()
+}
+
+/// Returns the setting for the directive `Environment=` of a unit, where `%` begins a specifier.
+fn in_systemd(value: &[u8]) -> Vec<u8> {
+    let value = replaced(value, |byte| if byte == b'%' { b"%%" } else { b"" });
+    if is_plain(&value) {
+        return [b"LD_PRELOAD=", &*value].concat();
+    }
+    [b"\"LD_PRELOAD=", &*escaped(&value), b"\""].concat()
 }
 
 /// Returns the value of `LD_PRELOAD` for a permanent file.
 ///
 /// The value must not contain a path in our private folder, because that folder may exist only
 /// during this session.
-fn lasting(libraries: &[&Path]) -> Result<String> {
+fn lasting(libraries: &[&Path]) -> Result<Vec<u8>> {
     for library in libraries {
         if !preload::is_listable(library) {
             return Err(Failure::new(format!("cannot list {} in LD_PRELOAD", library.display()))
@@ -85,7 +121,7 @@ fn lasting(libraries: &[&Path]) -> Result<String> {
                 .remedy("install obmalloc in a folder without these characters"));
         }
     }
-    Ok(preload::value(libraries, None)?.to_string_lossy().into_owned())
+    Ok(preload::value(libraries, None)?.into_vec())
 }
 
 /// Prints the path of a library.
@@ -95,6 +131,24 @@ fn lasting(libraries: &[&Path]) -> Result<String> {
 /// Fails if the library is missing.
 pub fn path(args: &PathArgs) -> Result<()> {
     let libraries = Libraries::find()?;
-    println!("{}", if args.malloc { libraries.malloc()? } else { libraries.cpython() }.display());
-    Ok(())
+    let path = if args.malloc { libraries.malloc()? } else { libraries.cpython() };
+    print([path.as_os_str().as_bytes(), b"\n"].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_special_characters_is_quoted() {
+        assert_eq!(in_systemd(b"/a-b/x.so"), b"LD_PRELOAD=/a-b/x.so");
+        assert_eq!(in_systemd(b"/it's/100%.so"), b"\"LD_PRELOAD=/it's/100%%.so\"");
+        assert_eq!(in_systemd(b"/a\"b\\.so"), b"\"LD_PRELOAD=/a\\\"b\\\\.so\"");
+        assert_eq!(in_docker(b"/it's/100%.so"), b"LD_PRELOAD=\"/it's/100%.so\"");
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf_8_are_unchanged() {
+        assert_eq!(in_systemd(b"/\xff.so"), b"\"LD_PRELOAD=/\xff.so\"");
+    }
 }

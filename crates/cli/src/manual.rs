@@ -3,8 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -12,7 +11,10 @@ use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::failure::{Attempt, Result};
+use crate::{
+    failure::{Attempt, Result},
+    output::print,
+};
 
 /// Prints a script that makes a shell complete the command line of obmalloc.
 ///
@@ -38,7 +40,7 @@ pub struct ManArgs {
 pub fn completions(args: &CompletionsArgs, mut command: Command) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "obmalloc", &mut script);
-    io::stdout().write_all(&script).attempt(|| "cannot print the completions")
+    print(script)
 }
 
 /// Prints the manual page of `command`, or writes a page for it and for each of its subcommands.
@@ -48,9 +50,9 @@ pub fn completions(args: &CompletionsArgs, mut command: Command) -> Result<()> {
 /// Fails if a page cannot be written.
 pub fn man(args: &ManArgs, command: Command) -> Result<()> {
     let Some(folder) = &args.folder else {
-        return Man::new(command)
-            .render(&mut io::stdout())
-            .attempt(|| "cannot print the manual page");
+        let mut page = Vec::new();
+        Man::new(command).render(&mut page).attempt(|| "cannot make the manual page")?;
+        return print(page);
     };
     write_pages(folder, command).attempt(|| format!("cannot write to {}", folder.display()))
 }

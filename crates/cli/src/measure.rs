@@ -11,6 +11,7 @@ use std::{
     fs::File,
     io::{self, Read, Seek},
     os::unix::process::ExitStatusExt,
+    path::Path,
     process::{Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -57,17 +58,21 @@ pub fn run(command: &mut Command) -> Result<Run> {
     let copy = |file: &File| file.try_clone().attempt(|| "cannot share the file for the output");
     command.stdin(Stdio::null()).stdout(copy(&stdout)?).stderr(copy(&stderr)?);
     let start = Instant::now();
-    let child = command.spawn().attempt(|| format!("cannot start {command:?}"))?;
+    let name = Path::new(command.get_program()).display().to_string();
+    let child = command.spawn().attempt(|| format!("cannot start {name}"))?;
     let pid = child.id();
-    let (status, usage) = wait(child).attempt(|| format!("cannot wait for {command:?}"))?;
+    let (status, usage) = wait(child).attempt(|| format!("cannot wait for {name}"))?;
     let wall = start.elapsed().as_secs_f64();
-    let cannot_read = || format!("cannot read the output of {command:?}");
+    let cannot_read = || format!("cannot read the output of {name}");
     let stdout = contents(&mut stdout).attempt(cannot_read)?;
     if !status.success() {
         let printed = [stdout, contents(&mut stderr).attempt(cannot_read)?].concat();
         let printed = String::from_utf8_lossy(&printed);
-        return Err(Failure::new(format!("{command:?}: {status}\n{}", printed.trim_end()))
-            .code(code(status)));
+        let because = match printed.trim_end() {
+            "" => format!("{status}, and it printed nothing"),
+            printed => format!("{status}, and it printed:\n{printed}"),
+        };
+        return Err(Failure::new(format!("{name} failed")).because(because).code(code(status)));
     }
     let cpu = seconds(usage.ru_utime) + seconds(usage.ru_stime);
     let peak = usage.ru_maxrss as f64 * UNIT_OF_PEAK;

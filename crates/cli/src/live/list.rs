@@ -2,14 +2,15 @@
 
 #![forbid(unsafe_code)]
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use status::StatusFile;
 
-use super::page::{figures, size};
+use super::page::{age, figures, places, size};
 use crate::{
     failure::{Failure, NO, Result},
+    output::print,
     processes::Process,
     table::Table,
 };
@@ -20,13 +21,14 @@ const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Lists the running processes that `obmalloc run` started, and their children.
 ///
 /// Only CPython processes of the same user are listed. A forked child appears after it has worked
-/// for a second or two.
+/// for a second or two. A process that ends within a second leaves nothing. The page of another
+/// ended process is kept for a day, and only the newest 100 of them are kept if there are many.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PsArgs {
     /// Prints JSON.
     #[arg(long)]
     json: bool,
-    /// Also lists processes that have ended within the last day.
+    /// Also lists processes that have ended within the last day, except short ones.
     #[arg(long)]
     all: bool,
 }
@@ -44,13 +46,18 @@ pub fn ps(args: &PsArgs) -> Result<()> {
     if args.json {
         let processes: Vec<_> = pages.iter().map(described).collect();
         let list = json!({ "schema": 1, "processes": processes });
-        println!("{}", serde_json::to_string_pretty(&list).unwrap_or_default());
+        print(serde_json::to_string_pretty(&list).unwrap_or_default() + "\n")?;
     } else if !pages.is_empty() {
-        println!("{}", table(&pages));
+        print(format!("{}\n", table(&pages)))?;
     }
     if pages.is_empty() {
         return Err(Failure::new("no process has a status page")
-            .because("none was started with `obmalloc run`, or it belongs to another user")
+            .because(format!(
+                "none was started with `obmalloc run`, or it belongs to another user or has another \
+                 XDG_RUNTIME_DIR: there is no page in {}",
+                places()
+            ))
+            .remedy("use the same user and XDG_RUNTIME_DIR as the process")
             .code(NO));
     }
     Ok(())
@@ -58,13 +65,16 @@ pub fn ps(args: &PsArgs) -> Result<()> {
 
 /// Removes the page of a process that ended long ago. Returns true if the page was removed.
 fn remove_if_old(page: &StatusFile) -> bool {
-    let changed = fs::metadata(page.path()).and_then(|found| found.modified());
-    let age = changed.ok().and_then(|changed| changed.elapsed().ok());
-    age.is_some_and(|age| age > KEPT) && page.remove().is_ok()
+    page.changed().elapsed().is_ok_and(|age| age > KEPT) && page.remove().is_ok()
 }
 
 fn described(page: &StatusFile) -> Value {
-    json!({ "pid": page.pid(), "live": page.is_live(), "report": figures(page) })
+    json!({
+        "pid": page.pid(),
+        "live": page.is_live(),
+        "age_seconds": age(page).map(|age| age.as_secs_f64()),
+        "report": figures(page),
+    })
 }
 
 fn table(pages: &[StatusFile]) -> Table {

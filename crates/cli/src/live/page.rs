@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::{io::ErrorKind, time::Duration};
+
 use serde_json::Value;
-use status::StatusFile;
+use status::{StatusFile, folder};
 
 use crate::failure::{Failure, NO, Result};
 
@@ -15,10 +17,25 @@ use crate::failure::{Failure, NO, Result};
 pub(super) fn page(pid: u32) -> Result<StatusFile> {
     StatusFile::of(pid).map_err(|error| {
         Failure::new(format!("cannot find the status page of process {pid}"))
-            .because(error)
-            .remedy("start it with `obmalloc run`, and let the same user ask")
+            .because(match error.kind() {
+                ErrorKind::NotFound => format!("there is none in {}", places()),
+                _ => error.to_string(),
+            })
+            .remedy("start it with `obmalloc run`, and ask with its user and XDG_RUNTIME_DIR")
             .code(NO)
     })
+}
+
+/// Returns the folders in which pages are looked for, as text.
+pub(super) fn places() -> String {
+    let folders = folder::candidates();
+    let folders: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    folders.join(" or ")
+}
+
+/// Returns the time since the figures of `page` were published.
+pub(super) fn age(page: &StatusFile) -> Option<Duration> {
+    Some(page.published()?.elapsed().unwrap_or_default())
 }
 
 /// Returns the figures that a process has published, or `None` if there are none yet.

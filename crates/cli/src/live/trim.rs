@@ -7,8 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::page::{page, size};
-use crate::failure::{Failure, NO, Result};
+use super::page::{figures, page, size};
+use crate::{
+    failure::{Failure, NO, Result},
+    output::print,
+};
 
 /// Makes a running process return unused memory of its heap to the system, and prints how much.
 ///
@@ -30,13 +33,17 @@ pub struct TrimArgs {
 /// Fails with the code [`NO`] if the process has no page, has ended, or does not answer.
 pub fn trim(args: &TrimArgs) -> Result<()> {
     let page = page(args.pid)?;
+    let cannot = || Failure::new(format!("cannot trim process {}", args.pid)).code(NO);
+    let report = figures(&page).unwrap_or_default();
+    if page.is_live() && report["in_force"] == false {
+        let reason = report["reason"].as_str().unwrap_or("no reason given");
+        return Err(cannot().because(format!("it does not use our heap: {reason}")));
+    }
     let command = page.ask();
     let deadline = Instant::now() + Duration::from_secs(args.wait.into());
-    let cannot = || Failure::new(format!("cannot trim process {}", args.pid)).code(NO);
     loop {
         if let Some(bytes) = page.answer(command) {
-            println!("{} returned", size(bytes));
-            return Ok(());
+            return print(format!("{} returned\n", size(bytes)));
         }
         if !page.is_live() {
             return Err(cannot().because("it has ended"));

@@ -13,6 +13,7 @@ __all__ = ["NotLoaded", "ensure", "is_loaded", "library", "program", "stats", "t
 
 _FILE = "libobmalloc_cpython.so"
 _LD_PRELOAD = "LD_PRELOAD"
+_DELETED = b" (deleted)"
 _AGAIN = "OBMALLOC_STARTED_AGAIN"
 
 
@@ -53,8 +54,10 @@ def _mapped():
     """Returns the path of the library in this process, or ``None``."""
     with open("/proc/self/maps", "rb") as maps:
         for line in maps:
-            # The path is the sixth column, and may contain spaces.
-            if line.rstrip().endswith(_FILE.encode()):
+            # The path is the sixth column, and may contain spaces. The system marks a file that was
+            # removed or replaced.
+            name = _FILE.encode()
+            if line.rstrip().endswith((name, name + _DELETED)):
                 return os.fsdecode(line.rstrip().split(None, 5)[5])
     return None
 
@@ -68,8 +71,9 @@ def _function(name, signature, *arguments):
     path = _mapped()
     if path is None:
         raise NotLoaded("the library is not in this process: start it with `obmalloc run`")
-    # This class keeps the GIL during the call, as the functions require.
-    loaded = ctypes.PyDLL(path)
+    # This class keeps the GIL during the call, as the functions require. If the file was replaced,
+    # its path would load a second library, so we look the function up in the preloaded ones.
+    loaded = ctypes.PyDLL(None if path.endswith(os.fsdecode(_DELETED)) else path)
     if not hasattr(loaded, name):
         raise NotLoaded("%s has no function %s" % (path, name))
     function = getattr(loaded, name)
