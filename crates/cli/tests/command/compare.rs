@@ -22,6 +22,7 @@ fn the_runs_are_available_as_json() {
 #[test]
 fn a_program_that_fails_or_lacks_the_heap_is_not_compared() {
     let run = Run::of(&mut obmalloc(["compare", "-c", "print('out'); exit(3)"]));
-    run.fails(3, &["exit status: 3", "out"]);
+    assert!(!run.stderr.contains("LD_PRELOAD="), "{run:?}");
+    run.fails(3, &["exit status: 3", "out", "because: ", "try: "]);
     Run::of(&mut obmalloc(["compare", "--", "true"])).fails(1, &["not in force"]);
 }

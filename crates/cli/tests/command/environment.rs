@@ -1,4 +1,4 @@
-use std::{fs, process::Command};
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, process::Command};
 
 use crate::support::{Run, libdir, obmalloc};
 
@@ -42,4 +42,22 @@ fn completions_and_manual_pages_are_made() {
     let folder = tempfile::tempdir().unwrap();
     Run::of(obmalloc(["man"]).arg(folder.path())).succeeds();
     assert!(folder.path().join("obmalloc-run.1").exists());
+}
+
+#[test]
+fn a_path_that_is_no_utf_8_is_printed_unchanged() {
+    let folder = tempfile::tempdir().unwrap();
+    let odd = folder.path().join(OsStr::from_bytes(b"it's \xff"));
+    let odd = fs::create_dir(&odd).map(|()| odd).unwrap();
+    let library = odd.join("libobmalloc_cpython.so");
+    fs::copy(libdir().join("libobmalloc_cpython.so"), &library).unwrap();
+    let output = obmalloc(["path"]).env("OBMALLOC_LIBDIR", &odd).output().unwrap();
+    assert_eq!(output.stdout, [library.as_os_str().as_bytes(), b"\n"].concat());
+    let plain = folder.path().join(OsStr::from_bytes(b"it's-\xff"));
+    fs::rename(&odd, &plain).unwrap();
+    let output = obmalloc(["env"]).env("OBMALLOC_LIBDIR", &plain).output().unwrap();
+    let script = [&output.stdout[..], b"cat /proc/self/maps"].concat();
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(OsStr::from_bytes(&script)).env_remove("LD_PRELOAD");
+    assert!(Run::of(&mut shell).succeeds().stdout.contains("libobmalloc_cpython"));
 }

@@ -143,7 +143,11 @@ fn a_process_without_a_page_is_reported() {
         let run = Run::of(obmalloc(words).env("XDG_RUNTIME_DIR", runtime.path()));
         run.fails(1, &["status page", "because"]);
     }
+    let run = Run::of(obmalloc(["stats", "1"]).env("XDG_RUNTIME_DIR", runtime.path()));
+    run.fails(1, &[runtime.path().to_str().unwrap(), "/tmp/obmalloc-"]);
     Run::of(&mut obmalloc(["stats", "/nowhere.json"])).fails(1, &["cannot read /nowhere.json"]);
+    let run = Run::of(&mut obmalloc(["stats", "Cargo.toml"]));
+    run.fails(1, &["neither a process id nor a report", "try: "]);
 }
 
 #[test]
@@ -153,4 +157,51 @@ fn the_figures_of_a_file_are_shown_like_those_of_a_process() {
     Run::of(&mut obmalloc(["run", &place, "-c", "pass"])).succeeds();
     let run = Run::of(obmalloc(["stats"]).arg(folder.path().join("s.json"))).succeeds();
     assert!(run.stdout.contains("bytes of arenas") && run.stdout.contains("requests served"));
+    assert!(!run.stdout.contains("not counted"), "{run:?}");
+}
+
+#[test]
+fn a_worker_of_more_than_a_second_leaves_its_figures_and_their_age() {
+    let runtime = tempfile::tempdir().unwrap();
+    let ask = |words: &[&str]| Run::of(obmalloc(words).env("XDG_RUNTIME_DIR", runtime.path()));
+    let code = "import os, time; print(os.getpid()); time.sleep(1.2)";
+    let pid = ask(&["run", "-c", code]).succeeds().stdout;
+    let listed = ask(&["ps", "--all"]).succeeds().stdout;
+    assert!(listed.contains(pid.trim()) && listed.contains("(ended)"), "{listed}");
+    let run = ask(&["stats", pid.trim()]).succeeds();
+    for part in ["ended", "age of the figures", "–: not counted, except with"] {
+        assert!(run.stdout.contains(part), "{part} in {run:?}");
+    }
+    let run = ask(&["stats", "--json", pid.trim()]).succeeds();
+    let reports: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(reports[0]["live"], false);
+    assert!(reports[0]["age_seconds"].as_f64() < Some(600.0), "{reports}");
+}
+
+#[test]
+fn the_page_of_a_process_without_the_heap_has_the_reason() {
+    let runtime = tempfile::tempdir().unwrap();
+    let code = "import sys; print(flush=True); sys.stdin.read()";
+    let mut command = obmalloc(["run", "--quiet", "-c", code]);
+    command.env("PYTHONMALLOC", "malloc").env("XDG_RUNTIME_DIR", runtime.path());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+    let pid = child.id().to_string();
+    let ask = |words: &[&str]| Run::of(obmalloc(words).env("XDG_RUNTIME_DIR", runtime.path()));
+    let run = ask(&["stats", &pid]).succeeds();
+    assert!(run.stdout.contains("no: PYTHONMALLOC=malloc"), "{run:?}");
+    ask(&["trim", &pid]).fails(1, &["does not use our heap: PYTHONMALLOC=malloc"]);
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_folder_of_another_user_is_named() {
+    let runtime = tempfile::tempdir().unwrap();
+    let folder = runtime.path().join("obmalloc");
+    fs::write(&folder, "").unwrap();
+    let run = Run::of(obmalloc(["ps"]).env("XDG_RUNTIME_DIR", runtime.path()));
+    if run.code == Some(1) {
+        run.fails(1, &["another XDG_RUNTIME_DIR", folder.to_str().unwrap()]);
+    }
 }

@@ -4,6 +4,7 @@ mod compare;
 mod doctor;
 mod environment;
 mod live;
+mod output;
 mod paths;
 mod refusals;
 mod run;
