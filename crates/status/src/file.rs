@@ -146,14 +146,18 @@ impl StatusFile {
     ///
     /// Fails if the page cannot be created in any folder.
     pub fn create(pid: u32) -> io::Result<Self> {
+        Self::create_in_first(&folder::candidates(), pid)
+    }
+
+    fn create_in_first(folders: &[PathBuf], pid: u32) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
-        for folder in folder::candidates() {
-            match folder::own(&folder).and_then(|()| Self::create_in(&folder, pid)) {
+        for folder in folders {
+            match folder::own(folder).and_then(|()| Self::create_in(folder, pid)) {
                 Ok(page) => {
-                    remove_oldest(&folder);
+                    remove_oldest(folder);
                     return Ok(page);
                 }
-                Err(error) => last = named(&folder, &error),
+                Err(error) => last = named(folder, &error),
             }
         }
         Err(last)
@@ -337,6 +341,15 @@ mod tests {
         own.end();
         assert!(!other.is_live());
         assert_eq!(fs::metadata(own.path()).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn an_error_names_the_folder_that_cannot_have_pages() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = StatusFile::create_in_first(&[file.clone()], process::id()).unwrap_err();
+        assert_eq!(error.to_string(), format!("{}: it is not a folder", file.display()));
     }
 
     #[test]

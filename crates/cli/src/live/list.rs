@@ -51,16 +51,20 @@ pub fn ps(args: &PsArgs) -> Result<()> {
         print(format!("{}\n", table(&pages)))?;
     }
     if pages.is_empty() {
-        return Err(Failure::new("no process has a status page")
-            .because(format!(
-                "none was started with `obmalloc run`, or it belongs to another user or has another \
-                 XDG_RUNTIME_DIR: there is no page in {}",
-                places()
-            ))
-            .remedy("use the same user and XDG_RUNTIME_DIR as the process")
-            .code(NO));
+        return Err(none_found());
     }
     Ok(())
+}
+
+fn none_found() -> Failure {
+    Failure::new("no process has a status page")
+        .because(format!(
+            "none was started with `obmalloc run`, or it belongs to another user or has another \
+                 XDG_RUNTIME_DIR: there is no page in {}",
+            places()
+        ))
+        .remedy("use the same user and XDG_RUNTIME_DIR as the process")
+        .code(NO)
 }
 
 /// Removes the page of a process that ended long ago. Returns true if the page was removed.
@@ -96,4 +100,15 @@ fn table(pages: &[StatusFile]) -> Table {
         table.add(row);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_runtime_folder_is_named_as_a_cause() {
+        let text = none_found().to_string();
+        assert!(text.contains("another XDG_RUNTIME_DIR") && text.contains("/tmp/obmalloc-"));
+    }
 }
