@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -87,6 +88,20 @@ class Installed(unittest.TestCase):
         code = "import obmalloc; print(obmalloc.stats()['heap']['bytes']['in_use'] > 10000)"
         out = self.succeeds(sys.executable, "-m", "obmalloc", "run", "-c", code)
         self.assertEqual(out, "True\n")
+
+    def test_statistics_are_available_after_the_library_file_was_replaced(self):
+        code = (
+            "import obmalloc, os, shutil, sys\n"
+            "path = os.path.join(sys.argv[1], 'libobmalloc_cpython.so')\n"
+            "shutil.copy(path, path + '.new'); os.replace(path + '.new', path)\n"
+            "print(obmalloc.is_loaded(), obmalloc.stats()['in_force'])\n"
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(obmalloc.library(), folder)
+            env = dict(environment(), OBMALLOC_LIBDIR=folder)
+            words = [obmalloc.program(), "run", "--python", sys.executable, "-c", code, folder]
+            result = run(*words, env=env)
+            self.assertEqual(result.stdout, "True True\n", result.stderr)
 
     def test_a_trim_returns_bytes_if_the_library_can_trim(self):
         code = (

@@ -88,8 +88,7 @@ fn start() {
     if let Some(python) = CPython::find() {
         // SAFETY: the loader calls this constructor before `main`, or in `dlopen`.
         let start = START.get_or_init(|| unsafe { Start::new(python) });
-        let refused = start.outcome.installation().is_none().then(|| start.json());
-        if let Err(error) = status::start(&start.python, refresh, refused) {
+        if let Err(error) = status::start(&start.python, refresh, || start.first_json()) {
             say(format_args!("cannot create a status page: {error}"));
         }
         let sources = at_signal::Sources {
@@ -254,6 +253,14 @@ impl Start {
     /// Returns the current statistics as JSON.
     fn json(&self) -> String {
         Report::new(&self.python, &self.outcome).json()
+    }
+
+    /// Returns the statistics at the start, or `None` if it is not decided yet whether CPython will
+    /// use the heap. CPython sets its own allocators later if `PYTHONMALLOC` is set.
+    fn first_json(&self) -> Option<String> {
+        let is_decided =
+            self.outcome.installation().is_none() || self.outcome.is_in_force(&self.python);
+        is_decided.then(|| self.json())
     }
 
     /// Writes the requested statistics, or reports that another allocator has replaced the heap.

@@ -89,13 +89,18 @@ static CLIENT: OnceLock<Client> = OnceLock::new();
 
 /// Creates the page, if the environment asks for it. Must be called before `main`.
 ///
-/// CPython will call `refresh` in its main thread, which holds the main interpreter's GIL. If the
-/// heap is not installed, no request leads to a refresh, so `refused` has the only figures.
+/// CPython will call `refresh` in its main thread, which holds the main interpreter's GIL. The
+/// page has the text of `first` until the first refresh. If the heap is not installed, no request
+/// leads to a refresh.
 ///
 /// # Errors
 ///
 /// Fails if no page can be created.
-pub(crate) fn start(python: &CPython, refresh: Refresh, refused: Option<String>) -> io::Result<()> {
+pub(crate) fn start(
+    python: &CPython,
+    refresh: Refresh,
+    first: impl FnOnce() -> Option<String>,
+) -> io::Result<()> {
     let value = env::var_os(VARIABLE).unwrap_or_default();
     if !["1", "on", "true", "yes"].iter().any(|word| value == *word) {
         return Ok(());
@@ -105,8 +110,9 @@ pub(crate) fn start(python: &CPython, refresh: Refresh, refused: Option<String>)
     // SAFETY: `forget` may be called in a forked child, because it only stores to atomics.
     unsafe { libc::pthread_atfork(None, None, Some(forget)) };
     create(*client)?;
-    if let (Some(json), Some(shown)) = (refused, shown()) {
-        shown.publish(&json);
+    // `RENEWED` stays 0, so the first refresh is due at once.
+    if let (Some(json), Some(shown)) = (first(), shown()) {
+        shown.page.publish(json.as_bytes());
     }
     Ok(())
 }

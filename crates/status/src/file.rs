@@ -326,7 +326,7 @@ pub fn start_time(pid: u32) -> Option<u64> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt, process};
+    use std::{os::unix::fs::PermissionsExt, process, slice::from_ref};
 
     use super::*;
 
@@ -348,7 +348,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        let error = StatusFile::create_in_first(&[file.clone()], process::id()).unwrap_err();
+        let error = StatusFile::create_in_first(from_ref(&file), process::id()).unwrap_err();
         assert_eq!(error.to_string(), format!("{}: it is not a folder", file.display()));
     }
 
