@@ -19,7 +19,7 @@ pub(super) fn run(pythons: &[Python], options: &[OsString]) -> Result<()> {
     let (mut findings, mut unserved) = (Vec::new(), Vec::new());
     for python in pythons {
         let found = examine(&python.executable, &python.name(), &libraries, options)?;
-        if python.is_supported() && !found.iter().all(|finding| finding.in_force) {
+        if python.is_supported() && !found.iter().all(|finding| finding.in_force == Some(true)) {
             unserved.push(python.name());
         }
         findings.extend(found);
