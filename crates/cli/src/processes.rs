@@ -59,6 +59,12 @@ impl Process {
             program,
         })
     }
+
+    /// Returns true if `other` is a later snapshot of this process, which still runs its program.
+    fn is_same(&self, other: &Self) -> bool {
+        // The figures change while a program runs.
+        *self == Self { published: self.published.clone(), ..other.clone() }
+    }
 }
 
 /// Returns the figures on the status page of the running process `pid`.
@@ -119,7 +125,7 @@ impl Family {
         for process in found.into_iter().filter_map(Process::read) {
             let before = self.members.get(&process.pid);
             let times =
-                before.filter(|(known, _)| *known == process).map_or(0, |(_, times)| *times);
+                before.filter(|(known, _)| known.is_same(&process)).map_or(0, |(_, times)| *times);
             self.members.insert(process.pid, (process, times + 1));
         }
     }
@@ -146,6 +152,15 @@ mod tests {
         assert!(!own.has_library && !own.is_python && !own.command.is_empty());
         assert_eq!(own.program, std::env::current_exe().unwrap());
         assert_eq!(Process::read(u32::MAX), None);
+    }
+
+    #[test]
+    fn new_figures_do_not_make_another_process() {
+        let own = Process::read(process::id()).unwrap();
+        let text = r#"{"in_force": true, "reason": null, "domains": {}, "served": null}"#;
+        let later = Process { published: serde_json::from_str(text).ok(), ..own.clone() };
+        assert!(later.published.is_some() && own.is_same(&later));
+        assert!(!own.is_same(&Process { command: "other".to_owned(), ..later }));
     }
 
     #[test]
