@@ -23,9 +23,8 @@ pub use self::python::examine;
 ///
 /// With PID, examines the running process with this id. With COMMAND, runs the command and examines
 /// every Python that it starts. Otherwise, starts each Python that `--python` names, and examines
-/// this Python and a child process that it starts. If an examined process does not use our heap, or
-/// if
-/// this cannot be known, or if there is no process to examine, the exit code is 1.
+/// this Python and a child process that it starts. The exit code is 1 if an examined process does
+/// not use our heap, if this is unknown, or if there is no process to examine.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A Python to examine. May be repeated [default: the one that `obmalloc run` uses]
