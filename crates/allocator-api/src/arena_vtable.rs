@@ -1,9 +1,10 @@
 //! An arena source with the C interface of CPython's arena allocator.
 //!
-//! An [`ArenaSource`] can become an [`ArenaVTable`]. The reverse is impossible, because an
-//! `ArenaSource` must align each arena to its size, and the C functions of a vtable do not promise
-//! that. Although the function `alloc` of a vtable serves to allocate arenas, it accepts every
-//! size, because CPython 3.11 and later also call it to allocate memory for their data stack.
+//! An [`ArenaSource`] can become an [`ArenaVTable`]. An `ArenaVTable` cannot become an
+//! `ArenaSource`, because an `ArenaSource` must align each arena to its size, and the C functions
+//! of a vtable do not promise that. CPython 3.11 and later call the function `alloc` of a vtable
+//! not only for arenas, but also for the memory of their data stack. `alloc` therefore accepts
+//! every size.
 
 use core::{
     ffi::c_void,

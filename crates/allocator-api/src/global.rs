@@ -15,9 +15,10 @@ const WORD: usize = size_of::<usize>();
 
 /// A global allocator of a Rust program or library that allocates from `A`.
 ///
-/// Every alignment is supported. A block that is aligned to more than a word moves whenever it is
-/// reallocated. If `A` does not [support alignment](MemAlloc::supports_alignment), an alignment of
-/// `n` bytes costs `n` extra bytes.
+/// Callers can request every alignment. If a block is aligned to more than a word, it moves
+/// whenever it is reallocated. If, in addition, the wrapped allocator `A` does not [support
+/// alignment](MemAlloc::supports_alignment), we place the block inside a larger block of `A`, so an
+/// alignment of `n` bytes costs `n` extra bytes.
 ///
 /// ```
 /// use allocator_api::{Domain, Global, hooks::Debug, raw_mem::Malloc};

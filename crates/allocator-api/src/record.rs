@@ -1,7 +1,8 @@
 //! Publishes vtables to other threads, which read them without a lock.
 //!
-//! A record holds one vtable and never changes. If the same vtable is set again, its record is
-//! reused. All records are freed together with their table.
+//! A record holds one vtable and never changes. A [`DomainTable`](crate::DomainTable) owns a list
+//! of such records. If a vtable is set again, the table reuses the record of this vtable. When the
+//! table is dropped, it frees all its records.
 
 use core::{ptr, ptr::NonNull};
 

@@ -1,9 +1,10 @@
 //! Runs a program once, and measures its time and memory.
 //!
-//! The command `obmalloc` starts the program in a child process. At first, the child has the memory
-//! of its parent, and the kernel counts this memory for the child. The measured peak is therefore
-//! never below the memory of the `obmalloc` process. The results for Python programs are
-//! nevertheless correct, because a Python process always uses more memory than `obmalloc`.
+//! The command `obmalloc` starts the program in a child process, and the kernel reports the child's
+//! peak of resident memory. At first, the child has the memory of the `obmalloc` process, and the
+//! kernel includes this memory in the peak. The reported peak is therefore never below the memory
+//! of the `obmalloc` process. The results for Python programs are nevertheless correct, because a
+//! Python process always uses more memory than `obmalloc`.
 
 #![forbid(unsafe_code)]
 

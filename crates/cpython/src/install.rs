@@ -7,11 +7,13 @@
 //! ```
 //!
 //! CPython's memory domains mem and obj share one heap, because some extensions allocate a block in
-//! one domain and free it in the other. A `Counting` layer counts the requests that pass through
-//! it. We add these layers only if the user requests statistics.
+//! one domain and free it in the other. If the user requests statistics, we add the `Counting`
+//! layers of the diagram above and below the heap. Each of these layers counts the requests that
+//! pass through it.
 //!
 //! If CPython sets its debug hooks, we replace them with our own. Every request to the domains raw,
-//! mem and obj then reaches our debug hooks first.
+//! mem and obj then reaches our debug hooks, before it reaches the allocator that serves the
+//! domain.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -47,20 +49,23 @@ pub(crate) const SMALL: usize = Native::SIZES.small_threshold;
 
 /// The largest size of the range of addresses that the heap reserves for its arenas, in bytes.
 ///
-/// We limit this range because the address space of some programs is limited. The heap keeps the
-/// addresses of the range reserved even after it has unmapped an arena there, so nothing else in
-/// the program can use them. Even CPython's blocks above 512 bytes cannot, because they come from
-/// the C library's `malloc` and not from the heap.
+/// We limit this range because the address space of some programs is limited. When the heap unmaps
+/// an arena in the range, the addresses of the arena stay reserved for later arenas, so nothing
+/// else in the program can use these addresses. CPython's own blocks above 512 bytes cannot use
+/// them either, because CPython allocates these blocks with the C library's `malloc` and not from
+/// the heap.
 ///
-/// If the user requests huge pages, we set no such limit, because only memory inside the reserved
-/// range can have huge pages.
+/// If the user requests huge pages for the heap, we do not limit the size of the range. Only arenas
+/// inside the reserved range can have huge pages, so a limit would leave all further arenas without
+/// them.
 const RESERVED: usize = 16 << 20;
 
 /// The only heap of a CPython with one GIL.
 ///
-/// This heap has the same geometry as the heaps for CPython 3.12 and later. In short runs,
-/// `text_counts` executes 2.5 % fewer instructions with this geometry than
-/// with [`Pools16K`](obmalloc::Pools16K), and `event_queue` 1.6 % fewer.
+/// This heap has the same geometry (the sizes and the layout of arenas and pools) as the heaps for
+/// CPython 3.12 and later. Compared to [`Pools16K`](obmalloc::Pools16K), which is CPython's
+/// geometry, our geometry saves 2.5 % of the executed instructions in a short run of the Python
+/// benchmark `text_counts`, and 1.6 % in a short run of `event_queue`.
 ///
 /// We do not allocate the heap's metadata from CPython's raw domain, because a program could hook
 /// that domain and later remove the hook. We would then free metadata to an allocator that did not
@@ -90,13 +95,14 @@ impl Installation {
     ///
     /// If CPython will set its own allocators later, this function only prepares the installation.
     ///
-    /// If CPython is newer than the tested versions, the function first tries out the heap. If this
-    /// trial fails, the function returns an error and leaves CPython's allocators unchanged.
+    /// If CPython is newer than the tested versions, the function first tries each operation of the
+    /// heap, and then restores CPython's own allocators. If this trial has failed, the function
+    /// returns an error and does not install the heap.
     ///
     /// # Safety
     ///
-    /// - `plan` must have been made for `python`, and CPython must not have been initialised since
-    ///   then.
+    /// - `plan` must be the [`Plan`] that [`decide`](crate::decide::decide) returned for `python`,
+    ///   and CPython must not have been initialised since then.
     /// - No other thread may use CPython's allocators during the call.
     pub(crate) unsafe fn by_plan(
         python: &CPython,
@@ -218,9 +224,10 @@ impl Installation {
 
     /// Counts the memory of all interpreters and threads, without stopping them.
     ///
-    /// Returns `None` if another thread is mapping memory at the moment. With CPython 3.11 and
-    /// earlier, always returns `None`: only the GIL protects the heap there, and this function may
-    /// be called in a signal handler, on a thread that does not hold the GIL.
+    /// Returns `None` if another thread is mapping memory at the moment. Always returns `None` with
+    /// CPython 3.11 and earlier, where the only protection of the heap is the GIL. A signal handler
+    /// may call this function on a thread that does not hold the GIL, and such a thread must not
+    /// read the heap.
     pub(crate) fn try_figures(&self) -> Option<Figures> {
         match self.heap {
             Installed::OneGil(_) => None,

@@ -1,13 +1,14 @@
 //! A heap for each interpreter, from CPython 3.12 on.
 //!
-//! An interpreter's GIL also protects its heap, because threads may call CPython's object
-//! allocators only while holding the GIL. A thread may free a block of another interpreter's heap
-//! without holding that interpreter's GIL. The freed block then waits in a queue until a thread
-//! that holds the GIL of the block's interpreter reclaims it.
+//! An interpreter's GIL also protects the interpreter's heap, because a thread may call CPython's
+//! object allocators only while it holds the GIL of some interpreter. A thread may also free a
+//! block of another interpreter's heap. It does not hold the GIL of that other interpreter, so the
+//! block waits in a queue until a thread that holds that GIL reclaims it.
 //!
-//! The main interpreter keeps its heap across a second `Py_Initialize`, because the interpreter's
-//! address never changes. Each subinterpreter has a capsule in its dictionary; when the
-//! subinterpreter ends, the capsule's destructor releases the heap for reuse.
+//! We find the heap of an interpreter by the interpreter's address. The main interpreter has the
+//! same address after a second `Py_Initialize`, so it keeps its heap. Each subinterpreter has a
+//! capsule in its dictionary. When the subinterpreter ends, CPython destroys the capsule, and the
+//! capsule's destructor releases the heap for reuse.
 //!
 //! # Fork
 //!
@@ -118,9 +119,10 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // After a fork, CPython may destroy an interpreter without holding its GIL, which is the lock
-    // of the interpreter's heap. We then leave the heap in our table until `start` finds a new
-    // interpreter at the same address.
+    // After a fork, CPython may destroy an interpreter on a thread that does not hold the
+    // interpreter's GIL. This thread must not touch the interpreter's heap, which that GIL
+    // protects. The heap therefore keeps its entry in our table of interpreters. If a new
+    // interpreter starts at the same address, the function `start` releases the old heap.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         unsafe { entry.release() };

@@ -130,9 +130,11 @@ extern "C" fn destruct() {
 /// Python code calls this function as `ctypes.CDLL(None).obmalloc_trim()`. The function takes the
 /// GIL if the caller does not hold it.
 ///
-/// The function trims the heap of the current interpreter, and the heaps that no interpreter or
-/// thread owns. In all other heaps, it trims only freed blocks that their owner has not yet
-/// reclaimed. It then trims the C library, which serves requests above 512 bytes.
+/// The function returns unused memory from the heap of the current interpreter, and from the heaps
+/// that no interpreter or thread owns. Every other heap has an owner, and only this owner may
+/// change the heap. From such a heap, the function returns only the memory of freed blocks that
+/// still wait for the owner to reclaim them. The function then trims the C library, which serves
+/// requests above 512 bytes.
 ///
 /// The result is the number of bytes that the heap returned, or 0 if the heap is not installed. It
 /// does not include the C library's memory, because the C library does not report how much it

@@ -30,10 +30,12 @@ fn expects_blocks_of_cpython() -> bool {
 
 /// CPython's raw domain. We call its public functions, so that hooks in this domain see the calls.
 ///
-/// Our heap replaces CPython's own allocator for the memory domains mem and obj. If CPython's
-/// allocator served requests before it was replaced, only that allocator can free the blocks of
-/// these requests. `Lower` then sends all of its requests to CPython's allocator, which forwards
-/// blocks that it did not allocate to the raw domain.
+/// `Lower` gets the requests that our heap does not serve, and normally passes them to CPython's
+/// raw domain. If CPython's own allocator for mem and obj served requests before our heap replaced
+/// it, some of its blocks may still be in use, and only this allocator can free them. `Lower`
+/// cannot tell these blocks from blocks of the raw domain. It therefore passes all of its requests
+/// to CPython's own allocator, which recognises its own blocks and passes all others to the raw
+/// domain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lower {
     raw: DomainFunctions,

@@ -1,14 +1,15 @@
 //! Installs the heap in a CPython that sets its own allocators, and in a second `Py_Initialize`.
 //!
-//! CPython sets its own allocators at the start of an initialisation if the user sets
-//! `PYTHONMALLOC` or `-X dev`. From CPython 3.12 on, a second call of `Py_Initialize` always does
-//! so. We then replace CPython's allocators with our heap, unless the user has requested a
-//! different kind of allocator.
+//! If the user sets `PYTHONMALLOC` or `-X dev`, CPython sets its own allocators at the start of an
+//! initialisation. From CPython 3.12 on, every call of `Py_Initialize` after the first also sets
+//! them. In both cases, we then replace CPython's allocators with our heap, unless the user has
+//! requested a different kind of allocator, for example with `PYTHONMALLOC=malloc`.
 //!
-//! If one of our blocks were freed while CPython's own allocators are set, these allocators would
-//! abort the process. We must therefore install the heap again before the program's Python code can
-//! run and free such a block. The creation of CPython's first module is early enough. This module
-//! is `_thread` in CPython 3.8 and 3.9, and `_imp` in later versions.
+//! After a second `Py_Initialize` has set CPython's own allocators, the process may still have
+//! blocks of our heap. If Python code then freed such a block, CPython's allocators would abort the
+//! process. We therefore install our heap again when CPython creates its first module, which is
+//! before the program's Python code can run. This module is `_thread` in CPython 3.8 and 3.9, and
+//! `_imp` in later versions.
 //!
 //! Blocks that were allocated by CPython's own allocators before the heap was installed are passed
 //! back to those allocators when they are freed. If CPython has set its debug hooks, we replace
@@ -210,10 +211,10 @@ impl Watch {
     /// - The vtables must be able to free every live block of their domains.
     unsafe fn set(&self, domains: &[Domain], vtables: &[VTable]) {
         for (domain, vtable) in domains.iter().zip(vtables) {
-            // In CPython 3.8, we set no debug hook for the raw domain. After a fork, the child
-            // frees a block that CPython 3.8 allocated without calling the debug hook, but calls
-            // the hook to free it. The hook would find no guard bytes around this block, and would
-            // report the intact block as damaged.
+            // In CPython 3.8, we set no debug hook for the raw domain, because the hook would
+            // report an intact block as damaged after a fork. CPython 3.8 allocates this block
+            // without calling the hook, but calls the hook when it frees the block in the child
+            // process. The hook would then find no guard bytes around the block.
             if *domain == Domain::Raw && self.is_3_8 {
                 continue;
             }

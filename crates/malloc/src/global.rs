@@ -3,8 +3,9 @@
 //! This library sets its own global allocator, because Rust's default allocator calls `malloc` by
 //! name, and the dynamic loader might bind this call to another library.
 //!
-//! The Rust code here allocates only during a panic, when the heap may be inconsistent. Each
-//! allocation therefore gets its own mapping.
+//! The Rust code of this library allocates memory only during a panic. The heap may be inconsistent
+//! at that time, so these allocations do not use the heap. Instead, each of them gets its own
+//! memory mapping from the system.
 
 use std::{
     alloc::{GlobalAlloc, Layout},

@@ -18,9 +18,10 @@ use crate::heap::{self, Figures};
 
 /// Names of environment variables, each as a C string and as a Rust string.
 ///
-/// The variables of this library begin with `OBMALLOC_MALLOC_`. The library for CPython reads
-/// variables such as `OBMALLOC_STATS` instead. The names differ because one process can load both
-/// libraries, and each of them needs its own output file.
+/// The names of the variables of this library, which replaces `malloc`, begin with
+/// `OBMALLOC_MALLOC_`. Our other library, which replaces CPython's allocators, reads variables such
+/// as `OBMALLOC_STATS`. The names differ because one process can load both libraries, and each of
+/// them needs its own output file.
 const PLACE: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS", "OBMALLOC_MALLOC_STATS");
 const MOMENTS: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS_ON", "OBMALLOC_MALLOC_STATS_ON");
 const LIMIT: (&CStr, &str) = (c"OBMALLOC_MALLOC_LIMIT", "OBMALLOC_MALLOC_LIMIT");

@@ -24,8 +24,9 @@ pub(super) struct Entry {
     /// # Invariant
     ///
     /// If the field `interpreter` contains the address of an interpreter, then the field `heap` is
-    /// `Some`. Only two kinds of threads write the field `interpreter`: a thread that holds the GIL
-    /// of the interpreter that is added or removed, or the only thread of the process.
+    /// `Some`. A thread may write the field `interpreter` in only two cases: if it holds the GIL of
+    /// the interpreter that it adds to the entry or removes from the entry, or if it is the only
+    /// thread of the process.
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///
@@ -84,7 +85,7 @@ impl Entry {
     ///
     /// # Safety
     ///
-    /// - This entry must be assigned to an interpreter.
+    /// - This entry of the table must be assigned to an interpreter (see [`assign`](Self::assign)).
     /// - The calling thread must hold the GIL of that interpreter, or be the only thread that uses
     ///   CPython.
     /// - The calling thread must not already hold a reference to the interpreter's heap.

@@ -5,11 +5,11 @@
 //!          ctx   malloc   calloc   realloc   free   elsewhere
 //! ```
 //!
-//! If this CPython is newer than all tested versions, we install this vtable for a moment and check
-//! which of its words CPython calls. Every word is the address of a function that only records the
-//! call and returns: even `ctx` and the words after `free` are the address of our function
-//! `elsewhere`. If the new version uses another layout and calls an unexpected word, the call
-//! therefore does no harm.
+//! A CPython that is newer than all tested versions might use another layout of vtables. We
+//! therefore install the vtable shown above for a moment, and check which of its words CPython
+//! calls as functions. Every word is the address of a function that only records the call and
+//! returns. Even `ctx` and the words after `free` are such an address, that of our function
+//! `elsewhere`, so a call of an unexpected word does no harm.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,8 @@
 //! The functions of the C++ runtime that a failed `operator new` needs.
 //!
-//! When a request fails, we look up these functions by name. We do not link this library against a
-//! C++ runtime, because the library also serves programs without C++.
+//! When a request fails, we look up these functions of the C++ runtime by name, for example
+//! `std::get_new_handler`. This library is not linked against a C++ runtime, because it also serves
+//! programs without C++.
 
 use std::{
     ffi::{CStr, c_void},

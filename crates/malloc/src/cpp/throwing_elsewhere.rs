@@ -1,7 +1,8 @@
 //! The forms of `operator new` that throw, on processors for which there is no assembly.
 //!
-//! These functions are written in Rust, so an exception cannot leave them. The process therefore
-//! ends if no new-handler can satisfy a request, or if a new-handler throws.
+//! These functions are written in Rust, so an exception such as `std::bad_alloc` cannot leave them.
+//! If a request fails and the program has installed no handler with `std::set_new_handler`, the
+//! process therefore ends. It also ends if such a handler throws an exception.
 
 use std::ffi::c_void;
 

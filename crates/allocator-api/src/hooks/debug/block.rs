@@ -168,20 +168,22 @@ impl Block {
 
     /// Returns false if a block of `size` bytes is large and its trailer cannot be read.
     ///
-    /// The program may have overwritten the size in the header of the block, and the wrong size is
-    /// then usually large. If the size is at least 1 MiB, we therefore ask the system whether the
-    /// memory after that many bytes, where the trailer must be, is readable. We do not ask for
-    /// smaller sizes, because the necessary system calls take a few microseconds.
+    /// A block of `size` bytes is followed by its trailer, which begins with guard bytes. If the
+    /// program has overwritten the size in the block's header, the wrong size is usually large, and
+    /// there may be no readable memory where the trailer should be. If the size is at least 1 MiB,
+    /// we therefore ask the system whether this memory is readable. For smaller sizes we do not
+    /// ask, because the necessary system calls take a few microseconds.
     fn may_have(self, size: usize, style: Style) -> bool {
         size < LARGE || is_readable(self.tail(size), style.trailer())
     }
 
     /// Returns true if the header or the contents show that the block has been freed.
     ///
-    /// The debug hook fills the header and the contents of a freed block with dead bytes (by
-    /// default `0xDD`), but the wrapped allocator may overwrite the header afterwards. If the
-    /// letter and the guard bytes in the header are dead, the block counts as freed. Otherwise, it
-    /// counts as freed if the guard bytes are damaged and its contents begin with dead bytes.
+    /// When the debug hook frees a block, it overwrites the block's header and contents with dead
+    /// bytes (by default `0xDD`). The block counts as freed if dead bytes have replaced the letter
+    /// that names its domain and the guard bytes in its header. The wrapped allocator may overwrite
+    /// the header of a freed block, however. The block therefore also counts as freed if the guard
+    /// bytes in its header are damaged and its contents begin with dead bytes.
     ///
     /// # Safety
     ///
