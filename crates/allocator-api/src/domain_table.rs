@@ -1,9 +1,9 @@
 //! The current allocator of each domain, which can be replaced while other threads allocate.
 //!
 //! An allocator consists of C functions and a context pointer, which each function receives as an
-//! argument. A thread loads a function and its context in one atomic step, so both always belong to
-//! the same allocator. CPython, in contrast, loads them separately, so they do not match if another
-//! thread replaces the allocator in between.
+//! argument. With this table, a thread loads a function and its context in one atomic step, so both
+//! always belong to the same allocator. CPython loads the two separately, so they do not match if
+//! another thread replaces the allocator in between.
 
 use core::ptr::NonNull;
 

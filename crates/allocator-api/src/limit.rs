@@ -1,8 +1,8 @@
 //! A limit on the number of bytes that one domain has in use.
 //!
-//! A domain such as `Domain::Mem` does not map memory itself, so the hook [`Limited`] must count
-//! the bytes of every request to the domain. A limit on a whole heap or process costs less than
-//! this hook, because such a limit is checked only when the heap or the process maps memory.
+//! A limit on a whole heap or process is checked only when the heap or the process maps memory, so
+//! it costs little. A domain such as `Domain::Mem` does not map memory itself. To limit a domain,
+//! the hook [`Limited`] must therefore count the bytes of every request, which costs more.
 
 use core::ptr::NonNull;
 use std::collections::BTreeMap;

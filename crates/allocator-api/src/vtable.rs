@@ -73,9 +73,10 @@ pub(crate) fn to_c(block: Option<NonNull<u8>>) -> *mut c_void {
 
 // Contract of the functions that `VTable::of` puts into a vtable:
 //
-// - `ctx` must be the context of a vtable that `VTable::of` made for an `A`.
-// - `block` must be null or a live block of that `A`.
-// - The caller must not use `block` after `free`.
+// - `ctx` must be the context of a vtable that `VTable::of` made for an allocator of the type `A`,
+//   which is the type parameter of the function.
+// - `block` must be null or a live block of that allocator.
+// - The caller must not use `block` after `free`, or after a `realloc` that succeeded.
 
 unsafe extern "C" fn malloc<A: MemAlloc>(ctx: *mut c_void, size: usize) -> *mut c_void {
     // SAFETY: `ctx` belongs to an `A` (contract of the vtable's functions).

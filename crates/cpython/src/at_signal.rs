@@ -1,8 +1,9 @@
 //! Reports at moments other than a normal exit.
 //!
-//! While we write a report, we neither allocate memory nor wait for a lock, because a signal
-//! handler may write the report after interrupting the allocator or the holder of a lock. For the
-//! same reason, the reports omit all figures that only the owner of a heap can count.
+//! Unless the process is calling `_exit`, we neither allocate memory nor wait for a lock while we
+//! write a report, because a signal handler may write the report after interrupting the allocator
+//! or the holder of a lock. The signal may also have interrupted a thread that was changing its
+//! heap. These reports therefore omit all figures that only the owner of a heap can count.
 
 #![forbid(unsafe_code)]
 

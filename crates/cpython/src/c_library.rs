@@ -3,18 +3,21 @@
 //! CPython serves requests above 512 bytes with the C library's `malloc`, which retains most of the
 //! memory that CPython frees. The function `malloc_trim` returns this memory to the system.
 //!
-//! A trim costs time twice. The function visits all free memory of the C library, and each returned
-//! page causes a page fault when the program uses it again. We limit both costs:
+//! A trim costs time in two ways. The call of `malloc_trim` visits all free memory of the C
+//! library, and each page that it returns causes a page fault when the program uses the page again.
+//! Two rules limit both costs:
 //!
-//! - We divide time into intervals. An interval is *calm* if the amount of memory in use changes
-//!   little. We trim only after two calm intervals, when the program is unlikely to need the
-//!   returned pages soon.
-//! - Automatic trims together take at most one part in [`PART_OF_TIME`] of the running time.
+//! - We divide time into intervals, and call an interval *calm* if the amount of memory in use
+//!   changes little during it. We trim only after two calm intervals, because the program is then
+//!   unlikely to need the returned pages soon.
+//! - All automatic trims together take at most the fraction 1/[`PART_OF_TIME`] of the running time,
+//!   which is less than one percent.
 //!
-//! Each interval lasts two fifths of the *decay time*, which is how long our own heap retains free
-//! memory before it returns the memory to the system. If the user sets the decay time to zero, free
-//! memory should be returned as soon as possible, so we trim the C library even while the amount of
-//! memory in use changes strongly.
+//! We decide once per interval whether to trim the C library. An interval lasts two fifths of the
+//! *decay time*, which is how long our own heap retains free memory before it returns the memory to
+//! the system. Normally, we trim only after two intervals in which the amount of memory in use
+//! changed little. If the user sets the decay time to zero, however, free memory should be returned
+//! as soon as possible, so we trim no matter how much this amount changes.
 
 use std::{
     ffi::{c_int, c_void},
@@ -61,8 +64,9 @@ static MALLOC_TRIM: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 /// Looks for `malloc_trim`, and sets the time after which free memory is returned. If `decay` is
 /// `None`, only [`trim`] returns it.
 ///
-/// Must be called before CPython is initialised. Later, a look-up could wait for a lock of the
-/// dynamic loader, while the thread that holds the lock waits for the GIL.
+/// Must be called before CPython is initialised, because this function looks up `malloc_trim`.
+/// Later, the calling thread may hold the GIL. The look-up could then wait for a lock of the
+/// dynamic loader while the thread that holds this lock waits for the GIL, which is a deadlock.
 pub(crate) fn start(decay: Option<Duration>) {
     // SAFETY: a data pointer fits every symbol, and this one is only stored.
     let found: Option<*mut c_void> = unsafe { loader::symbol(libc::RTLD_DEFAULT, c"malloc_trim") };
@@ -247,10 +251,11 @@ impl Trimmer {
         let pause_ends = self.pause_ends.load(Relaxed);
         let is_due =
             (interval == 0 || calm >= CALM_INTERVALS) && changed >= WORTHWHILE && now >= pause_ends;
-        // Before a thread trims, it moves `pause_ends` into the future by `LONGEST_TRIM`, so only
-        // one thread trims at a time. When the trim ends, the thread sets `pause_ends` again. If
-        // the process forks during the trim, the child does not have this thread, and trims only
-        // after `LONGEST_TRIM` has passed.
+        // Before a thread trims, it moves `pause_ends`, before which no thread may trim, into the
+        // future by `LONGEST_TRIM`. Only one thread therefore trims at a time. After the trim, the
+        // thread sets `pause_ends` again, to a time that depends on how long the trim took. If
+        // another thread forks during the trim, the trimming thread does not exist in the child and
+        // cannot set `pause_ends` there, so the child trims only after `LONGEST_TRIM` has passed.
         let claimed = now.saturating_add(LONGEST_TRIM);
         is_due && self.pause_ends.compare_exchange(pause_ends, claimed, Relaxed, Relaxed).is_ok()
     }

@@ -1,9 +1,9 @@
 //! A CPython that was loaded after the program had started, as in one-file programs of PyInstaller.
 //!
-//! This library installs our heap before `main`, in the CPython that is loaded by then. If the
-//! program loads a CPython only later, that CPython keeps its own allocators and does not use our
-//! heap. If the user has set one of this library's environment variables, the library reports such
-//! a CPython when the process exits.
+//! This library installs our heap before `main`, if CPython has been loaded by then. If the program
+//! loads CPython only later, CPython keeps its own allocators and does not use our heap. If the
+//! user has set one of this library's environment variables, the library reports this problem when
+//! the process exits.
 
 use std::{
     ffi::{CStr, CString},

@@ -12,8 +12,9 @@ use raw_mem::LimitReached;
 
 /// A callback that the program registers.
 ///
-/// Its arguments are the number of requested bytes, the number of bytes in use, and the limit. If
-/// the callback returns a value other than 0, the heap tries the request again.
+/// The arguments of the callback are the number of requested bytes, the number of bytes in use, and
+/// the limit that the request would exceed, in bytes. If the callback returns a value other than 0,
+/// the heap tries the request again.
 type Callback = unsafe extern "C" fn(usize, usize, usize) -> i32;
 
 /// # Invariant

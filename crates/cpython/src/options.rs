@@ -10,10 +10,11 @@
 //! | `PYTHONMALLOCSTATS`, not empty | CPython prints statistics of the allocator in force |
 //! | `-E`, `-I` | the three variables are ignored |
 //!
-//! We parse the command line by the rules of the `python` executable (`Python/preconfig.c`,
-//! `Python/getopt.c`). A program that embeds CPython may parse its command line by other rules. We
-//! may then mistake an argument for an option that selects an allocator, and needlessly refrain
-//! from installing our heap.
+//! We parse the command line as the `python` executable does (`Python/preconfig.c`,
+//! `Python/getopt.c`). A program that embeds CPython may parse its command line differently. If
+//! such a program uses `-X dev` for a purpose of its own, for example, we expect CPython to set its
+//! debug hooks, and install our heap only when CPython creates its first module instead of before
+//! `main`.
 
 #![forbid(unsafe_code)]
 

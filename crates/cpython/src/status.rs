@@ -10,10 +10,10 @@
 //! the function passed to [`start`], and CPython calls this function in its main thread between two
 //! instructions of Python code.
 //!
-//! A forked child creates its own status page in a request above 512 bytes, but only after one to
-//! two seconds have passed since the fork. If a child created its page at once and then ended with
-//! `_exit`, the page would remain, because `_exit` does not run the code that removes the page of a
-//! short process.
+//! A forked child creates its own status page when it requests more than 512 bytes, but not before
+//! one to two seconds have passed since the fork. If a child created its page at once and then
+//! ended with `_exit`, the page would remain. Only a normal exit runs the code that removes the
+//! page of a process that has run for less than ten seconds.
 
 use std::{
     env,

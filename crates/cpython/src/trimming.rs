@@ -2,13 +2,14 @@
 //!
 //! A Python script registers our trim function as a signal handler with the `signal` module, and as
 //! a callback with the `gc` module. CPython then calls the function while the calling thread holds
-//! the GIL and is not inside the heap. C code could do neither. A signal handler in C must not trim
-//! the heap, because the signal may have interrupted the heap, and CPython reports garbage
-//! collections only to Python callbacks.
+//! the GIL and is not inside the heap. C code alone could do neither. A signal handler that is
+//! installed from C must not trim the heap, because the signal may interrupt a thread in the middle
+//! of an allocation. CPython reports garbage collections only to Python callbacks.
 //!
-//! The script can run only after the interpreter has started, but CPython offers no callback for
-//! this moment. We therefore add an audit hook, which CPython calls at many events. The hook
-//! schedules the script at the first event after the start.
+//! The script that registers our trim function can run only after the interpreter has started, but
+//! CPython offers no callback for this moment. We therefore add an audit hook, which CPython calls
+//! at many events. At the first event after the start, the hook asks CPython to run the script in
+//! the main thread as soon as possible (`Py_AddPendingCall`).
 
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},

@@ -10,7 +10,8 @@
 //! Debug mode adds no code to the fast paths of `malloc` and `free`. The fast path of `malloc`
 //! works only after the thread has opened its heap. In debug mode, no thread opens its heap, so
 //! every call takes the slow path, which checks for debug mode. The fast path of `free` handles
-//! only blocks of a thread's heap, and debug mode has none.
+//! only blocks of a thread's heap. In debug mode, no such block exists, so `free` also takes its
+//! slow path.
 
 mod one_heap;
 
@@ -45,11 +46,11 @@ pub(crate) fn is_on() -> bool {
         UNKNOWN => {
             let is_on = is_requested();
             let mode = if is_on { ON } else { OFF };
-            // If several threads get here at the same time, each of them has read the environment.
-            // They have all found the same mode, because the first allocation comes before `main`
-            // and the environment does not change until then. Only one of these threads may
-            // register the fork handlers, because the handlers lock the heap and must run only once
-            // for each fork.
+            // If several threads get here at the same time, each of them has read the variable
+            // `OBMALLOC`. All of them have found the same value, because the first allocation comes
+            // before `main`, and the environment does not change before `main` begins. Only the
+            // first thread to store the mode may register the fork handlers, because the handlers
+            // lock the heap and must run only once for each fork.
             let is_first = MODE.compare_exchange(UNKNOWN, mode, Relaxed, Relaxed).is_ok();
             if is_on && is_first {
                 keep_consistent_over_fork();
@@ -119,7 +120,7 @@ pub(crate) fn alloc_zeroed(size: usize, align: usize) -> Option<NonNull<u8>> {
 
 /// # Safety
 ///
-/// - `ptr` must point to a live block of this library.
+/// - `ptr` must point to a live block that this library has allocated.
 pub(crate) unsafe fn free(ptr: NonNull<u8>) {
     // SAFETY: the block is live (contract). The hook checks this.
     unsafe { HOOK.free(Some(ptr)) };
@@ -127,8 +128,9 @@ pub(crate) unsafe fn free(ptr: NonNull<u8>) {
 
 /// # Safety
 ///
-/// - `ptr` must point to a live block of this library.
-/// - If the function returns a block, the caller must use only the returned block.
+/// - `ptr` must point to a live block that this library has allocated.
+/// - If the function returns a block, the caller must no longer use `ptr`, but only the returned
+///   pointer.
 pub(crate) unsafe fn resize(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
     // SAFETY: the block is live (contract). The hook checks this.
     unsafe { HOOK.realloc(Some(ptr), size) }
@@ -136,7 +138,7 @@ pub(crate) unsafe fn resize(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>
 
 /// # Safety
 ///
-/// - `ptr` must point to a live block of this library.
+/// - `ptr` must point to a live block that this library has allocated.
 pub(crate) unsafe fn size(ptr: NonNull<u8>) -> usize {
     // SAFETY: the block is live (contract). The hook checks this.
     unsafe { HOOK.size(ptr) }

@@ -132,8 +132,10 @@ macro_rules! older {
         ///
         /// # Safety
         ///
-        /// - Each pointer argument must be null or point to a live block of this library.
-        /// - The caller must not use a pointer after the function has freed or moved its block.
+        /// - Each pointer argument must be null or point to a live block that this library has
+        ///   allocated.
+        /// - The caller must not use a pointer after the function has freed or moved the block at
+        ///   this pointer.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $symbol($($name: $type),*) $(-> $result)? {
             $body

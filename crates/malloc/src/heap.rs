@@ -179,8 +179,8 @@ unsafe fn resize_elsewhere(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>>
 /// Opens the heap of the calling thread, which also registers the fork handlers of the heap.
 ///
 /// Our fork handler locks the heap, so it must run after the handlers of other libraries, which may
-/// allocate memory. The handlers before a fork run in reverse order of registration, so we register
-/// ours early.
+/// allocate memory. The C library calls the handlers that run before a fork in reverse order of
+/// registration, so we register ours early.
 pub(crate) fn open() {
     preserving_errno(|| {
         if let Some(block) = alloc(1, MIN_ALIGN) {

@@ -47,11 +47,14 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 ///
 /// The hook fills each new block with the byte `0xCD`, unless a zeroed block was requested, and
 /// each freed block with the byte `0xDD`. With these bytes, a program that uses uninitialised or
-/// freed memory is likely to fail. While a block is being reallocated, the hook fills both ends of
-/// the old block with the byte `0xDD`.
+/// freed memory is likely to fail. While a block is being reallocated, the hook fills the first and
+/// the last 64 bytes of the old block with the byte `0xDD`. It leaves the bytes in between
+/// unchanged, so it has to save and restore only a few bytes.
 ///
-/// A block has the same alignment as in the wrapped allocator, but at most 16 bytes. The overhead
-/// of a block is 24 bytes, or 32 bytes with serial numbers.
+/// The blocks of the hook have the same alignment as those of the wrapped allocator, up to 16
+/// bytes. If the wrapped allocator aligns its blocks to 64 bytes, for example, the blocks of the
+/// hook are aligned to 16 bytes. The overhead of a block is 24 bytes, or 32 bytes with serial
+/// numbers. Only a block from `malloc_aligned` can have a larger alignment, and a larger overhead.
 ///
 /// ```
 /// use allocator_api::{Domain, hooks::Debug, raw_mem::{Malloc, MemAlloc}};
@@ -186,8 +189,9 @@ impl<A: MemAlloc> Debug<A> {
     /// # Safety
     ///
     /// - `block` must be a live block of `old` bytes that was allocated by this hook.
-    /// - The letter in the header of `block`, which names the domain, must be `self.letter`. It
-    ///   must not be the upper-case letter of blocks that are aligned to more than 16 bytes.
+    /// - The header of `block` must contain the letter `self.letter`, which names the domain. The
+    ///   header of a block that is aligned to more than 16 bytes contains an upper-case letter
+    ///   instead, so this function must not be called for such a block.
     unsafe fn resize(&self, block: Block, old: usize, new: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is live, and has this size (contract).
         let serial = if self.style.has_serials { unsafe { block.serial(old) } } else { 0 };

@@ -51,8 +51,9 @@ std::thread_local! {
 /// Nothing is traced before [`start`](Self::start). The functions that return figures cover only
 /// the blocks that were allocated since then.
 ///
-/// A program must not fork while tracing is on. If another thread holds the table's lock during the
-/// fork, no thread in the child can unlock it.
+/// A program must not fork while tracing is on, because each traced request locks the table of
+/// blocks for a short time. If another thread holds this lock during the fork, that thread does not
+/// exist in the child, so the child's copy of the lock is never unlocked.
 #[derive(Debug)]
 pub struct Traces {
     table: Mutex<Table>,
@@ -224,10 +225,10 @@ impl<A> Trace<A> {
 
     /// Removes a block from the table.
     ///
-    /// The calling thread must be [inside](enter) the hook, and must call this function before it
-    /// frees or resizes the block. If a thread freed the block first, another thread could allocate
-    /// a new block at the same address and add it to the table, and this function would then remove
-    /// the new block's entry.
+    /// The calling thread must be [inside](enter) the hook, where its own requests are not traced,
+    /// and must call this function before it frees or resizes the block. If a thread freed the
+    /// block first, another thread could allocate a new block at the same address and add the new
+    /// block to the table. This function would then remove the entry of the new block.
     fn remove(&self, block: NonNull<u8>) -> Option<Block> {
         let address = block.addr().get();
         let removed = sync::lock(&self.traces.table).remove(address);

@@ -15,8 +15,9 @@ use crate::{
 
 /// Makes a running process return unused memory of its heap to the system, and prints how much.
 ///
-/// The process notices this command only when it requests a block of more than 512 bytes from its
-/// allocator. An idle process makes no such request, so it returns no memory until it works again.
+/// The process notices the request to trim only when it asks its allocator for a block of more than
+/// 512 bytes. An idle process allocates no such block, so it returns no memory until it becomes
+/// active again.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TrimArgs {
     /// The process.

@@ -45,14 +45,14 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 /// # Invariant
 ///
 /// The value is the distance from the thread pointer to the thread-local variable in which CPython
-/// stores the current thread state, or 0 until we have found this variable. Before we store a
-/// distance other than 0, [`layout_holds`] must have returned true, which shows that the third word
-/// of a thread state is the address of its interpreter.
+/// stores the current thread state, or 0 until we have found this variable. We store the distance
+/// only after [`layout_holds`] has returned true. We then know that the third word of a thread
+/// state is the address of its interpreter, and [`is_at_hand`] can rely on this layout.
 ///
 /// While the value is 0, [`is_at_hand`] reads the word at the thread pointer itself. This word is
-/// the first word of the thread's control block and contains the address of that block, so
-/// [`is_at_hand`] takes the control block for a thread state. It then compares the third word of
-/// the control block with the address of an interpreter. The two are never equal, so [`is_at_hand`]
+/// the first word of the thread's control block and contains the address of that block. The
+/// function therefore takes the control block for a thread state, and compares the third word of
+/// the control block with the address of an interpreter. The two are never equal, so the function
 /// returns false.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
@@ -111,9 +111,10 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
 
 /// Looks for the variable that holds the current thread state, and sets [`OFFSET`].
 ///
-/// Must be called while no other thread runs Python code. One search is enough for all threads:
-/// CPython was loaded before `main`, so its thread-local variables use static TLS, and the variable
-/// has the same offset from the thread pointer in every thread.
+/// Must be called while no other thread runs Python code. The function searches only the
+/// thread-local variables of the calling thread, but the offset that it finds is valid for all
+/// threads. CPython was loaded before `main`, so its thread-local variables use static TLS, and
+/// each of them has the same offset from the thread pointer in every thread.
 ///
 /// # Safety
 ///

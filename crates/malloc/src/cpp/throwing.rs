@@ -1,8 +1,9 @@
 //! The forms of `operator new` that throw, on x86-64.
 //!
-//! A C++ exception must not reach a Rust stack frame. With `panic = "abort"`, the exception would
-//! end the process there. We therefore write every function that an exception can pass through in
-//! assembly:
+//! A C++ exception must not reach a Rust stack frame. With `panic = "abort"`, the process would end
+//! at this frame, and the exception would never reach its handler. We therefore write every
+//! function that an exception can pass through in assembly. The functions marked "(Rust)" below
+//! return before an exception is thrown:
 //!
 //! ```text
 //!   new ──► alloc (Rust)                 returns the block, or null
