@@ -15,10 +15,9 @@ const WORD: usize = size_of::<usize>();
 
 /// A global allocator of a Rust program or library that allocates from `A`.
 ///
-/// Callers can request every alignment. If a block is aligned to more than a word, it moves
-/// whenever it is reallocated. If, in addition, the wrapped allocator `A` does not [support
-/// alignment](MemAlloc::supports_alignment), we place the block inside a larger block of `A`, so an
-/// alignment of `n` bytes costs `n` extra bytes.
+/// Every alignment is supported. If `A` does not [support
+/// alignment](MemAlloc::supports_alignment), a block that is aligned to more than a word moves
+/// whenever it is reallocated, and an alignment of `n` bytes costs `n` extra bytes.
 ///
 /// ```
 /// use allocator_api::{Domain, Global, hooks::Debug, raw_mem::Malloc};
@@ -157,8 +156,9 @@ unsafe impl<A: MemAlloc> GlobalAlloc for Global<A> {
     }
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        if layout.align() <= WORD {
-            // SAFETY: the block came from `A` unchanged, and is live (contract of `realloc`).
+        if !matches!(self.placement(layout), Placement::Ours) {
+            // SAFETY: the block came from `A` unchanged, and is live (contract of `realloc`). `A`
+            // preserves its alignment (contract of `MemAlloc`).
             return or_null(unsafe { self.0.realloc(NonNull::new(ptr), new_size) });
         }
         // SAFETY: the new size is valid with the old alignment (contract of `realloc`).

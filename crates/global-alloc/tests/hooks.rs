@@ -74,6 +74,13 @@ fn misuse(case: &str) {
                 GLOBAL.dealloc(block, layout);
                 GLOBAL.dealloc(block, layout);
             }
+            _ if case.starts_with("aligned use after free") => {
+                let numbers: Vec<usize> = case.split(' ').filter_map(|n| n.parse().ok()).collect();
+                let (block, layout) = make_a_block(numbers[1], numbers[0]);
+                GLOBAL.dealloc(block, layout);
+                GLOBAL.realloc(block, layout, numbers[1]);
+                return;
+            }
             "leak" => {
                 let before = TRACES.total().current.bytes;
                 TRACES.print();
@@ -148,6 +155,36 @@ fn every_misuse_of_a_pointer_that_is_not_a_block_is_reported() {
     ];
     for (case, why) in cases {
         report(case, &why);
+    }
+}
+
+#[test]
+fn a_use_after_free_is_reported_at_realloc_whatever_the_alignment() {
+    let freed = "realloc: the block was freed before (double free, or use after free)";
+    for align in [16, 64, 4096] {
+        for size in [1, 24, 100, 5000, 100_000] {
+            report(&format!("aligned use after free {align} {size}"), freed);
+        }
+    }
+}
+
+#[test]
+fn a_reallocated_block_keeps_its_alignment_and_contents() {
+    for align in [16, 64, 4096] {
+        for size in [1, 100, 5000, 1_000_000] {
+            let (block, layout) = make_a_block(size, align);
+            // SAFETY: the block has that many bytes. Only what replaces it is used.
+            unsafe {
+                block.write_bytes(7, size);
+                let grown = GLOBAL.realloc(block, layout, 2 * size);
+                assert!(grown.addr().is_multiple_of(align));
+                assert!((0..size).all(|at| grown.add(at).read() == 7));
+                let grown_layout = Layout::from_size_align_unchecked(2 * size, align);
+                let shrunk = GLOBAL.realloc(grown, grown_layout, 1);
+                assert!(shrunk.addr().is_multiple_of(align) && shrunk.read() == 7);
+                GLOBAL.dealloc(shrunk, Layout::from_size_align_unchecked(1, align));
+            }
+        }
     }
 }
 

@@ -105,11 +105,14 @@ fn is_requested() -> bool {
 }
 
 pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
+    if align <= one_heap::ALIGN {
+        return HOOK.malloc(size);
+    }
     HOOK.malloc_aligned(size, align)
 }
 
 pub(crate) fn alloc_zeroed(size: usize, align: usize) -> Option<NonNull<u8>> {
-    if align <= 16 {
+    if align <= one_heap::ALIGN {
         return HOOK.calloc(1, size);
     }
     let block = HOOK.malloc_aligned(size, align)?;

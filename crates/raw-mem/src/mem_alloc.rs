@@ -28,6 +28,9 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 /// - [`supports_alignment`](Self::supports_alignment) must always return the same value.
 /// - [`realloc`](Self::realloc) must preserve the contents of the block, up to the smaller of the
 ///   old and the new size.
+/// - If [`supports_alignment`](Self::supports_alignment) returns true,
+///   [`realloc`](Self::realloc) must preserve the alignment of each block that
+///   [`malloc_aligned`](Self::malloc_aligned) returned, and of each block that replaces it.
 /// - A failed request must leave every live block unchanged.
 /// - If the type of the allocator is `Send` or `Sync`, every thread must be able to free its
 ///   blocks.
@@ -48,7 +51,7 @@ pub unsafe trait MemAlloc {
     /// Resizes the block at `ptr` to `size` bytes, or allocates a block if `ptr` is `None`.
     ///
     /// The result replaces `ptr`, even if `size` is 0. If the result is `None`, the old block is
-    /// unchanged.
+    /// unchanged. A block of [`malloc_aligned`](Self::malloc_aligned) keeps its alignment.
     ///
     /// # Safety
     ///
@@ -85,10 +88,9 @@ pub unsafe trait MemAlloc {
     /// Allocates an uninitialised block of `size` bytes at a multiple of `align`, which must be a
     /// power of two.
     ///
-    /// The caller can free and reallocate the block like any other block, but a reallocation need
-    /// not preserve the alignment. Returns `None` in all cases in which [`malloc`](Self::malloc)
-    /// does. Also returns `None` if the allocator does not [support](Self::supports_alignment)
-    /// alignment.
+    /// The block is freed and reallocated like any other block, and a reallocation preserves the
+    /// alignment. Returns `None` in the same cases as [`malloc`](Self::malloc), and if
+    /// the allocator does not [support](Self::supports_alignment) alignment.
     fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
         let _ = (size, align);
         None

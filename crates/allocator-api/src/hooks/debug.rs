@@ -15,7 +15,7 @@ use core::{
 use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
 
 use self::{
-    block::{Block, HEADER, of_aligned},
+    block::{ALIGNED_HEADER, Block, HEADER, of_aligned},
     style::WORD,
 };
 pub use self::{
@@ -168,20 +168,44 @@ impl<A: MemAlloc> Debug<A> {
         unsafe { self.check(Operation::Realloc, Block::at(ptr)) }.0
     }
 
-    /// Returns the block of the allocator below that contains `block`.
+    fn allocate_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
+        let around = ALIGNED_HEADER + self.style.trailer();
+        let base = self.below.malloc(size.checked_add(align)?.checked_add(around)?)?;
+        let above = base.addr().get() + ALIGNED_HEADER;
+        let distance = ALIGNED_HEADER + (above.wrapping_neg() & (align - 1));
+        // SAFETY: the distance is less than `ALIGNED_HEADER + align`, so the size and the trailer
+        // fit.
+        let block = Block::at(unsafe { base.add(distance) });
+        // SAFETY: as above. There is room for the alignment and the header before the block.
+        unsafe {
+            block.write_alignment(align, distance);
+            block.write_around(size, of_aligned(self.letter), next_serial(), self.style);
+            block.start().write_bytes(self.style.clean, size);
+        }
+        Some(block.start())
+    }
+
+    /// Overwrites a block that was checked, and frees it.
     ///
     /// # Safety
     ///
-    /// - `block` must be a live block that was allocated by this hook with the letter `letter`.
-    unsafe fn base(&self, block: Block, letter: u8) -> NonNull<u8> {
+    /// - `block` must be a live block of `size` bytes that was allocated by this hook with the
+    ///   letter `letter`. It must not be used again.
+    unsafe fn release(&self, block: Block, size: usize, letter: u8) {
         let distance = if letter == self.letter {
             HEADER
         } else {
-            // SAFETY: an aligned block has its distance before its header (contract).
-            unsafe { block.header().cast::<usize>().sub(1).read() }
+            // SAFETY: the letter is that of an aligned block (contract).
+            let [_, distance] = unsafe { block.alignment() };
+            distance
         };
         // SAFETY: the base is that far before the block.
-        unsafe { block.start().sub(distance) }
+        let base = unsafe { block.start().sub(distance) };
+        // SAFETY: the block has these bytes, a header and a trailer, and is not used again.
+        unsafe { block.header().write_bytes(self.style.dead, size + self.style.overhead()) };
+        // `black_box` stops the compiler from removing the writes of dead bytes as dead stores.
+        // SAFETY: the base is a live block of the allocator below, and is not used again.
+        unsafe { self.below.free(Some(black_box(base))) };
     }
 
     /// Reallocates a block that has `old` bytes and the letter of this hook.
@@ -189,9 +213,8 @@ impl<A: MemAlloc> Debug<A> {
     /// # Safety
     ///
     /// - `block` must be a live block of `old` bytes that was allocated by this hook.
-    /// - The header of `block` must contain the letter `self.letter`, which names the domain. The
-    ///   header of a block that is aligned to more than 16 bytes contains an upper-case letter
-    ///   instead, so this function must not be called for such a block.
+    /// - The letter in the header of `block`, which names the domain, must be `self.letter`. It
+    ///   must not be the upper-case letter of blocks that are aligned to more than a word.
     unsafe fn resize(&self, block: Block, old: usize, new: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is live, and has this size (contract).
         let serial = if self.style.has_serials { unsafe { block.serial(old) } } else { 0 };
@@ -309,11 +332,13 @@ unsafe impl<A: MemAlloc> MemAlloc for Debug<A> {
             // SAFETY: the block is live, and has this size.
             return unsafe { self.resize(block, old, size) };
         }
-        let new = self.malloc(size)?;
+        // SAFETY: the block is live, and has the letter of an aligned block.
+        let [align, _] = unsafe { block.alignment() };
+        let new = self.allocate_aligned(size, align)?;
         // SAFETY: both blocks are live, have these bytes, and do not overlap.
         unsafe { new.copy_from_nonoverlapping(ptr, old.min(size)) };
         // SAFETY: the block is live, and the caller uses only the result (contract).
-        unsafe { self.free(Some(ptr)) };
+        unsafe { self.release(block, old, letter) };
         Some(new)
     }
 
@@ -323,13 +348,8 @@ unsafe impl<A: MemAlloc> MemAlloc for Debug<A> {
         let block = Block::at(ptr);
         // SAFETY: the program uses the pointer as a block of this hook (contract of `free`).
         let (size, letter) = unsafe { self.check(Operation::Free, block) };
-        // SAFETY: the block is live, and has this letter.
-        let base = unsafe { self.base(block, letter) };
-        // SAFETY: the block has these bytes, a header and a trailer, and is not used again.
-        unsafe { block.header().write_bytes(self.style.dead, size + self.style.overhead()) };
-        // `black_box` stops the compiler from removing the writes of dead bytes as dead stores.
-        // SAFETY: the base is a live block of the allocator below, and is not used again.
-        unsafe { self.below.free(Some(black_box(base))) };
+        // SAFETY: the block is live, has this size and letter, and is not used again (contract).
+        unsafe { self.release(block, size, letter) };
     }
 
     fn supports_alignment(&self) -> bool {
@@ -337,28 +357,11 @@ unsafe impl<A: MemAlloc> MemAlloc for Debug<A> {
     }
 
     fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
-        if align <= 2 * WORD {
-            let start = self.malloc(size)?;
-            if start.addr().get().is_multiple_of(align) {
-                return Some(start);
-            }
-            // SAFETY: the block is new, and is not used again.
-            unsafe { self.free(Some(start)) };
+        if align <= WORD {
+            return self.malloc(size);
         }
         self.check_caller(Operation::Malloc);
-        let room = size.checked_add(align)?.checked_add(self.style.overhead() + 2 * HEADER)?;
-        let base = self.below.malloc(room)?;
-        let above = base.addr().get() + 2 * HEADER;
-        let distance = 2 * HEADER + (above.wrapping_neg() & (align - 1));
-        // SAFETY: the distance is at most `align + 2 * HEADER`, so the size and the trailer fit.
-        let block = Block::at(unsafe { base.add(distance) });
-        // SAFETY: as above. There is room for the distance and the header before the block.
-        unsafe {
-            block.header().cast::<usize>().sub(1).write(distance);
-            block.write_around(size, of_aligned(self.letter), next_serial(), self.style);
-            block.start().write_bytes(self.style.clean, size);
-        }
-        Some(block.start())
+        self.allocate_aligned(size, align)
     }
 }
 

@@ -8,7 +8,7 @@ use raw_mem::{MAX_REQUEST, MemAlloc, MmapArenas, PageBlocks, ReservedArenas, cal
 type Inner = Heap<ReservedArenas<MmapArenas>, PageBlocks, Native>;
 
 /// The alignment of every block, in bytes.
-const ALIGN: usize = 16;
+pub(super) const ALIGN: usize = 16;
 
 /// A heap that all threads share. Its mutex admits one thread at a time.
 pub(super) struct OneHeap {

@@ -9,9 +9,9 @@
 //!
 //! The size and the serial number are big-endian. The offsets are for a 64-bit machine.
 //!
-//! Unlike CPython, we also support blocks that are aligned to more than 16 bytes. Such a block has
-//! unused bytes before its header. The last word of these bytes stores the distance from the start
-//! of the allocated memory to the block.
+//! Unlike CPython, we also support blocks that are aligned to more than a word. Such a block has
+//! unused bytes before its header. The last two words of these bytes store its alignment, and the
+//! distance from the start of the allocated memory to the block.
 
 use core::ptr::NonNull;
 
@@ -28,7 +28,11 @@ pub(super) const HEADER: usize = 2 * WORD;
 /// The size in bytes from which we check that the trailer of a block is readable.
 const LARGE: usize = 1 << 20;
 
-/// Returns the letter of a domain for blocks that are aligned to more than 16 bytes.
+/// The fewest bytes from the start of the allocated memory to an aligned block: its alignment, its
+/// distance and its header.
+pub(super) const ALIGNED_HEADER: usize = 2 * WORD + HEADER;
+
+/// Returns the letter of a domain for blocks that are aligned to more than a word.
 ///
 /// CPython's debug hooks have no letter for such blocks, so we use the domain's letter in upper
 /// case.
@@ -131,6 +135,32 @@ impl Block {
                 place.write(serial.to_be_bytes());
             }
         }
+    }
+
+    /// Returns the first of the two words before the header of an aligned block.
+    fn alignment_words(self) -> *mut [usize; 2] {
+        self.byte(-(ALIGNED_HEADER as isize)).cast()
+    }
+
+    /// Returns the alignment of an aligned block, and its distance from the allocated memory.
+    ///
+    /// # Safety
+    ///
+    /// - A live block that was allocated with an alignment must begin here.
+    pub(super) unsafe fn alignment(self) -> [usize; 2] {
+        // SAFETY: the two words precede the header of an aligned block (contract).
+        unsafe { self.alignment_words().read() }
+    }
+
+    /// Stores the alignment of an aligned block, and its distance from the allocated memory.
+    ///
+    /// # Safety
+    ///
+    /// - The [`ALIGNED_HEADER`] bytes before the block must be writable.
+    /// - The address of the block must be a multiple of the word size.
+    pub(super) unsafe fn write_alignment(self, align: usize, distance: usize) {
+        // SAFETY: the two words are writable and aligned (contract).
+        unsafe { self.alignment_words().write([align, distance]) };
     }
 
     /// Checks that a live block of the domain `letter` begins here, and returns its size in bytes.

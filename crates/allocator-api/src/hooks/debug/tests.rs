@@ -170,7 +170,7 @@ fn requests_without_memory_or_above_the_largest_are_refused() {
 #[test]
 fn an_aligned_block_can_be_freed_and_reallocated() {
     let hook = Debug::new(Malloc, Domain::Raw);
-    for align in [1, 16, 32, 4096] {
+    for align in [1, 16, 32, 64, 4096] {
         let block = hook.malloc_aligned(100, align).unwrap();
         assert!(block.addr().get().is_multiple_of(align));
         // SAFETY: the block has 100 bytes. It is replaced by the result, which has 200.
@@ -178,6 +178,7 @@ fn an_aligned_block_can_be_freed_and_reallocated() {
             assert_eq!(hook.size(block), 100);
             block.write_bytes(5, 100);
             let grown = hook.realloc(Some(block), 200).unwrap();
+            assert!(grown.addr().get().is_multiple_of(align));
             assert!((0..100).all(|at| grown.add(at).read() == 5));
             assert_eq!(grown.add(100).read(), 0xCD);
             hook.free(Some(grown));
