@@ -3,7 +3,7 @@
 
 #![cfg(unix)]
 
-use std::{env, os::unix::process::ExitStatusExt, process::Command, ptr::NonNull};
+use std::{env, num::NonZero, os::unix::process::ExitStatusExt, process::Command, ptr::NonNull};
 
 use allocator_api::{
     Domain,
@@ -41,6 +41,11 @@ fn block(size: usize) -> NonNull<u8> {
     MEM.malloc(size).unwrap()
 }
 
+/// Returns an address in memory that no process can read.
+fn nowhere() -> NonNull<u8> {
+    NonNull::without_provenance(NonZero::new(0x1230).unwrap())
+}
+
 fn misuse(case: &str) {
     // SAFETY: each case breaks the rules of the allocator, and the hook must end the process.
     unsafe {
@@ -70,6 +75,29 @@ fn misuse(case: &str) {
             "foreign" => {
                 let mut memory = Box::new([1_u64; 8]);
                 MEM.free(Some(NonNull::from(&mut memory[4]).cast()));
+            }
+            "no memory" => MEM.free(Some(nowhere())),
+            "no memory at realloc" => _ = MEM.realloc(Some(nowhere()), 100),
+            "size of no memory" => _ = MEM.size(nowhere()),
+            "size of a freed block" => {
+                let block = block(40);
+                MEM.free(Some(block));
+                MEM.size(block);
+            }
+            "large double free" => {
+                let block = block(3_000_000);
+                MEM.free(Some(block));
+                MEM.free(Some(block));
+            }
+            "large use after free" => {
+                let block = block(3_000_000);
+                MEM.free(Some(block));
+                MEM.realloc(Some(block), 10);
+            }
+            "aligned use after free" => {
+                let block = MEM.malloc_aligned(40, 64).unwrap();
+                MEM.free(Some(block));
+                MEM.realloc(Some(block), 40);
             }
             "unreadable" => {
                 let block = block(16);
@@ -166,6 +194,47 @@ fn a_double_free_is_reported_without_a_crash() {
 fn a_freed_block_is_recognised_at_realloc() {
     let report = report("use after free");
     let end = "debug realloc: the block was freed before (double free, or use after free)\n";
+    assert!(report.ends_with(end), "{report}");
+}
+
+#[test]
+fn a_freed_aligned_block_is_recognised_at_realloc() {
+    let report = report("aligned use after free");
+    let end = "debug realloc: the block was freed before (double free, or use after free)\n";
+    assert!(report.ends_with(end), "{report}");
+}
+
+const UNREADABLE: &str = "the memory before the address cannot be read, \
+                          so no block begins there, or it was freed before\n";
+
+#[test]
+fn a_pointer_to_memory_that_cannot_be_read_is_reported() {
+    for (case, operation) in [
+        ("no memory", "free"),
+        ("no memory at realloc", "realloc"),
+        ("size of no memory", "malloc_usable_size"),
+    ] {
+        let line = format!("obmalloc: debug {operation}: {UNREADABLE}");
+        let block = "Debug memory block at address p=0x1230: cannot be read\n\n";
+        assert_eq!(report(case), format!("{block}{line}"));
+    }
+}
+
+#[test]
+fn a_second_use_of_a_large_block_is_reported_although_its_memory_may_be_unmapped() {
+    for (case, operation) in [("large double free", "free"), ("large use after free", "realloc")] {
+        let report = report(case);
+        let freed = "the block was freed before (double free, or use after free)\n";
+        let ends = [UNREADABLE, freed].map(|why| format!("obmalloc: debug {operation}: {why}"));
+        assert!(ends.iter().any(|end| report.ends_with(end)), "{case}: {report}");
+    }
+}
+
+#[test]
+fn the_report_of_a_query_for_the_size_names_it() {
+    let report = report("size of a freed block");
+    let end = "debug malloc_usable_size: the block was freed before (double free, or use after \
+               free)\n";
     assert!(report.ends_with(end), "{report}");
 }
 

@@ -8,7 +8,7 @@ use std::{
     hint::black_box,
     os::unix::process::ExitStatusExt,
     process::Command,
-    thread,
+    ptr, thread,
 };
 
 use allocator_api::{
@@ -37,6 +37,17 @@ fn make_a_block(size: usize, align: usize) -> (*mut u8, Layout) {
     let layout = Layout::from_size_align(size, align).unwrap();
     // SAFETY: the layout is not empty.
     (black_box(unsafe { GLOBAL.alloc(layout) }), layout)
+}
+
+/// Maps two pages, makes the first one unreadable, and returns the second one.
+fn page_after_a_hole() -> *mut u8 {
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON);
+    // SAFETY: the mapping is new, and nothing refers to its first page.
+    unsafe {
+        let start = libc::mmap(ptr::null_mut(), 8192, access, flags, -1, 0);
+        assert!(start != libc::MAP_FAILED && libc::mprotect(start, 4096, libc::PROT_NONE) == 0);
+        start.cast::<u8>().add(4096)
+    }
 }
 
 fn misuse(case: &str) {
@@ -68,6 +79,24 @@ fn misuse(case: &str) {
             "foreign" => {
                 let mut memory = [u64::from_ne_bytes(*b"????????"); 8];
                 return GLOBAL.dealloc(black_box(&raw mut memory[4]).cast(), layout);
+            }
+            "no memory" => return GLOBAL.dealloc(ptr::without_provenance_mut(0x1230), layout),
+            "aligned no memory" => {
+                let layout = Layout::from_size_align_unchecked(24, 16);
+                GLOBAL.realloc(ptr::without_provenance_mut(0x1230), layout, 48);
+                return;
+            }
+            "page after a hole" => return GLOBAL.dealloc(page_after_a_hole(), layout),
+            "large double free" => {
+                let (block, layout) = make_a_block(3_000_000, 8);
+                GLOBAL.dealloc(block, layout);
+                return GLOBAL.dealloc(block, layout);
+            }
+            "large use after free" => {
+                let (block, layout) = make_a_block(3_000_000, 64);
+                GLOBAL.dealloc(block, layout);
+                GLOBAL.realloc(block, layout, 100);
+                return;
             }
             "aligned double free" => {
                 let (block, layout) = make_a_block(100, 64);
@@ -143,6 +172,9 @@ fn a_report_names_the_function_that_allocated_the_block() {
     }
 }
 
+const UNREADABLE: &str = "the memory before the address cannot be read, \
+                          so no block begins there, or it was freed before";
+
 #[test]
 fn every_misuse_of_a_pointer_that_is_not_a_block_is_reported() {
     let freed = "the block was freed before (double free, or use after free)";
@@ -150,6 +182,11 @@ fn every_misuse_of_a_pointer_that_is_not_a_block_is_reported() {
         ("double free", format!("free: {freed}")),
         ("use after free", format!("realloc: {freed}")),
         ("aligned double free", format!("free: {freed}")),
+        ("no memory", format!("free: {UNREADABLE}")),
+        ("aligned no memory", format!("realloc: {UNREADABLE}")),
+        ("page after a hole", format!("free: {UNREADABLE}")),
+        ("large double free", format!("free: {UNREADABLE}")),
+        ("large use after free", format!("realloc: {UNREADABLE}")),
         ("unaligned", "free: no block begins at an address that is not aligned".to_owned()),
         ("foreign", "free: bad ID: Allocated using API '?', verified using API 'r'".to_owned()),
     ];

@@ -2,6 +2,7 @@
 
 mod block;
 mod host;
+mod readable;
 mod report;
 mod style;
 
@@ -121,11 +122,10 @@ impl<A> Debug<A> {
     ///
     /// - `block` must be a pointer that the program uses as a block of this hook.
     unsafe fn check(&self, operation: Operation, block: Block) -> (usize, u8) {
-        // SAFETY: the program passed this pointer as a block. If it is not one and the memory
-        // cannot be read, the system ends the process, as it would without this hook.
+        // SAFETY: the program uses the pointer as a block (contract).
         let checked = unsafe { block.check(self.letter, self.style) };
         match checked {
-            // SAFETY: the check has read the header.
+            // SAFETY: the check found a block, which has a header.
             Ok(size) => (size, unsafe { block.letter() }),
             Err(misuse) => self.report(operation, block, misuse),
         }
@@ -165,7 +165,7 @@ impl<A: MemAlloc> Debug<A> {
     /// - `ptr` must be a live block that was allocated by this hook.
     pub unsafe fn size(&self, ptr: NonNull<u8>) -> usize {
         // SAFETY: the program uses the pointer as a block (contract).
-        unsafe { self.check(Operation::Realloc, Block::at(ptr)) }.0
+        unsafe { self.check(Operation::UsableSize, Block::at(ptr)) }.0
     }
 
     fn allocate_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
@@ -201,8 +201,11 @@ impl<A: MemAlloc> Debug<A> {
         };
         // SAFETY: the base is that far before the block.
         let base = unsafe { block.start().sub(distance) };
+        let all = size + self.style.overhead();
         // SAFETY: the block has these bytes, a header and a trailer, and is not used again.
-        unsafe { block.header().write_bytes(self.style.dead, size + self.style.overhead()) };
+        unsafe { block.header().write_bytes(self.style.dead, all) };
+        // The allocator below may unmap the block.
+        readable::forget(block.header(), all);
         // `black_box` stops the compiler from removing the writes of dead bytes as dead stores.
         // SAFETY: the base is a live block of the allocator below, and is not used again.
         unsafe { self.below.free(Some(black_box(base))) };
@@ -216,6 +219,8 @@ impl<A: MemAlloc> Debug<A> {
     /// - The letter in the header of `block`, which names the domain, must be `self.letter`. It
     ///   must not be the upper-case letter of blocks that are aligned to more than a word.
     unsafe fn resize(&self, block: Block, old: usize, new: usize) -> Option<NonNull<u8>> {
+        // The allocator below may unmap the old block.
+        readable::forget(block.header(), old + self.style.overhead());
         // SAFETY: the block is live, and has this size (contract).
         let serial = if self.style.has_serials { unsafe { block.serial(old) } } else { 0 };
         // SAFETY: as above. The block is erased until it is written again below.

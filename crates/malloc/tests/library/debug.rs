@@ -13,12 +13,22 @@ fn every_misuse_is_reported_in_debug_mode() {
     let folder = TempDir::new().unwrap();
     let program = compile(folder.path(), "misuse.c", &FLAGS);
     let freed = "the block was freed before (double free, or use after free)";
+    let unreadable = "the memory before the address cannot be read, \
+                      so no block begins there, or it was freed before";
     let cases = [
         ("overflow", "debug free: bad trailing pad byte"),
         ("underflow", "debug free: bad leading pad byte"),
         ("realloc", "debug realloc: bad trailing pad byte"),
         ("double", &format!("debug free: {freed}")),
         ("after", &format!("debug realloc: {freed}")),
+        ("nowhere", &format!("debug free: {unreadable}")),
+        ("hole", &format!("debug free: {unreadable}")),
+        ("large double", &format!("debug free: {unreadable}")),
+        ("large after", &format!("debug realloc: {unreadable}")),
+        ("large moved", &format!("debug free: {unreadable}")),
+        ("usable", &format!("debug malloc_usable_size: {freed}")),
+        ("usable nowhere", &format!("debug malloc_usable_size: {unreadable}")),
+        ("aligned after", &format!("debug realloc: {freed}")),
         ("unaligned", "debug free: no block begins at an address that is not aligned"),
         ("foreign", r"debug free: bad ID: Allocated using API '\x00', verified using API 'r'"),
         ("aligned", "debug free: bad trailing pad byte"),

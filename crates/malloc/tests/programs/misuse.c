@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <malloc.h>
@@ -57,6 +58,26 @@ int main(int argc, char **argv) {
     if (is("after", argv)) { free(p); p = realloc(p, 100); }
     if (is("unaligned", argv)) free(p + 1);
     if (is("foreign", argv)) { static long words[8]; free(&words[4]); }
+    if (is("nowhere", argv)) free((void *)0x1230);
+    if (is("hole", argv)) {
+        char *q = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (q == MAP_FAILED || mprotect(q, 4096, PROT_NONE)) return 5;
+        free(q + 4096);
+    }
+    if (is("large double", argv)) { p = malloc(n = 3000000); free(p); free(p); }
+    if (is("large after", argv)) { p = malloc(n = 3000000); free(p); p = realloc(p, 100); }
+    if (is("large moved", argv)) {
+        char *volatile q = malloc(n = 3000000);
+        p = realloc(q, 9);
+        free(q);
+    }
+    if (is("usable", argv)) { free(p); return malloc_usable_size(p) != n; }
+    if (is("usable nowhere", argv)) return malloc_usable_size((void *)0x1230) != n;
+    if (is("aligned after", argv)) {
+        char *volatile q = memalign(64, n);
+        free(q);
+        p = realloc(q, n);
+    }
     if (is("aligned", argv)) { char *q = memalign(4096, n); q[n] = 1; free(q); }
     return 4;
 }

@@ -15,18 +15,16 @@
 
 use core::ptr::NonNull;
 
-use raw_mem::{MAX_REQUEST, is_readable};
+use raw_mem::MAX_REQUEST;
 
 use super::{
     host::Misuse,
+    readable::{self, is_readable},
     style::{Style, WORD},
 };
 
 /// The bytes before a block: its size, its letter and guards.
 pub(super) const HEADER: usize = 2 * WORD;
-
-/// The size in bytes from which we check that the trailer of a block is readable.
-const LARGE: usize = 1 << 20;
 
 /// The fewest bytes from the start of the allocated memory to an aligned block: its alignment, its
 /// distance and its header.
@@ -135,6 +133,8 @@ impl Block {
                 place.write(serial.to_be_bytes());
             }
         }
+        readable::remember(self.header(), HEADER);
+        readable::remember(self.tail(size), style.trailer());
     }
 
     /// Returns the first of the two words before the header of an aligned block.
@@ -165,64 +165,57 @@ impl Block {
 
     /// Checks that a live block of the domain `letter` begins here, and returns its size in bytes.
     ///
+    /// Reads nothing that cannot be read, unless the memory was unmapped in a way that
+    /// [`readable`] does not notice.
+    ///
     /// # Safety
     ///
-    /// If the address of the block is a multiple of the word size, these bytes must be readable:
-    /// - the header, which directly precedes the block and states its size,
-    /// - the block itself,
-    /// - the trailer, which directly follows the block.
+    /// - The address must be one that the program uses as a block.
     pub(super) unsafe fn check(self, letter: u8, style: Style) -> Result<usize, Misuse> {
         if !self.0.addr().get().is_multiple_of(WORD) {
             return Err(Misuse::Unaligned);
         }
-        // SAFETY: the header is readable (contract).
+        if !is_readable(self.header(), HEADER) {
+            return Err(Misuse::Unreadable);
+        }
+        // SAFETY: the header is readable.
         let (size, found, leading) = unsafe { (self.size(), self.letter(), self.leading()) };
         if found != letter && found != of_aligned(letter) {
-            // SAFETY: a block has at least one word after its header (contract).
-            let is_freed = unsafe { self.is_dead(found, leading, style) };
+            let is_freed = self.is_dead(found, leading, style);
             let wrong = Misuse::WrongApi { allocated: found, verified: letter };
             return Err(if is_freed { Misuse::Freed } else { wrong });
         }
         if leading != [style.forbidden; WORD - 1] {
             return Err(Misuse::Underflow);
         }
-        if size > MAX_REQUEST - style.overhead() || !self.may_have(size, style) {
+        // The program may have overwritten the size, so we check that there is memory for a
+        // trailer after that many bytes.
+        if size > MAX_REQUEST - style.overhead() || !is_readable(self.tail(size), style.trailer()) {
             return Err(Misuse::BadSize);
         }
-        // SAFETY: the block has that many bytes and a trailer (contract).
+        // SAFETY: the trailer is readable.
         if unsafe { self.trailing(size) } != [style.forbidden; WORD] {
             return Err(Misuse::Overflow);
         }
         Ok(size)
     }
 
-    /// Returns false if a block of `size` bytes is large and its trailer cannot be read.
-    ///
-    /// A block of `size` bytes is followed by its trailer, which begins with guard bytes. If the
-    /// program has overwritten the size in the block's header, the wrong size is usually large, and
-    /// there may be no readable memory where the trailer should be. If the size is at least 1 MiB,
-    /// we therefore ask the system whether this memory is readable. For smaller sizes we do not
-    /// ask, because the necessary system calls take a few microseconds.
-    fn may_have(self, size: usize, style: Style) -> bool {
-        size < LARGE || is_readable(self.tail(size), style.trailer())
-    }
-
     /// Returns true if the header or the contents show that the block has been freed.
     ///
-    /// When the debug hook frees a block, it overwrites the block's header and contents with dead
-    /// bytes (by default `0xDD`). The block counts as freed if dead bytes have replaced the letter
-    /// that names its domain and the guard bytes in its header. The wrapped allocator may overwrite
-    /// the header of a freed block, however. The block therefore also counts as freed if the guard
-    /// bytes in its header are damaged and its contents begin with dead bytes.
-    ///
-    /// # Safety
-    ///
-    /// - The word at the block's start must be readable.
-    unsafe fn is_dead(self, letter: u8, leading: [u8; WORD - 1], style: Style) -> bool {
+    /// The debug hook fills the header and the contents of a freed block with dead bytes (by
+    /// default `0xDD`), but the wrapped allocator may overwrite the header afterwards. If the
+    /// letter and the guard bytes in the header are dead, the block counts as freed. Otherwise, it
+    /// counts as freed if the guard bytes are damaged and its contents begin with dead bytes.
+    fn is_dead(self, letter: u8, leading: [u8; WORD - 1], style: Style) -> bool {
         let is_header_dead = letter == style.dead && leading == [style.dead; WORD - 1];
-        // SAFETY: the word is readable (contract).
-        let first = unsafe { self.start().cast::<[u8; WORD]>().read() };
         let is_in_no_domain = leading != [style.forbidden; WORD - 1];
-        is_header_dead || (is_in_no_domain && first == [style.dead; WORD])
+        is_header_dead || (is_in_no_domain && self.first_word() == Some([style.dead; WORD]))
+    }
+
+    /// Returns the first word at the address, or `None` if it cannot be read.
+    fn first_word(self) -> Option<[u8; WORD]> {
+        let start = self.0.cast::<[u8; WORD]>();
+        // SAFETY: the word is readable. Any bytes are a valid value.
+        is_readable(start.as_ptr().cast(), WORD).then(|| unsafe { start.read() })
     }
 }

@@ -18,6 +18,8 @@ pub enum Operation {
     Realloc,
     /// A call to `free`.
     Free,
+    /// A request for the size of a block, such as a call to `malloc_usable_size`.
+    UsableSize,
 }
 
 impl Operation {
@@ -28,6 +30,7 @@ impl Operation {
             Self::Calloc => "calloc",
             Self::Realloc => "realloc",
             Self::Free => "free",
+            Self::UsableSize => "malloc_usable_size",
         }
     }
 
@@ -40,6 +43,8 @@ impl Operation {
             (Self::Free, true) => c"_PyMem_DebugFree",
             (Self::Realloc, false) => c"_PyMem_DebugRawRealloc",
             (Self::Free, false) => c"_PyMem_DebugRawFree",
+            // CPython has no such operation. This function of CPython checks a block.
+            (Self::UsableSize, _) => c"_PyMem_DebugCheckAddress",
         }
     }
 }
@@ -54,6 +59,8 @@ pub enum Misuse {
     Caller,
     /// No block begins at an address that is not a multiple of the word size.
     Unaligned,
+    /// The memory before the address, where the header of a block is, cannot be read.
+    Unreadable,
     /// The block was freed before.
     Freed,
     /// The block belongs to another domain, or to no domain at all.
@@ -76,6 +83,10 @@ impl fmt::Display for Misuse {
         let text = match self {
             Self::Caller => "Python memory allocator called without holding the GIL",
             Self::Unaligned => "no block begins at an address that is not aligned",
+            Self::Unreadable => {
+                "the memory before the address cannot be read, \
+                 so no block begins there, or it was freed before"
+            }
             Self::Freed => "the block was freed before (double free, or use after free)",
             Self::WrongApi { allocated, verified } => {
                 let [allocated, verified] = [*allocated, *verified].map(Letter);
