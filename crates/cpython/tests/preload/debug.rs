@@ -47,7 +47,7 @@ fn fatal(python: &Python, function: &str, message: &str) -> String {
     format!("Fatal Python error: {function}{message}\n")
 }
 
-/// Defines `malloc`, `realloc` and `free` of the domain obj, and `raw_free`.
+/// Defines `malloc`, `realloc` and `free` of the domain obj, `mem_free` and `raw_free`.
 const FUNCTIONS: &str = r#"
 import ctypes
 def function(name, result, *arguments):
@@ -58,6 +58,7 @@ address, size = ctypes.c_void_p, ctypes.c_size_t
 malloc = function("PyObject_Malloc", address, size)
 realloc = function("PyObject_Realloc", address, address, size)
 free = function("PyObject_Free", None, address)
+mem_free = function("PyMem_Free", None, address)
 raw_free = function("PyMem_RawFree", None, address)
 def write(place, byte):
     ctypes.c_ubyte.from_address(place).value = byte
@@ -133,6 +134,8 @@ fn an_overflow_is_reported_with_the_stack_of_python() {
 fn every_other_misuse_is_reported() {
     let freed = "the block was freed before (double free, or use after free)";
     let unaligned = "no block begins at an address that is not aligned";
+    let unreadable = "the memory before the address cannot be read, \
+                      so no block begins there, or it was freed before";
     let wrong = "bad ID: Allocated using API 'o', verified using API 'r'";
     let cases = [
         ("p = malloc(16); write(p - 1, 0); free(p)", "Free", "bad leading pad byte"),
@@ -141,6 +144,11 @@ fn every_other_misuse_is_reported() {
         ("p = malloc(600); free(p); free(p)", "Free", freed),
         ("p = malloc(16); free(p); realloc(p, 32)", "Realloc", freed),
         ("raw_free(malloc(16))", "Free", wrong),
+        ("free(0x1230)", "Free", unreadable),
+        ("mem_free(0x1230)", "Free", unreadable),
+        ("realloc(0x1230, 5)", "Realloc", unreadable),
+        ("p = malloc(3000000); free(p); free(p)", "Free", unreadable),
+        ("p = malloc(3000000); free(p); realloc(p, 5)", "Realloc", unreadable),
         ("free(malloc(16) + 1)", "Free", unaligned),
         (
             "b = ctypes.create_string_buffer(b'?' * 64); free((ctypes.addressof(b) | 15) + 17)",
@@ -154,6 +162,17 @@ fn every_other_misuse_is_reported() {
             let line = fatal(python, &format!("_PyMem_DebugRaw{operation}"), message);
             assert!(report.contains(&line), "{python:?}: {code}: {report}");
         }
+    }
+}
+
+#[test]
+fn a_raw_free_of_memory_that_cannot_be_read_is_reported() {
+    let message = "the memory before the address cannot be read, \
+                   so no block begins there, or it was freed before";
+    // The hook of the domain raw is CPython's in 3.8.
+    for python in supported().filter(|python| python.version.1 > 8) {
+        let report = ctypes_misuse(python, "raw_free(0x1230)");
+        assert!(report.contains(&fatal(python, "_PyMem_DebugRawFree", message)), "{report}");
     }
 }
 
