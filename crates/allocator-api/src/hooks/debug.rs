@@ -33,18 +33,29 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 
 /// A hook that checks how a program uses the allocator below it, as CPython's debug hooks do.
 ///
-/// | check | found when the block is freed or reallocated |
+/// | misuse | how it is found when the block is freed, reallocated or measured |
 /// | --- | --- |
 /// | another domain allocated the block | the letter before the block differs |
 /// | a write before the block | one of the 7 guard bytes before it differs |
 /// | a write after the block | one of the 8 guard bytes after it differs |
 /// | a double free, or a use after free | the letter and the guards have been overwritten |
-/// | a pointer that no allocator returned | it is not aligned, or there is no letter before it |
+/// | a double free, or a use after free, of unmapped memory | the memory cannot be read |
+/// | a pointer that no allocator returned | it is not aligned, or no header can be read before it |
 ///
 /// If a check fails, the hook writes a description of the block to stderr and ends the process. The
-/// description has the same wording as in CPython, and writing it allocates no memory. The hook
-/// detects a double free by reading the memory of the block, so if this memory has been unmapped,
-/// the process ends with a signal such as `SIGSEGV` instead.
+/// description has the same wording as in CPython, and writing it allocates no memory.
+///
+/// The hook cannot report these kinds of misuse:
+///
+/// - reads, and writes to other places than the guards,
+/// - a second use of a block after the allocator has reused its memory for another block at the
+///   same address, which looks like a use of the new block,
+/// - a second use of a block below 64 KiB after the allocator has unmapped its memory. The process
+///   may then end with a signal such as `SIGSEGV`, because the hook asks the system whether a page
+///   can be read only if it does not remember the page. On systems other than Unix, it never asks.
+///
+/// If the allocator has overwritten or purged the memory of a freed block, a second use can be
+/// reported as a block of another domain instead.
 ///
 /// The hook fills each new block with the byte `0xCD`, unless a zeroed block was requested, and
 /// each freed block with the byte `0xDD`. With these bytes, a program that uses uninitialised or
@@ -52,10 +63,10 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 /// the last 64 bytes of the old block with the byte `0xDD`. It leaves the bytes in between
 /// unchanged, so it has to save and restore only a few bytes.
 ///
-/// The blocks of the hook have the same alignment as those of the wrapped allocator, up to 16
-/// bytes. If the wrapped allocator aligns its blocks to 64 bytes, for example, the blocks of the
-/// hook are aligned to 16 bytes. The overhead of a block is 24 bytes, or 32 bytes with serial
-/// numbers. Only a block from `malloc_aligned` can have a larger alignment, and a larger overhead.
+/// A block has the same alignment as in the wrapped allocator, but at most 16 bytes. The overhead
+/// of a block is 24 bytes, or 32 bytes with serial numbers. A block of
+/// [`malloc_aligned`](MemAlloc::malloc_aligned) whose alignment is above the word size takes 16
+/// bytes and the alignment in addition. It keeps its alignment when it is reallocated.
 ///
 /// ```
 /// use allocator_api::{Domain, hooks::Debug, raw_mem::{Malloc, MemAlloc}};

@@ -180,10 +180,13 @@ impl Block {
         }
         // SAFETY: the header is readable.
         let (size, found, leading) = unsafe { (self.size(), self.letter(), self.leading()) };
+        // We look for dead bytes first, because the allocator below may have overwritten the letter
+        // with a byte that happens to be the same.
+        if self.is_dead(found, leading, style) {
+            return Err(Misuse::Freed);
+        }
         if found != letter && found != of_aligned(letter) {
-            let is_freed = self.is_dead(found, leading, style);
-            let wrong = Misuse::WrongApi { allocated: found, verified: letter };
-            return Err(if is_freed { Misuse::Freed } else { wrong });
+            return Err(Misuse::WrongApi { allocated: found, verified: letter });
         }
         if leading != [style.forbidden; WORD - 1] {
             return Err(Misuse::Underflow);

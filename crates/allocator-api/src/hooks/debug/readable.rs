@@ -11,10 +11,7 @@
 
 #![forbid(unsafe_code)]
 
-use core::{
-    iter,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use raw_mem::preserving_errno;
 
@@ -50,11 +47,17 @@ const fn contains(found: usize, wanted: usize) -> bool {
     found & wanted == wanted && found >> GROUP == wanted >> GROUP
 }
 
-/// Returns the pages of the `len` bytes at `start`, of which there must be at least one.
-fn pages(start: *const u8, len: usize) -> impl Iterator<Item = usize> {
-    let first = start.addr() >> PAGE_BITS;
-    let last = start.addr().wrapping_add(len - 1) >> PAGE_BITS;
-    iter::once(first).chain(first + 1..=last)
+/// Returns the first and the last page of the `len` bytes at `start`. `len` must not be 0.
+fn ends(start: *const u8, len: usize) -> (usize, usize) {
+    let last = start.addr().wrapping_add(len - 1);
+    (start.addr() >> PAGE_BITS, last >> PAGE_BITS)
+}
+
+/// Returns true if the table contains `page`.
+#[inline]
+fn is_known(page: usize) -> bool {
+    let (entry, wanted) = entry(page);
+    contains(entry.load(Relaxed), wanted)
 }
 
 /// Returns true if the `len` bytes at `start` can be read.
@@ -62,10 +65,9 @@ fn pages(start: *const u8, len: usize) -> impl Iterator<Item = usize> {
 /// Asks the system only if the table does not contain their pages. `errno` is unchanged.
 #[inline]
 pub(super) fn is_readable(start: *const u8, len: usize) -> bool {
-    pages(start, len).all(|page| {
-        let (entry, wanted) = entry(page);
-        contains(entry.load(Relaxed), wanted)
-    }) || is_readable_now(start, len)
+    let (first, last) = ends(start, len);
+    let is_found = is_known(first) && (first == last || (first + 1..=last).all(is_known));
+    is_found || is_readable_now(start, len)
 }
 
 #[cold]
@@ -81,17 +83,22 @@ fn is_readable_now(start: *const u8, len: usize) -> bool {
 /// Remembers that the `len` bytes at `start` can be read.
 #[inline]
 pub(super) fn remember(start: *const u8, len: usize) {
-    for page in pages(start, len) {
-        let (entry, wanted) = entry(page);
-        let old = entry.load(Relaxed);
-        if !contains(old, wanted) {
-            let is_same_group = old >> GROUP == wanted >> GROUP;
-            let new = if is_same_group { old | wanted } else { wanted };
-            // If another thread has changed the entry, it may have removed a page, which must not
-            // come back. The page that is not remembered then costs a system call later.
-            let _ = entry.compare_exchange(old, new, Relaxed, Relaxed);
-        }
+    let (first, last) = ends(start, len);
+    if !is_known(first) || (first != last && !is_known(last)) {
+        (first..=last).for_each(add);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn add(page: usize) {
+    let (entry, wanted) = entry(page);
+    let old = entry.load(Relaxed);
+    let is_same_group = old >> GROUP == wanted >> GROUP;
+    let new = if is_same_group { old | wanted } else { wanted };
+    // If another thread has changed the entry, it may have removed a page, which must not come
+    // back. The page that is not remembered then costs a system call later.
+    let _ = entry.compare_exchange(old, new, Relaxed, Relaxed);
 }
 
 /// Forgets the pages of the `len` bytes at `start` if they are the memory of a large block.
@@ -100,7 +107,8 @@ pub(super) fn forget(start: *const u8, len: usize) {
     if len < LARGE {
         return;
     }
-    for page in pages(start, len) {
+    let (first, last) = ends(start, len);
+    for page in first..=last {
         let (entry, wanted) = entry(page);
         let without = |old| contains(old, wanted).then_some(old & !(1 << (page % GROUP)));
         // Nothing changes if the table does not contain the page.
@@ -120,7 +128,8 @@ mod tests {
     }
 
     fn is_known(start: *const u8, len: usize) -> bool {
-        pages(start, len).all(|page| contains(entry(page).0.load(Relaxed), entry(page).1))
+        let (first, last) = ends(start, len);
+        (first..=last).all(super::is_known)
     }
 
     #[test]

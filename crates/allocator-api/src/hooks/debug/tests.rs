@@ -233,6 +233,9 @@ fn a_block_of_another_domain_or_of_none_is_recognised() {
     let mut linked = [u128::from_ne_bytes([0xDD; 16]); 8];
     linked[0] = 12345 << 64 | 6789;
     assert_eq!(check(&mut linked, 16), Err(Misuse::Freed));
+    // One of the bytes that it wrote happens to be the letter of the domain.
+    linked[0] = u128::from_ne_bytes(*b"????????m???????");
+    assert_eq!(check(&mut linked, 16), Err(Misuse::Freed));
 }
 
 #[test]
