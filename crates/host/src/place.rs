@@ -2,7 +2,12 @@
 //!
 //! No function in this module allocates memory.
 
-use std::fmt::{self, Write};
+use std::{
+    ffi::{c_char, c_int},
+    fmt::{self, Write},
+    io::Write as _,
+    mem::MaybeUninit,
+};
 
 use raw_mem::Output;
 
@@ -78,7 +83,7 @@ impl Place {
                 stderr.finish();
             }
             Self::File(path) => match path.of_process(pid) {
-                Some(file) => file.write(path.is_json(), write),
+                Some(file) => file.write(pid, path.is_json(), write),
                 None => say(format_args!("cannot write the statistics to {path}: it is too long")),
             },
         }
@@ -110,23 +115,95 @@ impl Path {
     }
 
     /// Writes the file at this path, as [`Place::write`] describes.
-    fn write(&self, is_json: bool, write: impl FnOnce(&mut Output, bool)) {
-        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
-        // SAFETY: the path is a C string.
-        let fd = unsafe { libc::open(self.as_c(), flags, 0o666) };
+    ///
+    /// A new or regular file is written under another name and then renamed, so that a reader never
+    /// sees a part of a report. Any other file, such as a FIFO or a symbolic link, is written
+    /// directly. So is a regular file if its folder permits no new file.
+    fn write(mut self, pid: u32, is_json: bool, write: impl FnOnce(&mut Output, bool)) {
+        let draft = self.mode_if_replaceable().and_then(|mode| self.create_draft(pid, mode));
+        let fd = match &draft {
+            Some(draft) => draft.fd,
+            None => self.open_directly(),
+        };
         let mut is_written = fd >= 0;
         if is_written {
             let mut file = Output::new(fd);
             write(&mut file, is_json);
             is_written = file.finish();
         }
+        if let Some(draft) = &draft {
+            is_written = is_written && draft.rename_to(&self);
+        }
         if !is_written {
             say(format_args!("cannot write the statistics to {self}: error {}", errno()));
         }
         if fd >= 0 {
-            // SAFETY: the descriptor was opened above and is used nowhere else.
-            unsafe { libc::close(fd) };
+            close(fd);
         }
+        if let Some(draft) = draft {
+            draft.discard_unless(is_written);
+        }
+    }
+
+    fn open_directly(&self) -> c_int {
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
+        // SAFETY: the path is a C string.
+        unsafe { libc::open(self.as_c(), flags, 0o666) }
+    }
+
+    /// Returns the permissions of the regular file at this path, or `Some(None)` if the path is new.
+    /// Returns `None` if a rename must not replace what is there.
+    #[expect(clippy::option_option, reason = "a new file has no permissions to keep")]
+    fn mode_if_replaceable(&self) -> Option<Option<libc::mode_t>> {
+        let mut status = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: the path is a C string, and `status` has room for the result.
+        if unsafe { libc::lstat(self.as_c(), status.as_mut_ptr()) } != 0 {
+            return (errno() == libc::ENOENT).then_some(None);
+        }
+        // SAFETY: the call succeeded, so it has written the status.
+        let mode = unsafe { status.assume_init() }.st_mode;
+        (mode & libc::S_IFMT == libc::S_IFREG).then_some(Some(mode & 0o777))
+    }
+
+    /// Creates an empty file in the folder of this path.
+    ///
+    /// The name of the file contains the process id and the time, so that neither another process
+    /// nor a signal handler that interrupts this thread uses the same file.
+    fn create_draft(&mut self, pid: u32, mode: Option<libc::mode_t>) -> Option<Draft> {
+        let folder = self.open_folder()?;
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `now` is valid for writes.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+        let mut name = [0; DRAFT_NAME];
+        let (seconds, nanos) = (now.tv_sec, now.tv_nsec);
+        let is_named = write!(&mut name[..], ".obmalloc-{pid}-{seconds}-{nanos}.tmp\0").is_ok();
+        let mut draft = Draft { folder, name, fd: -1 };
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
+        if is_named {
+            // SAFETY: the name is a C string, and the folder is open.
+            draft.fd = unsafe { libc::openat(folder, draft.name(), flags, 0o666) };
+        }
+        if draft.fd < 0 {
+            close(folder);
+            return None;
+        }
+        if let Some(mode) = mode {
+            // SAFETY: the call accesses no memory. If it fails, the file has the mode of a new one.
+            unsafe { libc::fchmod(draft.fd, mode) };
+        }
+        Some(draft)
+    }
+
+    /// Opens the folder that contains the file.
+    fn open_folder(&mut self) -> Option<c_int> {
+        let name = 1 + self.bytes[..self.len].iter().rposition(|byte| *byte == b'/')?;
+        let first = self.bytes[name];
+        self.bytes[name] = 0;
+        let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+        // SAFETY: the path is a C string.
+        let folder = unsafe { libc::open(self.as_c(), flags) };
+        self.bytes[name] = first;
+        (folder >= 0).then_some(folder)
     }
 
     /// Returns true if the name ends with `.json`.
@@ -157,6 +234,49 @@ impl Path {
     }
 }
 
+/// A file that is written under a name of its own before it replaces another file.
+struct Draft {
+    /// The descriptor of the folder.
+    folder: c_int,
+    /// The name in the folder, as a C string.
+    ///
+    /// # Invariant
+    ///
+    /// The last byte is zero.
+    name: [u8; DRAFT_NAME],
+    /// The descriptor of the file.
+    fd: c_int,
+}
+
+/// The size of the buffer for a name such as `.obmalloc-4194304-1000000000-999999999.tmp`.
+const DRAFT_NAME: usize = 80;
+
+impl Draft {
+    fn name(&self) -> *const c_char {
+        self.name.as_ptr().cast()
+    }
+
+    /// Gives the file its final path. Returns true if this succeeded.
+    fn rename_to(&self, path: &Path) -> bool {
+        // SAFETY: both names are C strings.
+        unsafe { libc::renameat(self.folder, self.name(), libc::AT_FDCWD, path.as_c()) == 0 }
+    }
+
+    /// Closes the folder. Removes the file if it was not renamed.
+    fn discard_unless(self, is_renamed: bool) {
+        if !is_renamed {
+            // SAFETY: the name is a C string.
+            unsafe { libc::unlinkat(self.folder, self.name(), 0) };
+        }
+        close(self.folder);
+    }
+}
+
+fn close(fd: c_int) {
+    // SAFETY: every caller has opened the descriptor, and does not use it again.
+    unsafe { libc::close(fd) };
+}
+
 impl Write for Path {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         if text.bytes().all(|byte| self.push(byte)) { Ok(()) } else { Err(fmt::Error) }
@@ -177,6 +297,14 @@ impl fmt::Display for Path {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        env,
+        fs::{self, Permissions},
+        os::unix::fs::PermissionsExt,
+        path::PathBuf,
+        process, thread,
+    };
+
     use super::*;
 
     fn of(value: &str) -> Place {
@@ -231,5 +359,60 @@ mod tests {
     fn statistics_with_a_path_that_is_too_long_go_to_stderr() {
         assert_eq!(of(&"/x".repeat(LONGEST / 2)), Place::Stderr);
         assert_eq!(path(&"/x".repeat(LONGEST / 2 - 1)).len, LONGEST - 2);
+    }
+
+    /// Returns a new folder for one test.
+    fn folder(test: &str) -> PathBuf {
+        let folder = env::temp_dir().join(format!("obmalloc-host-{test}-{}", process::id()));
+        fs::create_dir(&folder).unwrap();
+        folder
+    }
+
+    fn write(file: &std::path::Path, text: &str) {
+        of(file.to_str().unwrap()).write(process::id(), |out, _| out.write_str(text).unwrap());
+    }
+
+    /// Regression test: the file was emptied first and then written, so that a reader saw parts of
+    /// a report, and a signal that ended the process left a part behind.
+    #[test]
+    fn a_reader_sees_the_old_report_until_the_new_one_is_complete() {
+        let folder = folder("old");
+        let file = folder.join("report.json");
+        write(&file, "first");
+        fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
+        of(file.to_str().unwrap()).write(process::id(), |out, _| {
+            out.write_str(&"x".repeat(5000)).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), "first");
+        });
+        assert_eq!(fs::read_to_string(&file).unwrap(), "x".repeat(5000));
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "no other file is left");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_symbolic_link_stays_a_link_to_the_report() {
+        let folder = folder("link");
+        let (file, link) = (folder.join("report"), folder.join("link.txt"));
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write(&link, "report");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "report");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_fifo_passes_the_report_to_its_reader() {
+        let folder = folder("fifo");
+        let file = folder.join("fifo.txt");
+        // SAFETY: the path is a C string.
+        assert_eq!(unsafe { libc::mkfifo(path(file.to_str().unwrap()).as_c(), 0o600) }, 0);
+        let reader = {
+            let file = file.clone();
+            thread::spawn(move || fs::read_to_string(file).unwrap())
+        };
+        write(&file, "report");
+        assert_eq!(reader.join().unwrap(), "report");
+        fs::remove_dir_all(folder).unwrap();
     }
 }

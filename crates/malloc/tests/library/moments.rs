@@ -64,14 +64,16 @@ fn a_report_is_written_at_an_interval() {
     let folder = TempDir::new().unwrap();
     let mut child = with_moments("sleep", folder.path(), "50ms").arg("60").spawn().unwrap();
     let file = folder.path().join(format!("{}.json", child.id()));
-    // The file is empty for a moment whenever a report is written.
-    let is_there =
-        || fs::read_to_string(&file).is_ok_and(|text| text.contains("\"moment\":\"interval\""));
     let start = Instant::now();
-    while !is_there() {
-        assert!(start.elapsed() < Duration::from_secs(60), "no report");
+    let text = loop {
+        match fs::read(&file) {
+            Ok(text) => break text,
+            Err(_) => assert!(start.elapsed() < Duration::from_secs(60), "no report"),
+        }
         thread::sleep(Duration::from_millis(10));
-    }
+    };
+    let report: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(report["moment"], "interval");
     child.kill().unwrap();
     child.wait().unwrap();
 }
