@@ -88,7 +88,9 @@ fn start() {
     if let Some(python) = CPython::find() {
         // SAFETY: the loader calls this constructor before `main`, or in `dlopen`.
         let start = START.get_or_init(|| unsafe { Start::new(python) });
-        if let Err(error) = status::start(&start.python, refresh, || start.first_json()) {
+        if start.settings.status
+            && let Err(error) = status::start(&start.python, refresh)
+        {
             say(format_args!("cannot create a status page: {error}"));
         }
         let sources = at_signal::Sources {

@@ -4,7 +4,7 @@
 
 use std::{
     env,
-    ffi::{OsStr, OsString},
+    ffi::{OsStr, OsString, c_int},
     os::unix::ffi::OsStrExt,
     sync::Arc,
     time::Duration,
@@ -25,10 +25,12 @@ pub(crate) struct Settings {
     pub(crate) huge_pages: HugePages,
     /// True if the heap is trimmed while memory is short.
     pub(crate) trim_when_short: bool,
-    /// The number of the signal that trims the heap, or its name in Python's module `signal`.
-    pub(crate) trim_signal: Option<String>,
+    /// The signal that trims the heap.
+    pub(crate) trim_signal: Option<c_int>,
     /// True if each full garbage collection trims the heap.
     pub(crate) trim_after_gc: bool,
+    /// True if the process has a status page.
+    pub(crate) status: bool,
     /// The moments at which statistics are written.
     pub(crate) moments: Moments,
     /// The limits on the bytes of the domains mem and obj together.
@@ -50,8 +52,8 @@ impl Settings {
         let mut any = false;
         let [mut switch, mut stats, mut decay, mut trim_signal, mut trim_after_gc] =
             [(); 5].map(|()| OsString::new());
-        let [mut moments, mut limit, mut soft_limit, mut huge_pages, mut when_short] =
-            [(); 5].map(|()| OsString::new());
+        let [mut moments, mut limit, mut soft_limit, mut huge_pages, mut when_short, mut status] =
+            [(); 6].map(|()| OsString::new());
         for (name, value) in variables {
             any |= !value.is_empty();
             let setting = match name.as_bytes() {
@@ -61,6 +63,7 @@ impl Settings {
                 b"OBMALLOC_DECAY" => &mut decay,
                 b"OBMALLOC_TRIM_SIGNAL" => &mut trim_signal,
                 b"OBMALLOC_TRIM_AFTER_GC" => &mut trim_after_gc,
+                b"OBMALLOC_STATUS" => &mut status,
                 b"OBMALLOC_LIMIT" => &mut limit,
                 b"OBMALLOC_SOFT_LIMIT" => &mut soft_limit,
                 b"OBMALLOC_HUGE_PAGES" => &mut huge_pages,
@@ -76,6 +79,8 @@ impl Settings {
         let limits = known(host::limits(hard, soft), &mut errors).unwrap_or(Limits::NONE);
         let stats = (!stats.is_empty()).then(|| place(&stats, &mut errors)).flatten();
         let after_gc = host::switch("OBMALLOC_TRIM_AFTER_GC", trim_after_gc.as_bytes());
+        let signal = host::signal("OBMALLOC_TRIM_SIGNAL", trim_signal.as_bytes());
+        let status = host::switch("OBMALLOC_STATUS", status.as_bytes());
         let huge_pages = host::huge_pages("OBMALLOC_HUGE_PAGES", huge_pages.as_bytes());
         let when_short = host::switch("OBMALLOC_TRIM_WHEN_SHORT", when_short.as_bytes());
         let decay = match known(Decay::of(decay.as_bytes()), &mut errors) {
@@ -89,8 +94,9 @@ impl Settings {
             decay,
             huge_pages: known(huge_pages, &mut errors).unwrap_or_default(),
             trim_when_short: known(when_short, &mut errors).unwrap_or_default(),
-            trim_signal: parse_signal(&trim_signal),
+            trim_signal: known(signal, &mut errors).flatten(),
             trim_after_gc: known(after_gc, &mut errors).unwrap_or_default(),
+            status: known(status, &mut errors).unwrap_or_default(),
             moments: moments.unwrap_or(Moments::EXIT),
             limits,
             errors,
@@ -105,19 +111,6 @@ impl Settings {
 
 /// The decay time if the user has not chosen one.
 const DECAY: Duration = Duration::from_secs(1);
-
-/// Returns a Python expression for a signal. `value` is a number, or a name such as `USR1` or
-/// `SIGUSR1`.
-fn parse_signal(value: &OsStr) -> Option<String> {
-    let text = value.to_str().filter(|text| !text.is_empty())?;
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Some(text.to_owned());
-    }
-    let name = text.strip_prefix("SIG").unwrap_or(text);
-    let is_name = name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
-    // Python's module `signal` has no `SIG`, so the script fails and an error is reported.
-    Some(if is_name { format!("signal.SIG{name}") } else { "signal.SIG".to_owned() })
-}
 
 /// Returns the place that the value of `OBMALLOC_STATS` specifies, or `None` for nowhere.
 ///
@@ -158,6 +151,7 @@ mod tests {
             trim_when_short: false,
             trim_signal: None,
             trim_after_gc: false,
+            status: false,
             moments: Moments::EXIT,
             limits: Limits::NONE,
             errors: Vec::new(),
@@ -183,9 +177,17 @@ mod tests {
 
     #[test]
     fn an_unknown_value_of_each_setting_is_an_error_and_leaves_the_default() {
-        for name in
-            ["STATS", "STATS_ON", "LIMIT", "SOFT_LIMIT", "DECAY", "TRIM_AFTER_GC", "HUGE_PAGES"]
-        {
+        for name in [
+            "STATS",
+            "STATS_ON",
+            "STATUS",
+            "LIMIT",
+            "SOFT_LIMIT",
+            "DECAY",
+            "TRIM_SIGNAL",
+            "TRIM_AFTER_GC",
+            "HUGE_PAGES",
+        ] {
             let name = format!("OBMALLOC_{name}");
             let variable = [(OsString::from(&name), "what".into())];
             let read = Settings::read(variable.into_iter());
@@ -208,21 +210,6 @@ mod tests {
         let settings = variables("2M", "soon");
         assert_eq!((settings.huge_pages, settings.trim_when_short), (HugePages::Off, false));
         assert_eq!(settings.errors.len(), 2, "{settings:?}");
-    }
-
-    #[test]
-    fn a_signal_has_a_number_or_a_name() {
-        let names = [
-            ("10", "10"),
-            ("USR1", "signal.SIGUSR1"),
-            ("SIGUSR2", "signal.SIGUSR2"),
-            ("x) or f(", "signal.SIG"),
-        ];
-        for (text, signal) in names {
-            let variable = [("OBMALLOC_TRIM_SIGNAL".into(), text.into())];
-            let read = Settings::read(variable.into_iter());
-            assert_eq!(read.trim_signal.as_deref(), Some(signal));
-        }
     }
 
     #[test]

@@ -16,7 +16,6 @@
 //! page of a process that has run for less than ten seconds.
 
 use std::{
-    env,
     ffi::{c_int, c_void},
     io, process, ptr,
     sync::{
@@ -32,8 +31,6 @@ use std::{
 use status::StatusFile;
 
 use crate::abi::{CPython, PendingFunctions};
-
-const VARIABLE: &str = "OBMALLOC_STATUS";
 
 /// The time after which an active process renews its figures, in seconds.
 const RENEWAL: u64 = 1;
@@ -87,7 +84,7 @@ struct Client {
 
 static CLIENT: OnceLock<Client> = OnceLock::new();
 
-/// Creates the page, if the environment asks for it. Must be called before `main`.
+/// Creates the page. Must be called before `main`.
 ///
 /// CPython will call `refresh` in its main thread, which holds the main interpreter's GIL. The
 /// page has the text of `first` until the first refresh. If the heap is not installed, no request
@@ -96,15 +93,7 @@ static CLIENT: OnceLock<Client> = OnceLock::new();
 /// # Errors
 ///
 /// Fails if no page can be created.
-pub(crate) fn start(
-    python: &CPython,
-    refresh: Refresh,
-    first: impl FnOnce() -> Option<String>,
-) -> io::Result<()> {
-    let value = env::var_os(VARIABLE).unwrap_or_default();
-    if !["1", "on", "true", "yes"].iter().any(|word| value == *word) {
-        return Ok(());
-    }
+pub(crate) fn start(python: &CPython, refresh: Refresh) -> io::Result<()> {
     let Some(functions) = PendingFunctions::of_process() else { return Ok(()) };
     let client = CLIENT.get_or_init(|| Client { python: *python, functions, refresh });
     // SAFETY: `forget` may be called in a forked child, because it only stores to atomics.

@@ -38,8 +38,6 @@ struct Watch {
     python: CPython,
     functions: ScriptFunctions,
     script: CString,
-    /// True if the user has named a signal.
-    has_signal: bool,
     is_scheduled: AtomicBool,
     host: Host,
 }
@@ -63,9 +61,7 @@ pub(crate) fn watch(python: &CPython, settings: &Settings, host: Host) {
     };
     let is_scheduled = AtomicBool::new(false);
     let python = *python;
-    let has_signal = settings.trim_signal.is_some();
-    let watch =
-        WATCH.get_or_init(|| Watch { python, functions, script, has_signal, is_scheduled, host });
+    let watch = WATCH.get_or_init(|| Watch { python, functions, script, is_scheduled, host });
     // SAFETY: the hook has the expected type, and may be added before CPython is initialised.
     unsafe { (watch.functions.add_audit_hook)(schedule, ptr::null_mut()) };
 }
@@ -74,7 +70,7 @@ pub(crate) fn watch(python: &CPython, settings: &Settings, host: Host) {
 /// trim.
 fn script(settings: &Settings) -> Option<CString> {
     let mut lines = String::new();
-    if let Some(signal) = &settings.trim_signal {
+    if let Some(signal) = settings.trim_signal {
         lines += &format!("import signal\nsignal.signal({signal}, lambda *_: trim())\n");
     }
     if settings.trim_after_gc {
@@ -126,9 +122,7 @@ unsafe extern "C" fn run(_: *mut c_void) -> c_int {
         if !has_run {
             // SAFETY: this thread holds the GIL.
             unsafe { (functions.clear_error)() };
-            let names = "OBMALLOC_TRIM_SIGNAL names no signal of this system";
-            let why = if watch.has_signal { names } else { "this CPython refused the callback" };
-            (watch.host.say)(&format!("cannot trim by itself: {why}"));
+            (watch.host.say)("cannot trim by itself: this CPython refused the callback");
         }
     }
     0

@@ -24,7 +24,7 @@ mod triggers;
 mod words;
 
 pub use memory::{huge_pages, switch};
-pub use moments::{Moment, Moments};
+pub use moments::{Moment, Moments, signal};
 pub use output::{errno, say};
 pub use place::{Path, Place};
 pub use raw_mem::{Output, abort_with as abort};

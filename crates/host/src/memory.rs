@@ -25,7 +25,7 @@ pub fn huge_pages<'v>(
     } else if is_one_of(value, &["explicit"]) {
         Ok(HugePages::Explicit)
     } else {
-        Err(UnknownWord { setting, word: value, known: HUGE_PAGES })
+        Err(UnknownWord::new(setting, value, HUGE_PAGES))
     }
 }
 
@@ -36,7 +36,7 @@ pub fn huge_pages<'v>(
 /// Returns an error that lists the known words if `value` is not one of them.
 pub fn switch<'v>(setting: &'static str, value: &'v [u8]) -> Result<bool, UnknownWord<'v>> {
     match (is_one_of(value, &ON), is_one_of(value, &OFF)) {
-        (false, false) => Err(UnknownWord { setting, word: value, known: SWITCH }),
+        (false, false) => Err(UnknownWord::new(setting, value, SWITCH)),
         (is_on, _) => Ok(is_on),
     }
 }

@@ -35,7 +35,11 @@ pub enum Moment {
 }
 
 const KNOWN: &str = "off, exit, termination, a signal such as SIGUSR2, an interval such as 10s or \
-                     500ms, and several of these with commas between them";
+                     500ms, and several of these with commas between them, but at most one signal \
+                     and one interval";
+
+const KNOWN_SIGNALS: &str = "off, USR1, USR2, HUP, QUIT, URG, WINCH, IO, ALRM, PROF, these names \
+                             after SIG, and the number of a signal that can be caught";
 
 const SIGNALS: [(&str, c_int); 9] = [
     ("SIGUSR1", libc::SIGUSR1),
@@ -69,24 +73,55 @@ impl Moments {
             return Ok(moments);
         }
         for word in value.split(|byte| *byte == b',') {
-            let signal = SIGNALS.iter().find(|(name, _)| {
-                let short = name.strip_prefix("SIG").unwrap_or(name);
-                is_one_of(word, &[name, short])
-            });
+            let unknown = UnknownWord::new(setting, word, KNOWN);
             if is_one_of(word, &["exit"]) {
                 moments.exit = true;
             } else if is_one_of(word, &["termination"]) {
                 moments.termination = true;
-            } else if let Some((_, signal)) = signal {
-                moments.signal = Some(*signal);
+            } else if let Some(signal) = named_signal(word) {
+                if moments.signal.replace(signal).is_some() {
+                    return Err(UnknownWord { fault: "second signal", ..unknown });
+                }
             } else if let Some(interval) = interval(word) {
-                moments.interval = Some(interval);
+                if moments.interval.replace(interval).is_some() {
+                    return Err(UnknownWord { fault: "second interval", ..unknown });
+                }
             } else {
-                return Err(UnknownWord { setting, word, known: KNOWN });
+                return Err(unknown);
             }
         }
         Ok(moments)
     }
+}
+
+/// Returns the signal that `value`, the value of the variable `setting`, specifies by its name or
+/// number, or `None` if the setting is off.
+///
+/// # Errors
+///
+/// Returns an error that lists the known words if `value` specifies no signal.
+pub fn signal<'v>(
+    setting: &'static str,
+    value: &'v [u8],
+) -> Result<Option<c_int>, UnknownWord<'v>> {
+    if is_one_of(value, &OFF) {
+        return Ok(None);
+    }
+    let signal = named_signal(value).or_else(|| plain_number(value).filter(can_be_caught));
+    signal.map(Some).ok_or(UnknownWord::new(setting, value, KNOWN_SIGNALS))
+}
+
+/// Returns the signal with this name, which may lack its prefix `SIG`.
+fn named_signal(word: &[u8]) -> Option<c_int> {
+    let is_named = |name: &str| is_one_of(word, &[name, name.strip_prefix("SIG").unwrap_or(name)]);
+    SIGNALS.iter().find(|(name, _)| is_named(name)).map(|(_, signal)| *signal)
+}
+
+/// Returns true if a program can handle the signal. The C library uses those between the standard
+/// signals and `SIGRTMIN` itself.
+fn can_be_caught(signal: &c_int) -> bool {
+    let is_standard = (1..32).contains(signal) && ![libc::SIGKILL, libc::SIGSTOP].contains(signal);
+    is_standard || (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(signal)
 }
 
 /// Returns the interval that `word` specifies, or `None` if it is 0 or not an interval.
@@ -141,6 +176,41 @@ mod tests {
             let text = error.to_string();
             assert!(text.starts_with("OBMALLOC_STATS_ON: unknown value \""), "{text}");
             assert!(text.contains("(known: off, exit, termination, a signal"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_second_signal_and_a_second_interval_are_refused() {
+        for (value, start) in [
+            ("USR1,USR2", "OBMALLOC_STATS_ON: second signal \"USR2\" (known: "),
+            ("1s,exit,2s", "OBMALLOC_STATS_ON: second interval \"2s\" (known: "),
+        ] {
+            let error = Moments::of("OBMALLOC_STATS_ON", value.as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with(start), "{error}");
+            assert!(error.ends_with("but at most one signal and one interval)"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_signal_has_a_name_or_the_number_of_a_signal_that_can_be_caught() {
+        for value in ["10", "USR1", "SIGUSR1", "usr1"] {
+            assert_eq!(signal("X", value.as_bytes()), Ok(Some(libc::SIGUSR1)), "{value}");
+        }
+        assert_eq!(signal("X", b"64"), Ok(Some(64)));
+        for value in ["", "0", "off"] {
+            assert_eq!(signal("X", value.as_bytes()), Ok(None), "{value}");
+        }
+        for value in ["FOO", "SIGKILL", "9", "33", "65", "9999", "-10", "+10"] {
+            let error = signal("X", value.as_bytes()).unwrap_err().to_string();
+            let expected = format!("X: unknown value \"{value}\" (known: off, USR1, USR2, ");
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_known_signals_are_listed() {
+        for (name, _) in SIGNALS {
+            assert!(KNOWN_SIGNALS.contains(name.strip_prefix("SIG").unwrap()), "{name}");
         }
     }
 }

@@ -63,7 +63,7 @@ impl Place {
             return Ok(Self::Stderr);
         }
         if !value.iter().any(|byte| b"/.%".contains(byte)) {
-            return Err(UnknownWord { setting, word: value, known: KNOWN });
+            return Err(UnknownWord::new(setting, value, KNOWN));
         }
         let mut path = Path::EMPTY;
         let is_complete = (value.starts_with(b"/") || path.push_current_folder())

@@ -17,15 +17,24 @@ use raw_mem::Limits;
 pub struct UnknownWord<'v> {
     /// The name of the environment variable.
     pub setting: &'static str,
-    /// The value, or the part of it that is unknown.
+    /// What is wrong with the value, such as `unknown value`.
+    pub fault: &'static str,
+    /// The value, or the part of it that is wrong.
     pub word: &'v [u8],
     /// The values that the setting accepts.
     pub known: &'static str,
 }
 
+impl<'v> UnknownWord<'v> {
+    /// Creates the error for a word that is not among the known ones.
+    pub(crate) const fn new(setting: &'static str, word: &'v [u8], known: &'static str) -> Self {
+        Self { setting, fault: "unknown value", word, known }
+    }
+}
+
 impl fmt::Display for UnknownWord<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: unknown value \"", self.setting)?;
+        write!(f, "{}: {} \"", self.setting, self.fault)?;
         for chunk in self.word.utf8_chunks() {
             f.write_str(chunk.valid())?;
             if !chunk.invalid().is_empty() {
@@ -94,7 +103,7 @@ impl<T: Copy> Names<T> {
     fn find<'v>(&self, value: &'v [u8]) -> Result<T, UnknownWord<'v>> {
         let found = self.names.iter().find(|(name, _)| value == name.as_bytes());
         let Self { setting, known, .. } = *self;
-        found.map(|(_, meaning)| *meaning).ok_or(UnknownWord { setting, word: value, known })
+        found.map(|(_, meaning)| *meaning).ok_or(UnknownWord::new(setting, value, known))
     }
 }
 
@@ -174,7 +183,7 @@ impl Decay {
         }
         let known = "never, or a number of milliseconds such as 500";
         let milliseconds = plain_number(value).map(|number: u64| Duration::from_millis(number));
-        let unknown = UnknownWord { setting: "OBMALLOC_DECAY", word: value, known };
+        let unknown = UnknownWord::new("OBMALLOC_DECAY", value, known);
         milliseconds.map(Self::After).ok_or(unknown)
     }
 }
@@ -203,7 +212,7 @@ pub fn bytes<'v>(setting: &'static str, value: &'v [u8]) -> Result<Option<usize>
         [digits @ .., b'g' | b'G'] => number(digits, 30),
         digits => number(digits, 0),
     };
-    size.map(Some).ok_or(UnknownWord { setting, word: value, known: SIZES })
+    size.map(Some).ok_or(UnknownWord::new(setting, value, SIZES))
 }
 
 /// Returns the limits that two settings specify. Each setting is given as its name and its value.

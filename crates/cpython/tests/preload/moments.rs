@@ -203,6 +203,9 @@ fn unknown_values_are_refused_with_the_known_ones() {
         for (name, value, known) in [
             ("OBMALLOC_STATS", "tru", "0, false, no, off, 1, true, yes, on, and a path"),
             ("OBMALLOC_STATS_ON", "atexit", "off, exit, termination, a signal such as SIGUSR2"),
+            ("OBMALLOC_STATUS", "foo", "0, false, no, off, 1, true, yes, on)"),
+            ("OBMALLOC_TRIM_SIGNAL", "USR3", "off, USR1, USR2, HUP, QUIT, "),
+            ("OBMALLOC_TRIM_SIGNAL", "9999", "off, USR1, USR2, HUP, QUIT, "),
             ("OBMALLOC_LIMIT", "much", "off, or a number of bytes such as 1000000"),
         ] {
             let run = run(preloaded(python).env(name, value).args(["-c", "print(1)"]));
