@@ -3,19 +3,20 @@
 //! ```text
 //!   a named signal, the timer ──► handler ──► report ──► back to the program
 //!   a terminating signal ───────► handler ──► report ──► default action, which ends the process
-//!   _exit ──────────────────────► our _exit ► report ──► the C library's _exit
+//!   _exit, _Exit ───────────────► our _exit ► report ──► the C library's _exit
+//!   quick_exit ─────────────────► our last function of at_quick_exit ► report
 //!   fork ───────────────────────► in the child: a timer of its own
 //! ```
 //!
 //! We do not write the reports from a thread of our own, because the program could notice the
 //! additional thread. CPython, for example, warns when a process with several threads forks.
 //!
-//! This library exports its own version of `sigaction`, which hides our signal handlers from the
-//! program:
-//! - If the program asks for the handler of a signal and this handler is ours, `sigaction` reports
-//!   the default action.
-//! - If the program restores the default action of a signal that we watch, `sigaction` installs our
-//!   handler instead.
+//! This library exports its own versions of `sigaction` and `signal`, which hide our signal handlers
+//! from the program:
+//! - If the program asks for the handler of a signal and this handler is ours, they report the
+//!   default action.
+//! - If the program restores the default action of a signal that we watch, they install our handler
+//!   instead.
 //! - If the program sets its own handler, that handler replaces ours.
 
 use std::{
@@ -29,7 +30,7 @@ use std::{
     time::Duration,
 };
 
-use libc::{c_int, c_void, sigaction as Action, siginfo_t};
+use libc::{c_int, c_void, sigaction as Action, sighandler_t, siginfo_t};
 
 use crate::{
     moments::{Moment, Moments},
@@ -72,6 +73,11 @@ const TERMINATING: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc
 pub fn watch(moments: &Moments, trigger: Trigger) {
     PROCESS.store(std::process::id(), Relaxed);
     AT_EXIT.store(moments.exit, Relaxed);
+    if moments.exit {
+        // The functions run in reverse order of registration, so ours runs after the program's.
+        // SAFETY: the function has the expected type, and this library is never unloaded.
+        unsafe { __cxa_at_quick_exit(report_exit, ptr::null_mut()) };
+    }
     TRIGGER.store(trigger as *mut (), Release);
     if let Some(signal) = moments.signal {
         NAMED.store(signal, Relaxed);
@@ -90,6 +96,19 @@ pub fn watch(moments: &Moments, trigger: Trigger) {
     // SAFETY: the function does not unwind, and this library is never unloaded.
     unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     IS_WATCHING.store(true, Release);
+}
+
+unsafe extern "C" {
+    /// The C library's function behind `at_quick_exit`.
+    fn __cxa_at_quick_exit(function: extern "C" fn(*mut c_void), library: *mut c_void) -> c_int;
+}
+
+/// Writes the report of an exit without destructors, if reports are written at exit.
+extern "C" fn report_exit(_: *mut c_void) {
+    if AT_EXIT.load(Relaxed) && is_own_process() {
+        IS_ENDING.store(true, Relaxed);
+        report(Moment::Exit);
+    }
 }
 
 /// Runs in the child of every fork. A child has a new process id and does not inherit timers.
@@ -233,11 +252,10 @@ pub(crate) unsafe extern "C" fn sigaction(
     if !IS_WATCHING.load(Acquire) {
         return real_sigaction(signal, new, old);
     }
-    let is_watched = (1..64).contains(&signal) && WATCHED.load(Relaxed) >> signal & 1 != 0;
     // SAFETY: `new` is null or an action (contract).
     let restores = unsafe { new.as_ref() }.is_some_and(|new| new.sa_sigaction == libc::SIG_DFL);
     let (our_action, mut before) = (our_action(), zeroed());
-    let new = if is_watched && restores { &raw const our_action } else { new };
+    let new = if restores && is_watched(signal) { &raw const our_action } else { new };
     let result = real_sigaction(signal, new, &raw mut before);
     // SAFETY: `old` is null or writable (contract).
     if let Some(old) = unsafe { old.as_mut() }.filter(|_| result == 0) {
@@ -247,14 +265,64 @@ pub(crate) unsafe extern "C" fn sigaction(
     result
 }
 
+fn is_watched(signal: c_int) -> bool {
+    (1..64).contains(&signal) && WATCHED.load(Relaxed) >> signal & 1 != 0
+}
+
+/// Calls the C library's `signal`, but hides our handlers from the program.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
+    static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+    set_handler(&REAL, c"signal", signal, handler)
+}
+
+/// Does what [`signal`](fn@signal) does, for programs in strict ISO C. The C library calls the
+/// handler only once, and then restores the default action.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn __sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
+    static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+    set_handler(&REAL, c"__sysv_signal", signal, handler)
+}
+
+/// Sets the handler of a signal by the C library's function `name`. If the program restores the
+/// default action of a signal that we watch, installs our handler instead.
+fn set_handler(
+    real: &AtomicPtr<c_void>,
+    name: &CStr,
+    signal: c_int,
+    handler: sighandler_t,
+) -> sighandler_t {
+    type Signal = unsafe extern "C" fn(c_int, sighandler_t) -> sighandler_t;
+    let before = if IS_WATCHING.load(Acquire) && handler == libc::SIG_DFL && is_watched(signal) {
+        let (new, mut before) = (our_action(), zeroed());
+        match real_sigaction(signal, &raw const new, &raw mut before) {
+            0 => before.sa_sigaction,
+            _ => libc::SIG_ERR,
+        }
+    } else if let Some(real) = next::<Signal>(real, name) {
+        // SAFETY: the program passes a handler that it may pass to the C library.
+        unsafe { real(signal, handler) }
+    } else {
+        libc::SIG_ERR
+    };
+    if before == ours() { libc::SIG_DFL } else { before }
+}
+
 /// Ends the process immediately. Writes a report first, if reports are written at exit.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn _exit(status: c_int) -> ! {
+    end_without_destructors(status)
+}
+
+/// Does what [`_exit`] does.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn _Exit(status: c_int) -> ! {
+    end_without_destructors(status)
+}
+
+fn end_without_destructors(status: c_int) -> ! {
     static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
-    if AT_EXIT.load(Relaxed) && is_own_process() {
-        IS_ENDING.store(true, Relaxed);
-        report(Moment::Exit);
-    }
+    report_exit(ptr::null_mut());
     if let Some(real) = next::<unsafe extern "C" fn(c_int)>(&REAL, c"_exit") {
         // SAFETY: the function may be called with any status.
         unsafe { real(status) };

@@ -47,9 +47,9 @@ fn the_library_exports_only_its_own_names_and_needs_nothing_but_the_c_library() 
     let lines = exports.is_clean("nm").stdout.lines();
     let names: Vec<_> = lines.filter_map(|line| line.split_whitespace().last()).collect();
     assert!(["obmalloc_stats_json", "obmalloc_trim"].iter().all(|name| names.contains(name)));
-    // We replace these two functions of the C library for reports at the end of a process.
-    let is_known =
-        |name: &str| name.starts_with("obmalloc_") || ["_exit", "sigaction"].contains(&name);
+    // We replace these functions of the C library for reports at signals and at the end of a process.
+    let replaced = ["_exit", "_Exit", "sigaction", "signal", "__sysv_signal"];
+    let is_known = |name: &str| name.starts_with("obmalloc_") || replaced.contains(&name);
     assert!(names.iter().all(|name| is_known(name)), "{names:?}");
     let needs = run(Command::new("readelf").arg("-d").arg(library())).stdout;
     let needs: Vec<_> = needs.lines().filter(|line| line.contains("(NEEDED)")).collect();

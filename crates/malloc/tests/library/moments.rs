@@ -82,12 +82,43 @@ fn a_report_is_written_at_an_interval() {
 fn a_forked_child_and_its_parent_report_at_an_exit_without_destructors() {
     let folder = TempDir::new().unwrap();
     let program = compile(folder.path(), "leaves.c", &[]);
-    let place = TempDir::new().unwrap();
-    let program = program.to_str().unwrap();
-    run(&mut with_moments(program, place.path(), "exit")).is_clean();
-    let reports = reports(place.path());
-    assert_eq!(reports.len(), 2);
-    assert!(reports.iter().all(|report| report["moment"] == "exit"), "{reports:?}");
+    for function in ["_exit", "_Exit", "quick_exit"] {
+        let place = TempDir::new().unwrap();
+        let program = program.to_str().unwrap();
+        run(with_moments(program, place.path(), "exit").arg(function)).is_clean();
+        let reports = reports(place.path());
+        assert_eq!(reports.len(), 2, "{function}");
+        assert!(reports.iter().all(|report| report["moment"] == "exit"), "{reports:?}");
+    }
+}
+
+/// Regression test: only `sigaction` was intercepted. A program that restored a default action with
+/// `signal` wrote no report, and `signal` returned our handler.
+#[test]
+fn a_program_that_sets_handlers_by_signal_sees_its_own_and_reports() {
+    for standard in ["-std=gnu11", "-std=c11"] {
+        let folder = TempDir::new().unwrap();
+        let program = compile(folder.path(), "signals.c", &[standard]);
+        for (way, signal, moment) in [
+            ("default", Some(15), "termination by signal 15"),
+            ("handler", Some(15), "termination by signal 15"),
+            ("named", None, "signal 12"),
+        ] {
+            let place = TempDir::new().unwrap();
+            let mut command =
+                with_moments(program.to_str().unwrap(), place.path(), "USR2,termination");
+            let run = run(command.arg(way));
+            let code = if signal.is_none() { Some(0) } else { None };
+            assert_eq!(
+                (run.status.signal(), run.status.code()),
+                (signal, code),
+                "{standard} {run:?}"
+            );
+            let reports = reports(place.path());
+            assert_eq!(reports.len(), 1, "{standard} {way}");
+            assert_eq!(reports[0]["moment"], moment, "{standard} {way}");
+        }
+    }
 }
 
 #[test]
