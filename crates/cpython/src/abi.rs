@@ -93,6 +93,22 @@ impl DomainFunctions {
 }
 
 c_functions! {
+    struct VersionFunction {
+        c"Py_GetVersion" => get_version: fn() -> *const c_char;
+    }
+}
+
+/// Returns the version of a CPython that is visible to all libraries, if there is one. It may be too
+/// old to have vtables.
+pub(crate) fn version_of_process() -> Option<&'static str> {
+    // SAFETY: `RTLD_DEFAULT` is always a valid handle.
+    let found = unsafe { VersionFunction::find(libc::RTLD_DEFAULT) };
+    clear_error();
+    // SAFETY: the function may be called at any time, and returns a C string that is never freed.
+    unsafe { CStr::from_ptr((found?.get_version)()) }.to_str().ok()
+}
+
+c_functions! {
     /// The function that schedules a call between two instructions of Python code.
     struct PendingFunctions {
         c"Py_AddPendingCall" => add_pending_call:

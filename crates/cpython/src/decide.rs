@@ -118,6 +118,11 @@ pub(crate) fn decide(
     Ok(plan)
 }
 
+/// Returns why the heap refuses a CPython that has no vtables, if its version is the reason.
+pub(crate) fn refuse_old(version_text: &str) -> Option<Refusal> {
+    plan_for(version_text, false).err().filter(|why| matches!(why, Refusal::OldVersion(_)))
+}
+
 fn plan_for(version_text: &str, shares_refcounts: bool) -> Result<Plan, Refusal> {
     let version = Version::parse(version_text)
         .ok_or_else(|| Refusal::UnreadableVersion(version_text.to_owned()))?;
@@ -180,5 +185,11 @@ mod tests {
         let text = "3.15.2 (main)";
         assert!(plan_for(text, false).is_ok());
         assert!(matches!(plan_for(text, true), Err(Refusal::FreeThreaded(_))));
+    }
+
+    #[test]
+    fn a_cpython_without_vtables_is_refused_if_it_is_old() {
+        assert!(matches!(refuse_old("2.7.18 (default)"), Some(Refusal::OldVersion(_))));
+        assert_eq!(refuse_old("3.11.2 (main)"), None);
     }
 }

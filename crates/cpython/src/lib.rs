@@ -38,10 +38,11 @@ use std::{
 };
 
 use host::Place;
+use raw_mem::Limits;
 
 use crate::{
     abi::CPython,
-    decide::Refusal,
+    decide::{Refusal, refuse_old},
     install::Installation,
     options::Options,
     outcome::{Outcome, carry_out},
@@ -102,8 +103,16 @@ fn start() {
         at_signal::watch(&start.settings, sources);
         return;
     }
+    // If `late` looks for a CPython at exit, the loader may call our constructor once more.
+    if WITHOUT_CPYTHON.get().is_some() {
+        return;
+    }
     let settings = Settings::from_env();
     if settings.any {
+        if let Some(refusal) = abi::version_of_process().and_then(refuse_old) {
+            end_if_strict(&refusal, &settings);
+            say_refused(&refusal, &settings);
+        }
         WITHOUT_CPYTHON.get_or_init(|| settings);
     }
 }
@@ -193,9 +202,12 @@ fn report_late(settings: &Settings) {
 }
 
 fn say_refused(refusal: &Refusal, settings: &Settings) {
-    if !settings.is_silent() && !refusal.is_requested() {
-        say(format_args!("not installed: {refusal}"));
+    let has_limit = settings.limits != Limits::NONE;
+    if settings.is_silent() || (refusal.is_requested() && !has_limit) {
+        return;
     }
+    let limit = if has_limit { ", so no limit is in force" } else { "" };
+    say(format_args!("not installed{limit}: {refusal}"));
 }
 
 /// The exit code if `OBMALLOC=strict` is set and the heap cannot be installed.
@@ -203,8 +215,11 @@ fn say_refused(refusal: &Refusal, settings: &Settings) {
 /// The command `obmalloc` uses the same exit code for its own failures.
 const NOT_INSTALLED: c_int = 125;
 
-/// Ends the process, because `OBMALLOC=strict` is set and the heap is refused.
-fn end_process(refusal: &Refusal) -> ! {
+/// Ends the process if `OBMALLOC=strict` is set, because the heap is refused.
+fn end_if_strict(refusal: &Refusal, settings: &Settings) {
+    if settings.switch != Ok(Switch::Strict) {
+        return;
+    }
     say(format_args!("OBMALLOC=strict ends this process, because the heap is refused: {refusal}"));
     // SAFETY: `_exit` may be called at any time. `main` has not begun, so nothing is unfinished.
     unsafe { libc::_exit(NOT_INSTALLED) }
@@ -239,9 +254,7 @@ impl Start {
         // SAFETY: our caller has promised the same (contract of this function).
         let (outcome, plan) = unsafe { carry_out(&python, &settings, &options) };
         if let Outcome::Refused { refusal, .. } = &outcome {
-            if settings.switch == Ok(Switch::Strict) {
-                end_process(refusal);
-            }
+            end_if_strict(refusal, &settings);
             say_refused(refusal, &settings);
         }
         if outcome.installation().is_some() {

@@ -14,7 +14,10 @@ use host::{
 use raw_mem::Limits;
 use thread_heap::Detail;
 
-use crate::heap::{self, Figures};
+use crate::{
+    debug,
+    heap::{self, Figures},
+};
 
 /// Names of environment variables, each as a C string and as a Rust string.
 ///
@@ -78,6 +81,10 @@ pub(crate) fn read_environment() {
     }
     let limits = limits((LIMIT.1, value(LIMIT.0)), (SOFT_LIMIT.1, value(SOFT_LIMIT.0)));
     if let Some(limits) = known(limits).filter(|limits| *limits != Limits::NONE) {
+        if debug::is_on() {
+            let why = "OBMALLOC=debug uses a heap without limits";
+            say(format_args!("no limit is in force: {why} (unset one of the two)"));
+        }
         heap::set_limits(limits);
     }
     let place = known(Place::of(PLACE.1, value(PLACE.0)));
@@ -111,10 +118,10 @@ pub(crate) fn write() {
     if let Some(Settings { place, moments }) = SETTINGS.get()
         && moments.exit
     {
-        let figures = heap::figures();
+        let figures = unless_debug(heap::figures);
         place.write(process::id(), |out, is_json| {
-            let all = Some(heap::figures_of_process());
-            let _ = write_report(out, is_json, Moment::Exit, Some(&figures), all.as_ref());
+            let all = unless_debug(heap::figures_of_process);
+            let _ = write_report(out, is_json, Moment::Exit, figures.as_ref(), all.as_ref());
         });
     }
 }
@@ -123,7 +130,7 @@ pub(crate) fn write() {
 fn write_at(moment: Moment) {
     if let Some(Settings { place, .. }) = SETTINGS.get() {
         place.write(process::id(), |out, is_json| {
-            let all = heap::try_figures_of_process();
+            let all = unless_debug(heap::try_figures_of_process).flatten();
             let _ = write_report(out, is_json, moment, None, all.as_ref());
         });
     }
@@ -132,9 +139,14 @@ fn write_at(moment: Moment) {
 /// Prints the statistics to stderr.
 pub(crate) fn print() {
     let mut stderr = Output::stderr();
-    let _ =
-        write_text(&mut stderr, None, Some(&heap::figures()), Some(&heap::figures_of_process()));
+    let (heap, all) = (unless_debug(heap::figures), unless_debug(heap::figures_of_process));
+    let _ = write_text(&mut stderr, None, heap.as_ref(), all.as_ref());
     stderr.finish();
+}
+
+/// Returns the result of `count`, or `None` in debug mode, whose heap does not count its blocks.
+fn unless_debug<F>(count: impl FnOnce() -> F) -> Option<F> {
+    (!debug::is_on()).then(count)
 }
 
 fn write_report(
@@ -169,6 +181,9 @@ fn write_text(
     }
     match process {
         Some(figures) => write!(out, "\nall threads\n{figures}"),
+        None if debug::is_on() => {
+            writeln!(out, "\nthe blocks of the debug heap (OBMALLOC=debug) are not counted")
+        }
         None => writeln!(out, "\nall threads: a thread was mapping memory"),
     }
 }

@@ -7,7 +7,7 @@ use testkit::pythons::Python;
 
 use crate::{
     fake::Fake,
-    support::{Run, compile, library, plain, preloaded, pythons, run, supported},
+    support::{Run, command, compile, library, plain, preloaded, pythons, run, supported},
 };
 
 /// Prints whether this library serves the domain obj.
@@ -52,6 +52,21 @@ fn other_allocators_that_the_user_chose_are_not_replaced() {
             refusal(python, 0, |command| {
                 command.env("PYTHONMALLOC", name).args(["-c", SERVER]);
             });
+        }
+    }
+}
+
+/// Regression test: a limit was ignored without a word if the user chose another allocator.
+#[test]
+fn a_limit_that_is_not_in_force_is_reported() {
+    let line = "obmalloc: not installed, so no limit is in force: PYTHONMALLOC=malloc makes CPython \
+                use allocators of its own\n";
+    for python in supported() {
+        for name in ["OBMALLOC_LIMIT", "OBMALLOC_SOFT_LIMIT"] {
+            let mut command = preloaded(python);
+            command.env(name, "10M").env("PYTHONMALLOC", "malloc").args(["-c", "print(1)"]);
+            let run = run(&mut command);
+            assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("1\n", line), "{python:?}");
         }
     }
 }
@@ -123,6 +138,25 @@ fn versions_before_3_8_are_refused() {
         });
         assert!(line.contains(&format!("CPython 3.{}", python.version.1)), "{line}");
     }
+}
+
+/// Regression test: CPython up to 3.3 has no vtables, so it was not recognised and nothing was said.
+#[test]
+fn a_version_without_vtables_is_refused_if_a_variable_is_set() {
+    let folder = TempDir::new().unwrap();
+    let source = "const char *Py_GetVersion(void) { return \"2.7.18 (default)\"; }
+                  int main(void) { return 0; }";
+    let program = compile(folder.path(), "old", source, &["-rdynamic"]);
+    let go =
+        |switch: &str| run(command(&program).env("LD_PRELOAD", library()).env("OBMALLOC", switch));
+    let why = "CPython 2.7 is not supported, only 3.8 and later are\n";
+    assert_eq!(go("on").stderr, format!("obmalloc: not installed: {why}"));
+    for silent in ["", "quiet", "off"] {
+        go(silent).is_clean(silent);
+    }
+    let strict = go("strict");
+    assert_eq!(strict.status.code(), Some(125));
+    assert!(strict.stderr.ends_with(why), "{strict:?}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! `OBMALLOC=debug`: misuse of memory is reported.
 
-use std::os::unix::process::ExitStatusExt;
+use std::{fs, os::unix::process::ExitStatusExt};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{compile, preloaded, run};
@@ -74,5 +75,28 @@ fn an_unknown_value_is_reported_with_the_known_ones() {
         let run = run(preloaded(&program).env(name, value).arg("overflow"));
         let line = format!("obmalloc: {name}: unknown value \"{value}\" (known: {known})\n");
         assert_eq!((run.status.code(), run.stderr), (Some(4), line));
+    }
+}
+
+/// Regression test: the library wrote zeros as if they were the figures of the program, and ignored
+/// a limit without a word.
+#[test]
+fn what_debug_mode_does_not_have_is_reported() {
+    let debug = |name, value| {
+        let mut command = preloaded("true");
+        run(command.env("OBMALLOC", "debug").env(name, value))
+    };
+    let text = debug("OBMALLOC_MALLOC_STATS", "1").stderr;
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(text.ends_with("\nthe blocks of the debug heap (OBMALLOC=debug) are not counted\n"));
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("report.json");
+    debug("OBMALLOC_MALLOC_STATS", file.to_str().unwrap());
+    let report: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!((&report["process"], report.get("heap")), (&Value::Null, None), "{report}");
+    for name in ["OBMALLOC_MALLOC_LIMIT", "OBMALLOC_MALLOC_SOFT_LIMIT"] {
+        let line = "obmalloc: no limit is in force: OBMALLOC=debug uses a heap without limits \
+                    (unset one of the two)\n";
+        assert_eq!(debug(name, "64M").stderr, line);
     }
 }
