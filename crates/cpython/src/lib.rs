@@ -90,7 +90,7 @@ fn start() {
         // SAFETY: the loader calls this constructor before `main`, or in `dlopen`.
         let start = START.get_or_init(|| unsafe { Start::new(python) });
         if start.settings.status
-            && let Err(error) = status::start(&start.python, refresh)
+            && let Err(error) = status::start(&start.python, refresh, || start.first_json())
         {
             say(format_args!("cannot create a status page: {error}"));
         }

@@ -13,7 +13,7 @@
 //! A forked child creates its own status page when it requests more than 512 bytes, but not before
 //! one to two seconds have passed since the fork. If a child created its page at once and then
 //! ended with `_exit`, the page would remain. Only a normal exit runs the code that removes the
-//! page of a process that has run for less than ten seconds.
+//! page of a process that has run for less than a second.
 
 use std::{
     ffi::{c_int, c_void},
@@ -93,7 +93,11 @@ static CLIENT: OnceLock<Client> = OnceLock::new();
 /// # Errors
 ///
 /// Fails if no page can be created.
-pub(crate) fn start(python: &CPython, refresh: Refresh) -> io::Result<()> {
+pub(crate) fn start(
+    python: &CPython,
+    refresh: Refresh,
+    first: impl FnOnce() -> Option<String>,
+) -> io::Result<()> {
     let Some(functions) = PendingFunctions::of_process() else { return Ok(()) };
     let client = CLIENT.get_or_init(|| Client { python: *python, functions, refresh });
     // SAFETY: `forget` may be called in a forked child, because it only stores to atomics.
