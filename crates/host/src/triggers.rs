@@ -188,7 +188,8 @@ fn install(signal: c_int) {
 fn our_action() -> Action {
     let mut action = zeroed();
     action.sa_sigaction = ours();
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+    // A report needs more stack than most alternate signal stacks have. Those of Rust have a few KiB.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
     action
 }
 

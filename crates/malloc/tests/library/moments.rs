@@ -1,7 +1,7 @@
 //! Statistics at moments other than a normal exit, and limits.
 
 use std::{
-    fs,
+    env, fs,
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{Child, Command, Stdio},
@@ -42,6 +42,23 @@ fn a_named_signal_asks_for_a_report_and_the_program_goes_on() {
     let reports = reports(folder.path());
     assert_eq!((reports.len(), &reports[0]["moment"]), (1, &Value::from("signal 12")));
     assert!(reports[0]["process"]["allocated"].as_u64() > Some(0), "{reports:?}");
+}
+
+/// The threads of a Rust program have an alternate signal stack of a few KiB.
+#[test]
+fn a_thread_with_a_small_signal_stack_can_report() {
+    const IS_CHILD: &str = "OBMALLOC_TEST_SMALL_SIGNAL_STACK";
+    if env::var_os(IS_CHILD).is_some() {
+        // SAFETY: `raise` may be called at any time.
+        let raised = thread::spawn(|| unsafe { libc::raise(libc::SIGUSR2) }).join();
+        return assert_eq!(raised.unwrap(), 0);
+    }
+    let folder = TempDir::new().unwrap();
+    let program = env::current_exe().unwrap();
+    let mut command = with_moments(program.to_str().unwrap(), folder.path(), "SIGUSR2");
+    let test = "moments::a_thread_with_a_small_signal_stack_can_report";
+    run(command.args(["--exact", test]).env(IS_CHILD, "1")).is_clean();
+    assert_eq!(reports(folder.path())[0]["moment"], "signal 12");
 }
 
 #[test]
