@@ -1,10 +1,10 @@
 //! An arena source with the C interface of CPython's arena allocator.
 //!
-//! An [`ArenaSource`] can become an [`ArenaVTable`]. An `ArenaVTable` cannot become an
-//! `ArenaSource`, because an `ArenaSource` must align each arena to its size, and the C functions
-//! of a vtable do not promise that. CPython 3.11 and later call the function `alloc` of a vtable
-//! not only for arenas, but also for the memory of their data stack. `alloc` therefore accepts
-//! every size.
+//! An [`ArenaSource`] can become an [`ArenaVTable`], but not the other way round. An `ArenaSource`
+//! must return arenas that are aligned to their size, and the C functions of a vtable do not
+//! promise this alignment. CPython 3.11 and later call the function `alloc` of a vtable not only
+//! for arenas, but also for the memory of their data stack, which contains the frames of Python
+//! functions. `alloc` therefore accepts every size.
 
 use core::{
     ffi::c_void,

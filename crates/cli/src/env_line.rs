@@ -1,8 +1,10 @@
 //! Reads a script's first line that starts `env`, such as `#!/usr/bin/env -S -u HOME python3 -O`.
 //!
-//! The system passes everything after `env` as one argument. Only with `-S` does `env` split it.
-//! We read the options and assignments that scripts use. We do not interpret quotes, escapes and
-//! variables.
+//! The system passes everything that follows `env` in the first line of a script as a single
+//! argument, which `env` splits into words only if it begins with an option such as `-S`. We
+//! interpret those options and assignments of `env` that scripts use, to find out which program
+//! `env` starts. We do not interpret quotes, escapes and variables, so we cannot determine a
+//! program that follows them.
 
 #![forbid(unsafe_code)]
 

@@ -116,8 +116,10 @@ pub(crate) fn is_executable(path: &Path) -> bool {
 
 /// Checks that the loader can preload our library into the program at `path`.
 ///
-/// If the program is a script, checks its interpreter instead. Returns a remark if the program can
-/// be started, but will run without the heap.
+/// If the program at `path` is a script, this function checks the interpreter that the first line
+/// of the script names, because the system starts that interpreter. If the program can be started,
+/// but will run without the heap, for example because it is statically linked, the function returns
+/// a remark.
 ///
 /// # Errors
 ///

@@ -28,9 +28,9 @@ pub struct Target {
     #[arg(short, num_args = 1.., allow_hyphen_values = true, value_names = ["CODE", "ARGS"])]
     #[arg(conflicts_with = "words")]
     pub code: Vec<OsString>,
-    /// A program and its arguments. A .py, .pyz or .pyw file, or a folder with __main__.py, is run
-    /// by Python, and so is the code that - reads from stdin. After --, every program is started
-    /// directly, without Python.
+    /// A program and its arguments. Python runs a file whose name ends with .py, .pyz or .pyw, a
+    /// folder that contains __main__.py, and the code on stdin if the program is `-`. Any other
+    /// program is started directly, without Python, and so is every program that follows `--`.
     #[arg(trailing_var_arg = true, value_names = ["PROGRAM", "ARGS"])]
     pub words: Vec<OsString>,
 }

@@ -1,9 +1,11 @@
 //! Reports at moments other than a normal exit.
 //!
-//! Unless the process is calling `_exit`, we neither allocate memory nor wait for a lock while we
-//! write a report, because a signal handler may write the report after interrupting the allocator
-//! or the holder of a lock. The signal may also have interrupted a thread that was changing its
-//! heap. These reports therefore omit all figures that only the owner of a heap can count.
+//! A signal handler may write a report after it has interrupted the allocator or the holder of a
+//! lock. While we write a report, we therefore neither allocate memory nor wait for a lock. The
+//! signal may also have interrupted a thread that was changing its heap, so these reports omit all
+//! figures that only the owner of a heap can count. The report of a process that ends with `_exit`
+//! or `quick_exit` has none of these restrictions, because CPython calls neither of them in a
+//! signal handler.
 
 #![forbid(unsafe_code)]
 

@@ -7,9 +7,10 @@
 //! ```
 //!
 //! CPython's memory domains mem and obj share one heap, because some extensions allocate a block in
-//! one domain and free it in the other. If the user requests statistics, we add the `Counting`
-//! layers of the diagram above and below the heap. Each of these layers counts the requests that
-//! pass through it.
+//! one domain and free it in the other. If the user requests statistics, we add the three layers
+//! that the diagram shows in parentheses. Two of them count the requests of mem and of obj before
+//! they reach the heap, and the third counts the requests that the heap passes to `Lower`, the
+//! allocator below it.
 //!
 //! If CPython sets its debug hooks, we replace them with our own. Every request to the domains raw,
 //! mem and obj then reaches our debug hooks, before it reaches the allocator that serves the
@@ -95,9 +96,10 @@ impl Installation {
     ///
     /// If CPython will set its own allocators later, this function only prepares the installation.
     ///
-    /// If CPython is newer than the tested versions, the function first tries each operation of the
-    /// heap, and then restores CPython's own allocators. If this trial has failed, the function
-    /// returns an error and does not install the heap.
+    /// If CPython is newer than the tested versions, this function first makes a trial: it sets the
+    /// heap as CPython's allocator, calls each operation of the heap, and sets CPython's own
+    /// allocators again. If an operation gave a wrong result, the function returns an error.
+    /// Otherwise, it then installs the heap.
     ///
     /// # Safety
     ///

@@ -272,8 +272,10 @@ impl Start {
         Report::new(&self.python, &self.outcome).json()
     }
 
-    /// Returns the statistics at the start, or `None` if it is not decided yet whether CPython will
-    /// use the heap. CPython sets its own allocators later if `PYTHONMALLOC` is set.
+    /// Returns the statistics that the status page shows first, right after the library was loaded.
+    /// If the user sets `PYTHONMALLOC` or `-X dev`, CPython sets its own allocators later, and only
+    /// then do we install the heap. Until then, it is not known whether CPython will use the heap,
+    /// and this function returns `None`.
     fn first_json(&self) -> Option<String> {
         let is_decided =
             self.outcome.installation().is_none() || self.outcome.is_in_force(&self.python);

@@ -212,9 +212,10 @@ impl Watch {
     unsafe fn set(&self, domains: &[Domain], vtables: &[VTable]) {
         for (domain, vtable) in domains.iter().zip(vtables) {
             // In CPython 3.8, we set no debug hook for the raw domain, because the hook would
-            // report an intact block as damaged after a fork. CPython 3.8 allocates this block
-            // without calling the hook, but calls the hook when it frees the block in the child
-            // process. The hook would then find no guard bytes around the block.
+            // report an error in a correct program that forks. CPython 3.8 allocates one of its own
+            // blocks without calling the hook, but calls the hook when it frees this block in the
+            // child process. The hook would find no guard bytes around the block, and would report
+            // the block as damaged.
             if *domain == Domain::Raw && self.is_3_8 {
                 continue;
             }

@@ -116,9 +116,10 @@ impl Path {
 
     /// Writes the file at this path, as [`Place::write`] describes.
     ///
-    /// A new or regular file is written under another name and then renamed, so that a reader never
-    /// sees a part of a report. Any other file, such as a FIFO or a symbolic link, is written
-    /// directly. So is a regular file if its folder permits no new file.
+    /// If the file is new or a regular file, the report is written to a temporary file in the same
+    /// folder, which is then renamed, so that a reader never sees a part of a report. Any other
+    /// file, such as a FIFO or a symbolic link, is written directly. A regular file is also written
+    /// directly if no temporary file can be created in its folder.
     fn write(mut self, pid: u32, is_json: bool, write: impl FnOnce(&mut Output, bool)) {
         let draft = self.mode_if_replaceable().and_then(|mode| self.create_draft(pid, mode));
         let fd = match &draft {

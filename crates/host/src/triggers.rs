@@ -285,8 +285,10 @@ pub(crate) extern "C" fn __sysv_signal(signal: c_int, handler: sighandler_t) -> 
     set_handler(&REAL, c"__sysv_signal", signal, handler)
 }
 
-/// Sets the handler of a signal by the C library's function `name`. If the program restores the
-/// default action of a signal that we watch, installs our handler instead.
+/// Sets the handler of a signal by calling the C library's function that has the given `name`, such
+/// as `signal` or `__sysv_signal`. There is one exception: if the program restores the default
+/// action of a signal that we watch, this function installs our handler instead, so that the signal
+/// still causes a report.
 fn set_handler(
     real: &AtomicPtr<c_void>,
     name: &CStr,

@@ -46,11 +46,12 @@ pub(crate) fn is_on() -> bool {
         UNKNOWN => {
             let is_on = is_requested();
             let mode = if is_on { ON } else { OFF };
-            // If several threads get here at the same time, each of them has read the variable
-            // `OBMALLOC`. All of them have found the same value, because the first allocation comes
-            // before `main`, and the environment does not change before `main` begins. Only the
-            // first thread to store the mode may register the fork handlers, because the handlers
-            // lock the heap and must run only once for each fork.
+            // Several threads can find `MODE` unknown at the same time, and each of them then reads
+            // the environment variable `OBMALLOC`. All of them find the same value, because the
+            // first allocation comes before `main`, and the environment does not change before
+            // `main` begins. Only the first thread that stores its result in `MODE` registers the
+            // fork handlers, because the handlers lock the heap and must run only once for each
+            // fork.
             let is_first = MODE.compare_exchange(UNKNOWN, mode, Relaxed, Relaxed).is_ok();
             if is_on && is_first {
                 keep_consistent_over_fork();

@@ -248,10 +248,10 @@ pub unsafe trait ArenaSource {
     /// Asks how much memory in large mappings a user, such as a heap, may retain instead of
     /// unmapping it.
     ///
-    /// `had`, `want` and the result count slots, each of which has the size of an arena. `had` is
-    /// the number of slots that this source has allowed its user, such as a heap, to retain until
-    /// now. The user may have retained fewer. `want` is the number of slots that the user would
-    /// like to be allowed to retain from now on.
+    /// The arguments and the result are numbers of slots, each of which has the size of an arena.
+    /// `had` is the number of slots that this source has allowed its user, such as a heap, to
+    /// retain so far, even if the user has retained fewer. `want` is the number that the user would
+    /// like to retain from now on.
     ///
     /// Returns the number of slots that the user of this source, such as a heap, may retain from
     /// now on. The result is at most `want`. The user must unmap all retained slots beyond this

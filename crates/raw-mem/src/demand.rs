@@ -6,10 +6,10 @@
 //! a free, because retained memory could then have served the request. How much memory the source
 //! may retain depends on the recent peak of used memory and on the time since the last request:
 //!
-//! - Each source sets the largest percentage by which used and retained memory together may exceed
-//!   the recent peak of used memory.
-//! - The source retains no memory if the program has requested none for the decay time, which is
-//!   one second by default.
+//! - The sum of used and retained memory may exceed the recent peak of used memory by at most a
+//!   certain percentage. Each arena source sets this percentage.
+//! - If the program has requested no memory for the decay time, which is one second by default, the
+//!   arena source retains no memory.
 
 #![forbid(unsafe_code)]
 

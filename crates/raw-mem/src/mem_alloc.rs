@@ -23,17 +23,17 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 ///
 /// The methods must meet these requirements:
 ///
-/// - [`calloc`](Self::calloc) must set all requested bytes to zero.
+/// - [`calloc`](Self::calloc) must set all requested bytes of a new block to zero.
 /// - [`malloc_aligned`](Self::malloc_aligned) must return blocks with the requested alignment.
 /// - [`supports_alignment`](Self::supports_alignment) must always return the same value.
 /// - [`realloc`](Self::realloc) must preserve the contents of the block, up to the smaller of the
 ///   old and the new size.
-/// - If [`supports_alignment`](Self::supports_alignment) returns true,
-///   [`realloc`](Self::realloc) must preserve the alignment of each block that
-///   [`malloc_aligned`](Self::malloc_aligned) returned, and of each block that replaces it.
-/// - A failed request must leave every live block unchanged.
-/// - If the type of the allocator is `Send` or `Sync`, every thread must be able to free its
-///   blocks.
+/// - If [`supports_alignment`](Self::supports_alignment) returns true, [`realloc`](Self::realloc)
+///   must preserve the alignment that was requested from [`malloc_aligned`](Self::malloc_aligned),
+///   however often the block is reallocated.
+/// - If a request fails, every live block must stay unchanged.
+/// - If the type of the allocator is `Send` or `Sync`, every thread must be able to free the blocks
+///   of the allocator, even if another thread allocated them.
 ///
 /// Code that relies on any other property must require it in its own safety contract.
 pub unsafe trait MemAlloc {

@@ -200,8 +200,11 @@ impl<A: MemAlloc> Debug<A> {
     ///
     /// # Safety
     ///
-    /// - `block` must be a live block of `size` bytes that was allocated by this hook with the
-    ///   letter `letter`. It must not be used again.
+    /// - `block` must be a live block of `size` bytes that this debug hook allocated. The program
+    ///   must not use the block after this call.
+    /// - `letter` must be the letter in the header of `block`, which names CPython's memory domain.
+    ///   It is `self.letter`, or the same letter in upper case if the block was requested with an
+    ///   alignment of more than a word.
     unsafe fn release(&self, block: Block, size: usize, letter: u8) {
         let distance = if letter == self.letter {
             HEADER
@@ -226,9 +229,11 @@ impl<A: MemAlloc> Debug<A> {
     ///
     /// # Safety
     ///
-    /// - `block` must be a live block of `old` bytes that was allocated by this hook.
-    /// - The letter in the header of `block`, which names the domain, must be `self.letter`. It
-    ///   must not be the upper-case letter of blocks that are aligned to more than a word.
+    /// - `block` must be a live block of `old` bytes that this debug hook allocated.
+    /// - `block` must not have been requested with an alignment of more than a word, because this
+    ///   function cannot preserve such an alignment. The letter in the header of `block`, which
+    ///   names CPython's memory domain, must therefore be `self.letter`, and not the same letter in
+    ///   upper case.
     unsafe fn resize(&self, block: Block, old: usize, new: usize) -> Option<NonNull<u8>> {
         // The allocator below may unmap the old block.
         readable::forget(block.header(), old + self.style.overhead());

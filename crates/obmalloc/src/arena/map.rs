@@ -163,11 +163,11 @@ impl<G: Geometry> ArenaMap<G> {
 
     /// Records that the reserved range has become shorter. The range keeps its start.
     ///
-    /// For a short time, other threads can still read the old length of the reserved range. This is
-    /// harmless, because no valid pointer points into the part that `shrink` cuts off until new
-    /// memory is mapped there. The caller unmaps that part after it has called `shrink`, and the
-    /// kernel completes the unmapping before it gives the addresses to a new mapping. The thread
-    /// that creates the new mapping therefore sees the new length.
+    /// After `shrink` has stored the new length, other threads can still read the old length for a
+    /// short time. This is harmless, because no valid pointer points into the part that was cut off
+    /// until new memory is mapped there. The caller unmaps this part only after the call of
+    /// `shrink`, and the kernel gives the addresses to a new mapping only after it has completed
+    /// the unmapping. A thread that maps memory there therefore sees the new length.
     ///
     /// # Safety
     ///

@@ -35,9 +35,10 @@ const SLOT_BYTES: RangeInclusive<usize> = 1 << 16..=1 << 30;
 
 /// The addresses at which a range may start.
 ///
-/// The system places a mapping at one of these addresses only if the process asks for that address.
-/// Programs, their heaps, shared libraries and stacks lie above the addresses in `STARTS`, and the
-/// shadow memory of sanitizers lies below them.
+/// Nothing else in the process is likely to use the addresses in `STARTS`, because the system
+/// places a mapping there only if the process asks for such an address. Programs, their heaps,
+/// shared libraries and stacks lie above these addresses, and the shadow memory of sanitizers lies
+/// below them.
 const STARTS: Range<usize> = 0x1100_0000_0000..0x5000_0000_0000;
 
 /// A range of addresses that is reserved for this source.

@@ -40,8 +40,9 @@ impl Interpreter {
     ///
     /// Panics if `libpython` cannot be loaded, or if [`Rules::of_cpython`] does not know the sizes
     /// and rules of the allocator in this version of CPython. This function makes the interpreter
-    /// allocate with `malloc`, so that only the test uses CPython's `pymalloc`. Also panics if
-    /// `pymalloc` nevertheless maps an arena during startup.
+    /// itself allocate with `malloc`, so that all requests to CPython's allocator `pymalloc` come
+    /// from the test that called this function. If `pymalloc` nevertheless maps an arena while the
+    /// interpreter starts, this function panics too.
     ///
     /// # Safety
     ///

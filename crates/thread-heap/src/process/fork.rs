@@ -5,10 +5,10 @@
 //! - The takeover lock ensures that no other thread is moving freed blocks out of a heap's inbox.
 //!   Otherwise, the child would lose these blocks.
 //!
-//! Before a fork, the C library calls the handler that was registered last first. Our handler
-//! therefore locks the arena source before any handler runs that was registered earlier. Such an
-//! earlier handler must not map or unmap arenas, or wait for a thread that does, because it would
-//! wait for our lock forever.
+//! Before a fork, the C library calls the registered handlers in reverse order. If the program
+//! registered a handler before ours, that handler therefore runs when our handler has already
+//! locked the arena source. The program's handler must not map or unmap arenas, or wait for a
+//! thread that does, because it would wait for our lock forever.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 

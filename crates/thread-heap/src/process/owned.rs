@@ -20,9 +20,10 @@ use crate::{
 /// In a runtime with a global lock, all threads can share one `OwnedHeap`. A block that was freed
 /// by one thread can then be reused immediately by another.
 ///
-/// Every `OwnedHeap` and [`PerThread`](crate::PerThread) share the heaps of the process, so each
-/// can free blocks that were allocated by the other. When an `OwnedHeap` is dropped, its live
-/// blocks stay valid, and its heap is abandoned until another owner adopts it.
+/// An `OwnedHeap` uses one of the process's heaps, and so does each thread that allocates through
+/// [`PerThread`](crate::PerThread). Each of them can free blocks that another one allocated. When
+/// an `OwnedHeap` is dropped, the blocks that are still in use stay valid, and the heap that it
+/// used stays without an owner until another `OwnedHeap` or thread takes it over.
 ///
 /// New pools use [`BlockStart::AsInCPython`](obmalloc::BlockStart::AsInCPython), because Python's
 /// garbage collector walks over objects at these addresses faster.

@@ -83,11 +83,11 @@ impl PerThread {
 
     /// Keeps the reserved range of addresses of the process's heaps from growing beyond `bytes`.
     ///
-    /// Call this function before the first request if the address space of the process is limited.
-    /// The heaps take arenas from one range of addresses, which stay reserved even after the arenas
-    /// there are unmapped, so other parts of the process cannot use these addresses. If the whole
-    /// range is in use, the heaps map further arenas outside the range. Unmapping such an arena
-    /// also releases its addresses.
+    /// If the address space of the process is limited, call this function before the first request.
+    /// The heaps take their arenas from one reserved range of addresses. The range stays reserved
+    /// even after its arenas are unmapped, so other parts of the process cannot use these
+    /// addresses. When the whole range is in use, the heaps map further arenas outside the range.
+    /// If such an arena is unmapped, its addresses become available to the whole process again.
     pub fn reserve_at_most(self, bytes: usize) {
         HEAPS.lock_source().reserve_at_most(bytes);
     }

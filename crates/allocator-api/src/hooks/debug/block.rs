@@ -191,8 +191,9 @@ impl Block {
         if leading != [style.forbidden; WORD - 1] {
             return Err(Misuse::Underflow);
         }
-        // The program may have overwritten the size, so we check that there is memory for a
-        // trailer after that many bytes.
+        // The trailer, which contains the guard bytes after the block, begins `size` bytes after
+        // the start of the block. The program may have overwritten the size in the header, so we
+        // check that the memory there can be read before we read the trailer.
         if size > MAX_REQUEST - style.overhead() || !is_readable(self.tail(size), style.trailer()) {
             return Err(Misuse::BadSize);
         }

@@ -6,8 +6,10 @@
 //! of a large block leave the table before the block is freed, because the allocator may unmap
 //! them.
 //!
-//! The table can be out of date if memory is unmapped in another way, for example if an allocator
-//! returns memory that was divided into small blocks to the system.
+//! The hooks do not notice if memory is unmapped in any other way than by freeing a large block.
+//! For example, an allocator may divide memory into small blocks, and return this memory to the
+//! system after all of the blocks were freed. The table then still contains the pages, although
+//! they can no longer be read.
 
 #![forbid(unsafe_code)]
 
