@@ -47,7 +47,12 @@ impl Started {
                 }
             }
         }
-        if is_removed { Self::WithoutPreload } else { program }
+        let sets_it_again = line.windows(12).any(|part| part == b"LD_PRELOAD=$");
+        match (is_removed, sets_it_again) {
+            (true, true) => Self::Unknown,
+            (true, false) => Self::WithoutPreload,
+            (false, _) => program,
+        }
     }
 }
 
@@ -147,6 +152,7 @@ mod tests {
         for line in [
             "-S 'python3'",
             "-S ${PYTHON} -O",
+            "-S -i LD_PRELOAD=${LD_PRELOAD} python3",
             "-S A=\"b c\" python3",
             "-S -C /tmp python3",
             "-S --chdir=/tmp python3",

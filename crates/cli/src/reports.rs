@@ -75,9 +75,11 @@ impl Reports {
         for entry in fs::read_dir(self.folder.path()).attempt(cannot)? {
             let path = entry.attempt(cannot)?.path();
             let pid = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            // Another name is that of a report that a process is still writing.
+            let Some(pid) = pid else { continue };
             let text = fs::read_to_string(&path).attempt(cannot)?;
-            // A process that is killed while it writes leaves an incomplete report.
-            if let (Some(pid), Ok(report)) = (pid, serde_json::from_str(&text)) {
+            // A process that is killed while it writes may leave an incomplete report.
+            if let Ok(report) = serde_json::from_str(&text) {
                 reports.insert(pid, report);
             }
         }

@@ -24,6 +24,16 @@ pub(crate) fn has_attribute(path: &Path, name: &CStr) -> bool {
     unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), ptr::null_mut(), 0) >= 0 }
 }
 
+/// Returns true if the file system of `path` is mounted such that its programs get no privileges.
+pub(crate) fn ignores_privileges(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    let mut found = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the path is a C string, and the result is valid for writes.
+    let result = unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) };
+    // SAFETY: the call succeeded or changed nothing, and zero is a valid value of each field.
+    result == 0 && unsafe { found.assume_init() }.f_flag & libc::ST_NOSUID != 0
+}
+
 /// Makes a write to a closed pipe end this process silently, as in other command-line programs.
 ///
 /// Rust ignores the signal SIGPIPE at first. The programs that we start get the default action in

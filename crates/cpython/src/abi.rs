@@ -98,14 +98,22 @@ c_functions! {
     }
 }
 
-/// Returns the version of a CPython that is visible to all libraries, if there is one. It may be too
-/// old to have vtables.
-pub(crate) fn version_of_process() -> Option<&'static str> {
+/// Returns the version of the CPython that this program is, by its name. It may be too old to have
+/// vtables.
+///
+/// Other programs can contain a Python 2 as well, such as debuggers and editors.
+pub(crate) fn version_of_program() -> Option<&'static str> {
+    let program = std::env::current_exe().ok()?;
+    if !program.file_name()?.as_encoded_bytes().starts_with(b"python") {
+        return None;
+    }
     // SAFETY: `RTLD_DEFAULT` is always a valid handle.
     let found = unsafe { VersionFunction::find(libc::RTLD_DEFAULT) };
     clear_error();
-    // SAFETY: the function may be called at any time, and returns a C string that is never freed.
-    unsafe { CStr::from_ptr((found?.get_version)()) }.to_str().ok()
+    // SAFETY: the function may be called at any time.
+    let version = unsafe { (found?.get_version)() };
+    // SAFETY: the function returns a C string that is never freed.
+    (!version.is_null()).then(|| unsafe { CStr::from_ptr(version) })?.to_str().ok()
 }
 
 c_functions! {

@@ -109,7 +109,7 @@ fn start() {
     }
     let settings = Settings::from_env();
     if settings.any {
-        if let Some(refusal) = abi::version_of_process().and_then(refuse_old) {
+        if let Some(refusal) = abi::version_of_program().and_then(refuse_old) {
             end_if_strict(&refusal, &settings);
             say_refused(&refusal, &settings);
         }

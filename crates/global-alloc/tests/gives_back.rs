@@ -163,6 +163,14 @@ fn thinned(decay: Option<Duration>) -> LocalHeap {
 }
 
 #[test]
+fn a_local_heap_accepts_every_decay_time() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    for decay in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::MAX / 10] {
+        drop(thinned(Some(decay)));
+    }
+}
+
+#[test]
 fn a_local_heap_gives_back_by_itself_only_if_it_has_a_decay_time() {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let start = resident();

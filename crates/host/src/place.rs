@@ -116,33 +116,28 @@ impl Path {
 
     /// Writes the file at this path, as [`Place::write`] describes.
     ///
-    /// If the file is new or a regular file, the report is written to a temporary file in the same
-    /// folder, which is then renamed, so that a reader never sees a part of a report. Any other
-    /// file, such as a FIFO or a symbolic link, is written directly. A regular file is also written
-    /// directly if no temporary file can be created in its folder.
+    /// If possible, the report is written to a draft, which is a new file with another name. The
+    /// draft is then renamed, so that a reader never sees a part of a report. Otherwise, the file
+    /// itself is opened and written.
     fn write(mut self, pid: u32, is_json: bool, write: impl FnOnce(&mut Output, bool)) {
         let draft = self.mode_if_replaceable().and_then(|mode| self.create_draft(pid, mode));
-        let fd = match &draft {
-            Some(draft) => draft.fd,
-            None => self.open_directly(),
+        let is_written = match &draft {
+            Some(draft) => {
+                write_to(draft.fd, is_json, write)
+                    && (draft.rename_to(&self) || draft.copy_to(self.open_directly()))
+            }
+            None => {
+                let file = self.open_directly();
+                let is_written = file >= 0 && write_to(file, is_json, write);
+                close(file);
+                is_written
+            }
         };
-        let mut is_written = fd >= 0;
-        if is_written {
-            let mut file = Output::new(fd);
-            write(&mut file, is_json);
-            is_written = file.finish();
-        }
-        if let Some(draft) = &draft {
-            is_written = is_written && draft.rename_to(&self);
-        }
         if !is_written {
             say(format_args!("cannot write the statistics to {self}: error {}", errno()));
         }
-        if fd >= 0 {
-            close(fd);
-        }
         if let Some(draft) = draft {
-            draft.discard_unless(is_written);
+            draft.discard();
         }
     }
 
@@ -153,7 +148,10 @@ impl Path {
     }
 
     /// Returns the permissions of the regular file at this path, or `Some(None)` if the path is new.
-    /// Returns `None` if a rename must not replace what is there.
+    ///
+    /// Returns `None` if a rename must not replace what is there. That is the case for a FIFO or a
+    /// symbolic link, for example. It is also the case for a file that this process could not
+    /// create itself with the same owner and group, or that has another name.
     #[expect(clippy::option_option, reason = "a new file has no permissions to keep")]
     fn mode_if_replaceable(&self) -> Option<Option<libc::mode_t>> {
         let mut status = MaybeUninit::<libc::stat>::uninit();
@@ -162,8 +160,13 @@ impl Path {
             return (errno() == libc::ENOENT).then_some(None);
         }
         // SAFETY: the call succeeded, so it has written the status.
-        let mode = unsafe { status.assume_init() }.st_mode;
-        (mode & libc::S_IFMT == libc::S_IFREG).then_some(Some(mode & 0o777))
+        let status = unsafe { status.assume_init() };
+        // SAFETY: the calls have no arguments and cannot fail.
+        let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
+        let mode = status.st_mode;
+        let is_plain = mode & libc::S_IFMT == libc::S_IFREG && status.st_nlink == 1;
+        let is_own = status.st_uid == user && status.st_gid == group;
+        (is_plain && is_own && mode & libc::S_IWUSR != 0).then_some(Some(mode & 0o777))
     }
 
     /// Creates an empty file in the folder of this path.
@@ -179,7 +182,7 @@ impl Path {
         let (seconds, nanos) = (now.tv_sec, now.tv_nsec);
         let is_named = write!(&mut name[..], ".obmalloc-{pid}-{seconds}-{nanos}.tmp\0").is_ok();
         let mut draft = Draft { folder, name, fd: -1 };
-        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
+        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
         if is_named {
             // SAFETY: the name is a C string, and the folder is open.
             draft.fd = unsafe { libc::openat(folder, draft.name(), flags, 0o666) };
@@ -263,19 +266,52 @@ impl Draft {
         unsafe { libc::renameat(self.folder, self.name(), libc::AT_FDCWD, path.as_c()) == 0 }
     }
 
-    /// Closes the folder. Removes the file if it was not renamed.
-    fn discard_unless(self, is_renamed: bool) {
-        if !is_renamed {
-            // SAFETY: the name is a C string.
-            unsafe { libc::unlinkat(self.folder, self.name(), 0) };
+    /// Copies the contents to the open file `to`, and closes that file. Returns true if this
+    /// succeeded.
+    ///
+    /// A file cannot be replaced if it is the mount point of a container, for example.
+    fn copy_to(&self, to: c_int) -> bool {
+        if to < 0 {
+            return false;
         }
+        let (mut bytes, mut offset) = ([0; 512], 0);
+        let is_copied = loop {
+            // SAFETY: the buffer has 512 bytes.
+            let read = unsafe { libc::pread(self.fd, bytes.as_mut_ptr().cast(), 512, offset) };
+            // SAFETY: as above. The result is negative if the call failed.
+            let written =
+                unsafe { libc::write(to, bytes.as_ptr().cast(), read.max(0).cast_unsigned()) };
+            if read <= 0 || written <= 0 {
+                break read == 0;
+            }
+            offset += written as libc::off_t;
+        };
+        close(to);
+        is_copied
+    }
+
+    /// Closes the draft. Removes its file if it was not renamed.
+    fn discard(self) {
+        close(self.fd);
+        // SAFETY: the name is a C string.
+        unsafe { libc::unlinkat(self.folder, self.name(), 0) };
         close(self.folder);
     }
 }
 
-fn close(fd: c_int) {
-    // SAFETY: every caller has opened the descriptor, and does not use it again.
-    unsafe { libc::close(fd) };
+/// Calls `write` with a writer for the open file. Returns true if everything was written.
+fn write_to(file: c_int, is_json: bool, write: impl FnOnce(&mut Output, bool)) -> bool {
+    let mut output = Output::new(file);
+    write(&mut output, is_json);
+    output.finish()
+}
+
+/// Closes a file if `file` is an open one.
+fn close(file: c_int) {
+    if file >= 0 {
+        // SAFETY: every caller has opened the file, and does not use it again.
+        unsafe { libc::close(file) };
+    }
 }
 
 impl Write for Path {
@@ -399,6 +435,33 @@ mod tests {
         write(&link, "report");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_to_string(&file).unwrap(), "report");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn every_name_of_a_file_leads_to_the_new_report() {
+        let folder = folder("names");
+        let (file, other) = (folder.join("report.txt"), folder.join("other.txt"));
+        write(&file, "first");
+        fs::hard_link(&file, &other).unwrap();
+        write(&file, "second");
+        assert_eq!(fs::read_to_string(&other).unwrap(), "second");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_draft_that_cannot_be_renamed_is_copied() {
+        let folder = folder("copy");
+        let file = folder.join("report.txt");
+        write(&file, "old");
+        let mut path = path(file.to_str().unwrap());
+        let draft = path.create_draft(process::id(), None).unwrap();
+        let text = "x".repeat(3000);
+        assert!(write_to(draft.fd, false, |out, _| out.write_str(&text).unwrap()));
+        assert!(draft.copy_to(path.open_directly()) && !draft.copy_to(-1));
+        draft.discard();
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "no other file is left");
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -27,6 +27,7 @@ use std::{
         AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release},
     },
+    thread,
     time::Duration,
 };
 
@@ -58,7 +59,12 @@ static INTERVAL: AtomicUsize = AtomicUsize::new(0);
 /// A bit for each signal that has our handler, unless the program has set its own handler.
 static WATCHED: AtomicU64 = AtomicU64::new(0);
 static IS_WATCHING: AtomicBool = AtomicBool::new(false);
-static IS_REPORTING: AtomicBool = AtomicBool::new(false);
+
+/// The thread that is writing a report, as a value of [`this_thread`], or 0.
+static REPORTING: AtomicUsize = AtomicUsize::new(0);
+
+/// How long the last report of a process waits for a report of another thread, in milliseconds.
+const LONGEST_WAIT: u32 = 500;
 
 /// True once the process has called `_exit`. Our signal handler then lets the process complete its
 /// report.
@@ -115,7 +121,7 @@ extern "C" fn report_exit(_: *mut c_void) {
 extern "C" fn in_child() {
     PROCESS.store(std::process::id(), Relaxed);
     // The parent may be writing a report, but the child is not.
-    IS_REPORTING.store(false, Relaxed);
+    REPORTING.store(0, Relaxed);
     IS_ENDING.store(false, Relaxed);
     if TIMER.load(Relaxed) != 0 {
         start_timer();
@@ -132,12 +138,34 @@ fn report(moment: Moment) {
     if trigger.is_null() || !is_own_process() {
         return;
     }
-    if !IS_REPORTING.swap(true, Acquire) {
+    if begin_report(matches!(moment, Moment::Exit | Moment::Termination(_))) {
         // SAFETY: the pointer is not null, so it is a `Trigger` (invariant of `TRIGGER`).
         let trigger = unsafe { mem::transmute::<*mut (), Trigger>(trigger) };
         trigger(moment);
-        IS_REPORTING.store(false, Release);
+        REPORTING.store(0, Release);
     }
+}
+
+/// Returns true if no report is being written. The last report of a process waits for the end of a
+/// report that another thread is writing.
+fn begin_report(is_last: bool) -> bool {
+    let this = this_thread();
+    for _ in 0..=if is_last { LONGEST_WAIT } else { 0 } {
+        match REPORTING.compare_exchange(0, this, Acquire, Relaxed) {
+            Ok(_) => return true,
+            // This thread was interrupted while it wrote a report, so it must not wait for itself.
+            Err(writer) if writer == this => return false,
+            Err(_) if is_last => thread::sleep(Duration::from_millis(1)),
+            Err(_) => {}
+        }
+    }
+    false
+}
+
+/// Returns a number that is not 0 and that no other live thread has.
+fn this_thread() -> usize {
+    // SAFETY: the C library's `errno` exists as long as its thread runs.
+    unsafe { libc::__errno_location() }.addr()
 }
 
 extern "C" fn handle(signal: c_int, _info: *mut siginfo_t, _context: *mut c_void) {

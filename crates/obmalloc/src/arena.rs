@@ -220,6 +220,12 @@ impl Arena {
         for unit in run.inner_units_of(class) {
             self.unit::<G>(unit, index, origin)?.header().become_inner(pool);
         }
+        if class.is_span() {
+            // The program may leave these units untouched until they serve other pools.
+            let others =
+                (run.first + 1..run.first + run.units).filter_map(|at| self.carved_at::<G>(at));
+            others.for_each(|unit| unit.header().forget_used_memory());
+        }
         Some(pool)
     }
 

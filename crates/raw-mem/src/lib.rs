@@ -117,7 +117,7 @@ pub use page_blocks::PageBlocks;
 #[cfg(feature = "std")]
 pub use pressure::MemoryPressure;
 #[cfg(feature = "std")]
-pub use report::{Output, abort_with, is_readable};
+pub use report::{Output, abort_with, is_readable, test_readable};
 #[cfg(feature = "std")]
 pub use reserved::ReservedArenas;
 #[cfg(feature = "std")]

@@ -98,7 +98,13 @@ pub fn abort_with(line: fmt::Arguments<'_>) -> ! {
 /// readable, although a read may still crash.
 #[must_use]
 pub fn is_readable(start: *const u8, len: usize) -> bool {
-    system::is_readable(start, len)
+    test_readable(start, len) != Some(false)
+}
+
+/// Does what [`is_readable`] does, but returns `None` if the memory cannot be tested.
+#[must_use]
+pub fn test_readable(start: *const u8, len: usize) -> Option<bool> {
+    system::test_readable(start, len)
 }
 
 #[cfg(all(unix, not(miri)))]
@@ -124,29 +130,48 @@ mod system {
         true
     }
 
-    /// Writes one byte of each page to a pipe. The system call fails if this byte cannot be read.
-    pub(super) fn is_readable(start: *const u8, len: usize) -> bool {
-        let Some(end) = start.addr().checked_add(len) else { return false };
+    /// Writes one byte of each page to a pipe. The system call fails with `EFAULT` if this byte
+    /// cannot be read.
+    pub(super) fn test_readable(start: *const u8, len: usize) -> Option<bool> {
+        let Some(end) = start.addr().checked_add(len) else { return Some(false) };
         let mut pipe = [0; 2];
-        // SAFETY: the array has room for both descriptors.
-        if unsafe { libc::pipe(pipe.as_mut_ptr()) } != 0 {
-            return true;
+        if new_pipe(&mut pipe) != 0 {
+            return None;
         }
-        let mut readable = true;
+        let mut result = Some(true);
         let mut at = start;
-        while readable && at.addr() < end {
+        while result == Some(true) && at.addr() < end {
             // SAFETY: the system checks the address, and reports an error if it cannot be read.
-            readable = unsafe { libc::write(pipe[1], at.cast(), 1) } == 1;
+            let written = unsafe { libc::write(pipe[1], at.cast(), 1) };
             let mut taken = 0_u8;
-            // SAFETY: `taken` has room for the byte. The pipe has one if it was written.
-            readable = readable && unsafe { libc::read(pipe[0], (&raw mut taken).cast(), 1) } == 1;
+            result = if written != 1 {
+                (errno() == libc::EFAULT).then_some(false)
+            } else {
+                // SAFETY: `taken` has room for the byte that was written to the pipe.
+                let read = unsafe { libc::read(pipe[0], (&raw mut taken).cast(), 1) };
+                (read == 1).then_some(true)
+            };
             at = at.map_addr(|address| (address | (PAGE - 1)).saturating_add(1));
         }
         for descriptor in pipe {
             // SAFETY: the descriptor was opened above, and is used nowhere else.
             unsafe { libc::close(descriptor) };
         }
-        readable
+        result
+    }
+
+    /// Opens a pipe that a program started by another thread does not inherit.
+    #[cfg(target_os = "linux")]
+    fn new_pipe(pipe: &mut [i32; 2]) -> i32 {
+        // SAFETY: the array has room for both descriptors.
+        unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) }
+    }
+
+    /// Opens a pipe. Not every system can open one that other programs do not inherit.
+    #[cfg(not(target_os = "linux"))]
+    fn new_pipe(pipe: &mut [i32; 2]) -> i32 {
+        // SAFETY: the array has room for both descriptors.
+        unsafe { libc::pipe(pipe.as_mut_ptr()) }
     }
 }
 
@@ -161,8 +186,8 @@ mod system {
         io::stderr().write_all(bytes).is_ok()
     }
 
-    pub(super) fn is_readable(_start: *const u8, _len: usize) -> bool {
-        true
+    pub(super) fn test_readable(_start: *const u8, _len: usize) -> Option<bool> {
+        None
     }
 }
 

@@ -206,20 +206,20 @@ impl<A: MemAlloc> Debug<A> {
     ///   It is `self.letter`, or the same letter in upper case if the block was requested with an
     ///   alignment of more than a word.
     unsafe fn release(&self, block: Block, size: usize, letter: u8) {
-        let distance = if letter == self.letter {
-            HEADER
+        let all = size + self.style.overhead();
+        let (distance, room) = if letter == self.letter {
+            (HEADER, all)
         } else {
             // SAFETY: the letter is that of an aligned block (contract).
-            let [_, distance] = unsafe { block.alignment() };
-            distance
+            let [align, distance] = unsafe { block.alignment() };
+            (distance, size + align + ALIGNED_HEADER + self.style.trailer())
         };
         // SAFETY: the base is that far before the block.
         let base = unsafe { block.start().sub(distance) };
-        let all = size + self.style.overhead();
         // SAFETY: the block has these bytes, a header and a trailer, and is not used again.
         unsafe { block.header().write_bytes(self.style.dead, all) };
-        // The allocator below may unmap the block.
-        readable::forget(block.header(), all);
+        // The allocator below may unmap its block.
+        readable::forget(base.as_ptr(), room);
         // `black_box` stops the compiler from removing the writes of dead bytes as dead stores.
         // SAFETY: the base is a live block of the allocator below, and is not used again.
         unsafe { self.below.free(Some(black_box(base))) };

@@ -1,6 +1,6 @@
 //! Cases in which the heap is not installed, and one line says why.
 
-use std::{fs::File, io::Write, os::unix::process::ExitStatusExt, process::Command};
+use std::{fs::File, io::Write, os::unix::process::ExitStatusExt, path::Path, process::Command};
 
 use tempfile::TempDir;
 use testkit::pythons::Python;
@@ -146,9 +146,13 @@ fn a_version_without_vtables_is_refused_if_a_variable_is_set() {
     let folder = TempDir::new().unwrap();
     let source = "const char *Py_GetVersion(void) { return \"2.7.18 (default)\"; }
                   int main(void) { return 0; }";
-    let program = compile(folder.path(), "old", source, &["-rdynamic"]);
-    let go =
-        |switch: &str| run(command(&program).env("LD_PRELOAD", library()).env("OBMALLOC", switch));
+    let [program, other] =
+        ["python2.7", "debugger"].map(|name| compile(folder.path(), name, source, &["-rdynamic"]));
+    let start = |program: &Path, switch: &str| {
+        run(command(program).env("LD_PRELOAD", library()).env("OBMALLOC", switch))
+    };
+    start(&other, "strict").is_clean("another program may contain a Python 2");
+    let go = |switch: &str| start(&program, switch);
     let why = "CPython 2.7 is not supported, only 3.8 and later are\n";
     assert_eq!(go("on").stderr, format!("obmalloc: not installed: {why}"));
     for silent in ["", "quiet", "off"] {

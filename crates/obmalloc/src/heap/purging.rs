@@ -111,7 +111,7 @@ impl PurgePolicy {
     /// Returns the time between two sweeps. Two such intervals are a little less than the decay
     /// time.
     pub(crate) fn interval(&self) -> Duration {
-        self.decay * 2 / 5
+        self.decay.saturating_mul(2) / 5
     }
 
     /// Returns all unused memory while memory is short, regardless of the decay time.
@@ -192,8 +192,9 @@ impl Pause {
 
     /// Begins a pause that is twice as long as the previous one.
     fn begin(&mut self, now: Duration, shortest: Duration) {
-        self.length = (self.length * 2).clamp(shortest, shortest * LONGEST_PAUSE);
-        self.end = now + self.length;
+        let longest = shortest.saturating_mul(LONGEST_PAUSE);
+        self.length = self.length.saturating_mul(2).clamp(shortest, longest);
+        self.end = now.saturating_add(self.length);
     }
 }
 

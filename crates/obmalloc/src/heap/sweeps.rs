@@ -62,7 +62,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
         let due = self.purging.due;
         if due.is_zero() || now >= due {
-            self.purging.due = now + self.purging.policy.interval();
+            self.purging.due = now.saturating_add(self.purging.policy.interval());
         }
         if !due.is_zero() && now >= due {
             self.sweep(now, clock);

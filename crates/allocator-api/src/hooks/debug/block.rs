@@ -191,6 +191,9 @@ impl Block {
         if leading != [style.forbidden; WORD - 1] {
             return Err(Misuse::Underflow);
         }
+        if found != letter && !self.has_valid_alignment() {
+            return Err(Misuse::Underflow);
+        }
         // The trailer, which contains the guard bytes after the block, begins `size` bytes after
         // the start of the block. The program may have overwritten the size in the header, so we
         // check that the memory there can be read before we read the trailer.
@@ -202,6 +205,21 @@ impl Block {
             return Err(Misuse::Overflow);
         }
         Ok(size)
+    }
+
+    /// Returns false if the program has overwritten the alignment or the distance before the header
+    /// of an aligned block.
+    fn has_valid_alignment(self) -> bool {
+        let words = self.alignment_words();
+        if !is_readable(words.cast_const().cast(), 2 * WORD) {
+            return false;
+        }
+        // SAFETY: the words are readable. They are aligned, because the block is.
+        let [align, distance] = unsafe { words.read() };
+        let is_alignment = align > WORD && align.is_power_of_two();
+        is_alignment
+            && self.0.addr().get().is_multiple_of(align)
+            && distance.checked_sub(ALIGNED_HEADER).is_some_and(|extra| extra < align)
     }
 
     /// Returns true if the header or the contents show that the block has been freed.

@@ -75,11 +75,12 @@ pub(super) fn is_readable(start: *const u8, len: usize) -> bool {
 #[cold]
 #[inline(never)]
 fn is_readable_now(start: *const u8, len: usize) -> bool {
-    let is_readable = preserving_errno(|| raw_mem::is_readable(start, len));
-    if is_readable {
+    let result = preserving_errno(|| raw_mem::test_readable(start, len));
+    if result == Some(true) {
         remember(start, len);
     }
-    is_readable
+    // If the memory cannot be tested, a valid program must go on.
+    result != Some(false)
 }
 
 /// Remembers that the `len` bytes at `start` can be read.

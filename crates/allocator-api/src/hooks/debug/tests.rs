@@ -187,6 +187,27 @@ fn an_aligned_block_can_be_freed_and_reallocated() {
     }
 }
 
+/// A block before an aligned block can overflow into these words.
+#[test]
+fn damage_to_the_alignment_or_the_distance_before_an_aligned_block_is_noticed() {
+    let hook = Debug::new(Malloc, Domain::Mem);
+    let start = hook.malloc_aligned(100, 64).unwrap();
+    // SAFETY: the two words precede the header of the aligned block, which stays live.
+    let words = unsafe { start.cast::<usize>().sub(4) };
+    for (at, wrong) in [(0, 0), (0, 48), (0, 8), (0, 1 << 40), (1, 0), (1, 31), (1, usize::MAX)] {
+        // SAFETY: as above.
+        let checked = unsafe {
+            let right = words.add(at).replace(wrong);
+            let checked = Block::at(start).check(b'm', Style::CPYTHON_3_8);
+            words.add(at).write(right);
+            checked
+        };
+        assert_eq!(checked, Err(Misuse::Underflow), "word {at} is {wrong}");
+    }
+    // SAFETY: the block is live and not used again.
+    unsafe { hook.free(Some(start)) };
+}
+
 fn check(memory: &mut [u128; 8], offset: usize) -> Result<usize, Misuse> {
     let start = NonNull::from(memory).cast::<u8>();
     // SAFETY: the memory has room for a header before the offset, and for what it describes.
