@@ -1,9 +1,10 @@
 //! The current allocator of each domain, which can be replaced while other threads allocate.
 //!
 //! An allocator consists of C functions and a context pointer, which each function receives as an
-//! argument. With this table, a thread loads a function and its context in one atomic step, so both
-//! always belong to the same allocator. CPython loads the two separately, so they do not match if
-//! another thread replaces the allocator in between.
+//! argument. A thread that calls the current allocator of a [`DomainTable`] loads the function and
+//! the context in one atomic step, so both always belong to the same allocator. CPython loads the
+//! two separately. If another thread replaces the allocator in between, CPython calls a function of
+//! one allocator with the context of the other.
 
 use core::ptr::NonNull;
 

@@ -123,8 +123,9 @@ pub(crate) fn require_library(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns true if the program at `path` is a Python 2, by its name. If it is named `python` only,
-/// its libpython tells.
+/// Returns true if the program at `path` is a Python 2. After symbolic links are resolved, a
+/// program named `python2` or, for example, `python2.7` counts as one. A program named `python`
+/// counts only if it needs a shared library whose name begins with `libpython2`.
 pub(crate) fn is_python_2(path: &Path) -> bool {
     let path = path.canonicalize().unwrap_or(path.to_owned());
     match path.file_name().map(OsStrExt::as_bytes) {

@@ -40,8 +40,9 @@ pub struct Args {
     /// Also serves malloc and operator new of the whole process.
     #[arg(long)]
     malloc: bool,
-    /// Refuses a program that would run without the heap. Also ends a CPython 3 that loads the
-    /// library but not the heap, or is newer than the tested versions, with code 125.
+    /// Refuses to start a program that would run without the heap. Also ends a CPython 3 with code
+    /// 125 if the preloaded library does not install the heap in it, or if this CPython is newer
+    /// than the tested versions.
     #[arg(long, group = "switch")]
     strict: bool,
     /// Prints no message if the heap cannot be installed.

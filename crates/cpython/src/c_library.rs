@@ -251,11 +251,12 @@ impl Trimmer {
         let pause_ends = self.pause_ends.load(Relaxed);
         let is_due =
             (interval == 0 || calm >= CALM_INTERVALS) && changed >= WORTHWHILE && now >= pause_ends;
-        // Before a thread trims, it moves `pause_ends`, before which no thread may trim, into the
-        // future by `LONGEST_TRIM`. Only one thread therefore trims at a time. After the trim, the
-        // thread sets `pause_ends` again, to a time that depends on how long the trim took. If
-        // another thread forks during the trim, the trimming thread does not exist in the child and
-        // cannot set `pause_ends` there, so the child trims only after `LONGEST_TRIM` has passed.
+        // No thread may trim before the time `pause_ends`. A thread that is about to trim sets this
+        // time to `LONGEST_TRIM` from now, which keeps all other threads from trimming at the same
+        // time, unless the trim takes longer. After the trim, the thread sets `pause_ends` to a
+        // time that depends on how long the trim took. If another thread forks during the trim, the
+        // child has no trimming thread that could do so, and therefore trims only after
+        // `LONGEST_TRIM` has passed.
         let claimed = now.saturating_add(LONGEST_TRIM);
         is_due && self.pause_ends.compare_exchange(pause_ends, claimed, Relaxed, Relaxed).is_ok()
     }

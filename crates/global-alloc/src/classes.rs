@@ -99,11 +99,11 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
 
 /// Returns a size class with spare room if `new` is larger than `old` by less than a quarter.
 ///
-/// Memory that has grown by less than a quarter is likely to grow again, so the function returns
-/// the class for a size that is an eighth larger than the size of `new`. Returns `None` if there is
-/// no class for this larger size. Also returns `None` if, according to [`serves`], the blocks of
-/// this class are too large for `new`, because the next reallocation would then move the memory to
-/// a smaller block.
+/// If a reallocation makes memory larger by less than a quarter, the memory is likely to grow
+/// again. The function therefore returns the class for a size that is an eighth larger than the
+/// size of `new`. Returns `None` if this larger size has no class. Also returns `None` if the
+/// blocks of this class are too large for `new` according to [`serves`], because the next
+/// reallocation would then move the memory from such a block to a smaller one.
 ///
 /// The argument `class` must be the function [`class`] or [`small_class`].
 #[inline]

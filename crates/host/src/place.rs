@@ -149,9 +149,11 @@ impl Path {
 
     /// Returns the permissions of the regular file at this path, or `Some(None)` if the path is new.
     ///
-    /// Returns `None` if a rename must not replace what is there. That is the case for a FIFO or a
-    /// symbolic link, for example. It is also the case for a file that this process could not
-    /// create itself with the same owner and group, or that has another name.
+    /// Returns `None` if a rename must not replace the file at this path, or if the system does not
+    /// tell the file's status. A rename must not replace a FIFO or a symbolic link, for example, or
+    /// a file that its owner may not write. It must not replace a file of another user or group,
+    /// because the new file would belong to the user and group of this process. It must not replace
+    /// a file with several hard links, because its other names would keep the old contents.
     #[expect(clippy::option_option, reason = "a new file has no permissions to keep")]
     fn mode_if_replaceable(&self) -> Option<Option<libc::mode_t>> {
         let mut status = MaybeUninit::<libc::stat>::uninit();

@@ -167,11 +167,11 @@ pub enum RetainRule {
     Unobservable,
     /// Each class can retain one pool until another class needs it or its arena could be unmapped.
     ///
-    /// If the blocks of a class are so large that each fills a whole pool, the class can retain
-    /// several empty pools. Such a pool keeps its arena mapped, even if all other pools of the
-    /// arena are free. In that case, the heap retains the pool only if [the arena
-    /// source](raw_mem::ArenaSource::retain) permits it. The heap also asks the arena source before
-    /// it retains an arena whose pools are all free.
+    /// If each block of a class fills a whole pool, the class can retain several empty pools. If
+    /// all other pools of the arena are free, such a retained pool alone keeps the arena mapped.
+    /// The heap therefore retains this pool only if [`retain`](raw_mem::ArenaSource::retain) of its
+    /// arena source permits that. The heap also asks the source before it retains an arena whose
+    /// pools are all free.
     ///
     /// A class that needs another pool prefers a free pool that it used before.
     EachClass,

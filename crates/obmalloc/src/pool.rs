@@ -662,10 +662,11 @@ impl PoolPtr {
 
     /// Makes a free pool used by `class`.
     ///
-    /// Under [`RetainRule::EachClass`], this function also divides a part of the pool into blocks
-    /// of `class`, all at once. This is the part that was divided into blocks before the pool
-    /// became free. Its pages are usually backed by memory already, so no memory would be saved if
-    /// the pool were divided page by page, as new pools are.
+    /// A new pool is divided into blocks page by page, so that pages which no block needs yet take
+    /// no memory. If a pool was in use before, the part that was divided into blocks then is
+    /// usually backed by memory already, so dividing this part page by page would save nothing.
+    /// Under [`RetainRule::EachClass`], this function therefore divides this part into blocks of
+    /// `class` all at once.
     pub(crate) fn become_used<G: Geometry>(self, class: SizeClass<G>) {
         let header = self.header();
         debug_assert_eq!(header.state(), State::Free);

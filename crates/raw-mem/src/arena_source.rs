@@ -48,9 +48,10 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 ///   grows, the added part contains no mapping of the source except the one that is about to be
 ///   returned.
 ///
-/// If a source owns the memory, dropping the source may invalidate memory that is still mapped. A
-/// heap must therefore not expose a mutable reference to its source, because safe code could then
-/// drop the source.
+/// If a source owns the memory of the arenas that it has mapped, dropping the source may free this
+/// memory even while a heap still uses it. If a heap exposed a mutable reference to its source,
+/// safe code could drop the source by assigning another one. A heap must therefore not expose such
+/// a reference.
 pub unsafe trait ArenaSource {
     /// Maps an arena, whose contents are unspecified.
     ///
@@ -98,7 +99,7 @@ pub unsafe trait ArenaSource {
     /// # Safety
     ///
     /// - `start` and `bytes` must be the address and the size of a large mapping that this source
-    ///   mapped with the same `align`.
+    ///   mapped. The argument `align` must be the alignment that was requested for this mapping.
     /// - If a wrapper around this source handed out the mapping, only that wrapper may pass the
     ///   mapping to this source's `unmap_large`.
     /// - Nothing may use the memory of the mapping after this call.
@@ -123,7 +124,7 @@ pub unsafe trait ArenaSource {
     /// # Safety
     ///
     /// - `start` and `old` must be the address and the size of a large mapping that this source
-    ///   mapped with the same `align`.
+    ///   mapped. The argument `align` must be the alignment that was requested for this mapping.
     /// - If a wrapper around this source handed out the mapping, only that wrapper may pass the
     ///   mapping to this source's `resize_large`.
     /// - If `resize_large` succeeds, the caller must from then on use only the mapping that it
@@ -278,8 +279,8 @@ pub unsafe trait ArenaSource {
 ///
 /// # Safety
 ///
-/// - `start` and `old` must be the address and the size of a large mapping that `source` mapped
-///   with the same `align`.
+/// - `start` and `old` must be the address and the size of a large mapping that `source` mapped.
+///   The argument `align` must be the alignment that was requested for this mapping.
 /// - If a wrapper around `source` handed out the mapping, only that wrapper may call
 ///   `resize_or_copy` with this mapping and `source`.
 /// - If `resize_or_copy` succeeds, the caller must from then on use only the mapping that it

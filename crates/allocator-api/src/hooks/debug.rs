@@ -54,8 +54,10 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 ///   may then end with a signal such as `SIGSEGV`, because the hook asks the system whether a page
 ///   can be read only if it does not remember the page. On systems other than Unix, it never asks.
 ///
-/// If the allocator has overwritten or purged the memory of a freed block, a second use can be
-/// reported as a block of another domain instead.
+/// The hook recognises a freed block by the bytes `0xDD` with which it has filled the block, but
+/// the allocator may overwrite or purge this memory. If the program then frees or uses the block
+/// again, the hook can report that the block belongs to another domain, because the letter before
+/// the block has changed as well.
 ///
 /// The hook fills each new block with the byte `0xCD`, unless a zeroed block was requested, and
 /// each freed block with the byte `0xDD`. With these bytes, a program that uses uninitialised or
@@ -63,10 +65,11 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 /// the last 64 bytes of the old block with the byte `0xDD`. It leaves the bytes in between
 /// unchanged, so it has to save and restore only a few bytes.
 ///
-/// A block has the same alignment as in the wrapped allocator, but at most 16 bytes. The overhead
-/// of a block is 24 bytes, or 32 bytes with serial numbers. A block of
-/// [`malloc_aligned`](MemAlloc::malloc_aligned) whose alignment is above the word size takes 16
-/// bytes and the alignment in addition. It keeps its alignment when it is reallocated.
+/// On a 64-bit machine, the hook adds 24 bytes to each block, or 32 bytes with serial numbers. Of
+/// these bytes, 16 precede the block, so the block is aligned as in the wrapped allocator, but to
+/// at most 16 bytes. If a block is requested from [`malloc_aligned`](MemAlloc::malloc_aligned) with
+/// an alignment above the word size, the hook adds another 16 bytes and the alignment. Such a block
+/// keeps its alignment when it is reallocated.
 ///
 /// ```
 /// use allocator_api::{Domain, hooks::Debug, raw_mem::{Malloc, MemAlloc}};
@@ -231,9 +234,9 @@ impl<A: MemAlloc> Debug<A> {
     ///
     /// - `block` must be a live block of `old` bytes that this debug hook allocated.
     /// - `block` must not have been requested with an alignment of more than a word, because this
-    ///   function cannot preserve such an alignment. The letter in the header of `block`, which
-    ///   names CPython's memory domain, must therefore be `self.letter`, and not the same letter in
-    ///   upper case.
+    ///   function cannot preserve such an alignment. The hook marks each block with a letter in its
+    ///   header: `self.letter`, or the same letter in upper case if the block was requested with
+    ///   such an alignment. The letter of `block` must therefore be `self.letter`.
     unsafe fn resize(&self, block: Block, old: usize, new: usize) -> Option<NonNull<u8>> {
         // The allocator below may unmap the old block.
         readable::forget(block.header(), old + self.style.overhead());

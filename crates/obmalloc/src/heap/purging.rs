@@ -17,9 +17,10 @@
 //!   the arena source immediately unmaps the first memory that a program frees.
 //!
 //! A purge counts as a mistake if the program soon reuses more than a quarter of the purged pages.
-//! After a mistake in a sweep, the heap purges nothing in sweeps for a while. After an immediate
-//! purge that was a mistake, the heap pauses immediate purges instead. Each further mistake of the
-//! same kind doubles the pause, up to a limit.
+//! The heap then pauses purges of the same kind. After a mistake in a sweep, later sweeps purge
+//! nothing until the pause ends, but immediate purges continue. After a mistaken immediate purge,
+//! the heap pauses immediate purges, but sweeps continue. Each further mistake of the same kind
+//! doubles the pause, up to a limit.
 
 #![forbid(unsafe_code)]
 

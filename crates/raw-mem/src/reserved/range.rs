@@ -47,8 +47,9 @@ pub(super) struct ReservedRange {
     ///
     /// - The first slot begins at `base`, and each slot is as large as an arena.
     /// - This source owns all slots. All slots and one page after the last slot are always mapped.
-    /// - A slot is writable if it is in use, or if its memory is retained for a later request. With
-    ///   huge pages, all other slots, which are called free, are also writable.
+    /// - A slot that is in use is writable, and so is a slot whose memory is retained for a later
+    ///   request. All other slots are called free. Free slots are writable if the range uses huge
+    ///   pages, because the system makes huge pages only of accessible memory.
     base: NonNull<u8>,
     slot: ArenaSize,
     /// The binary logarithm of the size of a slot.

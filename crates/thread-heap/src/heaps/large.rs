@@ -1,8 +1,9 @@
 //! Blocks that are too large for an arena. They belong to the shared source, not to a heap.
 //!
-//! If a thread frees a smaller block of another thread's heap, the block waits until the owner of
-//! that heap reclaims it. A large block never waits, because any thread can free it directly. The
-//! heap of the freeing thread may retain the large block for its own next request.
+//! A block that fits into an arena belongs to the heap of one thread. If another thread frees such
+//! a block, the block waits until the owner of that heap reclaims it. A large block belongs to no
+//! heap, so any thread can free it directly, and it never waits. The heap of the freeing thread may
+//! retain the large block for its own next request.
 
 use obmalloc::{LargeBlock, NewLarge};
 

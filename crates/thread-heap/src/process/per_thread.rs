@@ -173,11 +173,11 @@ impl PerThread {
 
     /// Sets whether the process's heaps use huge pages. The default is [`HugePages::Off`].
     ///
-    /// Huge pages are used only for arenas and large mappings in the reserved address range. The
-    /// function [`reserve_at_most`](Self::reserve_at_most) limits the size of this range. If a heap
-    /// returned the free parts of an arena to the system, it would break up the huge pages of this
-    /// arena. A heap with huge pages therefore keeps these parts until memory is short or
-    /// [`flush`](Self::flush) is called.
+    /// Huge pages are used only for arenas and large mappings in the reserved address range, whose
+    /// size [`reserve_at_most`](Self::reserve_at_most) limits. If a heap returned the free parts of
+    /// an arena to the system, the arena's huge pages would break up. A heap with huge pages
+    /// therefore returns these parts only if memory is short or if [`flush`](Self::flush) is
+    /// called.
     ///
     /// Call this function before any thread makes its first request. Heaps that other threads have
     /// already opened do not notice the new setting, so they continue to return free parts of
