@@ -36,8 +36,10 @@ pub struct Args {
     /// A running process.
     #[arg(value_name = "PID", conflicts_with = "command")]
     pid: Option<u32>,
-    /// A command to run. Lists every Python that the command starts and that does not end at once.
-    /// The command ends at Ctrl-C, and gets a SIGTERM that is sent to the doctor.
+    /// A command to run. The table lists every Python that the command starts, but one that ends
+    /// within a few milliseconds may be missing. Ctrl-C ends only the command, and a SIGTERM to
+    /// `obmalloc doctor` is passed on to the command. In both cases, the table is printed once the
+    /// command has ended.
     #[arg(last = true, value_names = ["COMMAND", "ARGS"])]
     command: Vec<OsString>,
 }

@@ -50,10 +50,12 @@ extern "C" fn note_termination(_: libc::c_int) {
     IS_TERMINATED.store(true, Relaxed);
 }
 
-/// While a value exists, SIGINT and SIGTERM do not end this process.
+/// While a `Waiting` exists, SIGINT and SIGTERM do not end this process.
 ///
-/// A terminal sends SIGINT to the children too, so it is ignored here. A SIGTERM can be passed on
-/// to a child. When the value is dropped, both signals have the earlier actions again.
+/// When the user presses Ctrl-C, the terminal sends SIGINT to the children of this process too. The
+/// children can react to it, so this process ignores the signal. A SIGTERM is usually sent to this
+/// process alone, and [`pass_on`](Self::pass_on) can send it on to a child. When the `Waiting` is
+/// dropped, both signals get back the actions that they had before it was created.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     earlier: [(libc::c_int, libc::sighandler_t); 2],

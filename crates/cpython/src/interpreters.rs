@@ -120,9 +120,10 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
     // After a fork, CPython may destroy an interpreter on a thread that does not hold the
-    // interpreter's GIL. This thread must not touch the interpreter's heap, which that GIL
-    // protects. The heap therefore keeps its entry in our table of interpreters. If a new
-    // interpreter starts at the same address, the function `start` releases the old heap.
+    // interpreter's GIL. This GIL protects the interpreter's heap, so the thread must not release
+    // the heap. In this case, we leave the heap and its entry in our table of interpreters. If a
+    // new interpreter later starts at the same address, the function `start` finds this entry and
+    // releases the old heap.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         unsafe { entry.release() };

@@ -141,11 +141,11 @@ extern "C" fn destruct() {
 /// Python code calls this function as `ctypes.CDLL(None).obmalloc_trim()`. The function takes the
 /// GIL if the caller does not hold it.
 ///
-/// The function returns unused memory from the heap of the current interpreter, and from the heaps
-/// that no interpreter or thread owns. Every other heap has an owner, and only this owner may
-/// change the heap. From such a heap, the function returns only the memory of freed blocks that
-/// still wait for the owner to reclaim them. The function then trims the C library, which serves
-/// requests above 512 bytes.
+/// The system gets back the unused memory of the current interpreter's heap, and of the heaps that
+/// no interpreter or thread owns. Every other heap has an owner, and only this owner may change the
+/// heap, so this function cannot trim such a heap. Of its memory, the system gets back only the
+/// blocks that other threads have freed and the owner has not reclaimed yet. Finally, the function
+/// trims the C library's `malloc`, which serves requests above 512 bytes.
 ///
 /// The result is the number of bytes that the heap returned, or 0 if the heap is not installed. It
 /// does not include the C library's memory, because the C library does not report how much it
@@ -272,10 +272,11 @@ impl Start {
         Report::new(&self.python, &self.outcome).json()
     }
 
-    /// Returns the statistics that the status page shows first, right after the library was loaded.
-    /// If the user sets `PYTHONMALLOC` or `-X dev`, CPython sets its own allocators later, and only
-    /// then do we install the heap. Until then, it is not known whether CPython will use the heap,
-    /// and this function returns `None`.
+    /// Returns the first statistics that we publish on the status page, which we create when our
+    /// library is loaded. If the user sets `PYTHONMALLOC` or `-X dev`, CPython sets its own
+    /// allocators later than that, and only then do we install the heap. In this case, we do not
+    /// know yet whether CPython will use the heap when we create the page, so this function returns
+    /// `None`.
     fn first_json(&self) -> Option<String> {
         let is_decided =
             self.outcome.installation().is_none() || self.outcome.is_in_force(&self.python);

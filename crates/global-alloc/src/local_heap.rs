@@ -176,10 +176,10 @@ impl LocalHeap {
     /// heap.set_decay(Some(Duration::from_secs(1)));
     /// ```
     pub fn set_decay(&mut self, decay: Option<Duration>) {
-        // We always pass `coarse_now`, because the heap calls the clock of its purge policy while
-        // one of our methods borrows the heap mutably. If that clock were a function of the
-        // program, the function could call another method, which would borrow the heap a second
-        // time.
+        // The purge policy needs a clock, a function that the heap calls while one of our methods
+        // borrows the heap mutably. We always use our own function `coarse_now` as this clock. If
+        // we let the program supply a clock, the program's function could call a method of this
+        // `LocalHeap`, which would borrow the heap a second time.
         let policy = |decay| PurgePolicy::after(decay, coarse_now);
         self.heap.get_mut().set_purge_policy(decay.map_or(PurgePolicy::NEVER, policy));
     }

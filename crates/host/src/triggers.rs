@@ -146,8 +146,10 @@ fn report(moment: Moment) {
     }
 }
 
-/// Returns true if no report is being written. The last report of a process waits for the end of a
-/// report that another thread is writing.
+/// Returns true if the calling thread may now write a report, and false if a report is already
+/// being written. If `is_last` is true, because the process is about to end, the function first
+/// waits up to half a second for a report of another thread to end. A thread never waits for its
+/// own report, which the current signal has interrupted.
 fn begin_report(is_last: bool) -> bool {
     let this = this_thread();
     for _ in 0..=if is_last { LONGEST_WAIT } else { 0 } {

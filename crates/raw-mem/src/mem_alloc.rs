@@ -50,8 +50,11 @@ pub unsafe trait MemAlloc {
 
     /// Resizes the block at `ptr` to `size` bytes, or allocates a block if `ptr` is `None`.
     ///
-    /// The result replaces `ptr`, even if `size` is 0. If the result is `None`, the old block is
-    /// unchanged. A block of [`malloc_aligned`](Self::malloc_aligned) keeps its alignment.
+    /// If the result is a block, it replaces the block at `ptr`, which must not be used again. This
+    /// also holds if `size` is 0, so such a request does not merely free the old block. If the
+    /// result is `None`, the block at `ptr` is still live and unchanged. If
+    /// [`malloc_aligned`](Self::malloc_aligned) allocated the old block, the new block has the same
+    /// alignment.
     ///
     /// # Safety
     ///

@@ -264,9 +264,10 @@ impl<P: Parts> ThreadHeap<P> {
     ///
     /// - `block` must be a live block that was allocated by this heap or by another heap with the
     ///   same parameter `P`.
-    /// - The caller must own this heap, unless this heap is the placeholder that threads without a
-    ///   heap share. The placeholder never has an arena, so `block` cannot belong to it. This
-    ///   function then returns `block` without accessing the contents of the placeholder.
+    /// - The caller must own this heap, unless this heap is `NO_HEAP`, the placeholder that all
+    ///   threads without a heap share. Nobody owns `NO_HEAP`, but it never has an arena, so no
+    ///   block belongs to it. For `NO_HEAP`, this function therefore always returns `block`, and
+    ///   does not access the contents of `NO_HEAP`.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
         // SAFETY: `enter_if_own` has the same contract, and the block came from the heap.

@@ -20,9 +20,11 @@ const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Lists the running processes that `obmalloc run` started, and their children.
 ///
-/// Only CPython processes of the same user are listed. A forked child appears after it has worked
-/// for a second or two. A process that ends within a second leaves nothing. The page of another
-/// ended process is kept for a day, and only the newest 100 of them are kept if there are many.
+/// Only CPython processes of the same user are listed. The command finds them by their status
+/// pages, which are files. A forked child creates its page only if it still works one to two
+/// seconds after the fork. If a process exits normally within a second of its start, it removes its
+/// page. The page of any other ended process is kept for a day. If there are more than 128 pages,
+/// only the newest 100 pages of ended processes are kept.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PsArgs {
     /// Prints JSON.

@@ -205,12 +205,14 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of blocks that must be freed before a full pool becomes used again.
     ///
-    /// In CPython, a full pool returns to its size class's list of used pools after one free.
+    /// In CPython, and in a geometry that imitates CPython with [`RetainRule::Unobservable`], a
+    /// full pool returns to its size class's list of used pools after one free.
     ///
-    /// In our own geometry, a full pool returns to its size class's list of used pools only after
-    /// an eighth of its blocks has been freed. This number of frees is never less than 1 or more
-    /// than 16. If one free were always enough, a program that alternately allocates and frees one
-    /// block could make the heap remove a pool from the list and add it again each time.
+    /// In a geometry with [`RetainRule::EachClass`], which need not return the same addresses as
+    /// CPython, a full pool returns to its size class's list of used pools only after an eighth of
+    /// its blocks has been freed, but after at least 1 and at most 16 frees. If one free were
+    /// always enough, a program that alternately frees and allocates one block of a full pool could
+    /// make the heap add the pool to the list and remove it again each time.
     #[inline]
     pub(crate) const fn frees_until_used(self) -> usize {
         match G::RULES.retain {

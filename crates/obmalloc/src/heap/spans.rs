@@ -1,8 +1,10 @@
 //! Spans, which are pools of one block.
 //!
 //! Each size class retains its empty spans, which are pools of one block, in a list. A later
-//! request for the class takes a span from the list, so the heap need not search its arenas for
-//! one. The picture shows the two spans that such a request affects:
+//! request for the class takes a span from this list, so the heap need not search its arenas for
+//! one. The fast path allocates the block of the first span but leaves the span in the list. The
+//! next request therefore affects two spans, as the picture shows. It removes the first span, which
+//! is in use, and takes the empty one after it:
 //!
 //! ```text
 //!   list of the class    span, in use ► span, empty ► span, empty

@@ -6,9 +6,9 @@
 //!
 //! When a thread ends, the C library calls the destructors of pthread keys in a limited number of
 //! rounds. If the thread opens its first heap in the last round, no further round follows in which
-//! our destructor could close this heap. The heap then stays open until a later thread with the
-//! same [number](crate::heaps::ThreadHeap::thread), which is an address in thread-local memory,
-//! reuses it.
+//! our destructor could close this heap, so the heap stays open. The heap stores the [number of its
+//! thread](crate::heaps::ThreadHeap::thread), which is an address in thread-local memory. Once a
+//! later thread has the same address there and thus the same number, it can reuse the heap.
 
 use std::cell::Cell;
 

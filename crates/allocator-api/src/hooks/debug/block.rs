@@ -180,8 +180,11 @@ impl Block {
         }
         // SAFETY: the header is readable.
         let (size, found, leading) = unsafe { (self.size(), self.letter(), self.leading()) };
-        // We look for dead bytes first, because the allocator below may have overwritten the letter
-        // with a byte that happens to be the same.
+        // We look for the dead bytes of a freed block before we compare the letter, the byte of the
+        // header that names the block's domain. After a free, the letter is dead or overwritten by
+        // the allocator below. If we compared it first, we would report that the freed block
+        // belongs to another domain or, if the overwritten letter happened to be the expected one,
+        // that its guard bytes are damaged.
         if self.is_dead(found, leading, style) {
             return Err(Misuse::Freed);
         }
@@ -225,9 +228,11 @@ impl Block {
     /// Returns true if the header or the contents show that the block has been freed.
     ///
     /// The debug hook fills the header and the contents of a freed block with dead bytes (by
-    /// default `0xDD`), but the wrapped allocator may overwrite the header afterwards. If the
-    /// letter and the guard bytes in the header are dead, the block counts as freed. Otherwise, it
-    /// counts as freed if the guard bytes are damaged and its contents begin with dead bytes.
+    /// default `0xDD`), but the wrapped allocator may overwrite the header afterwards. The header
+    /// contains a letter that names the block's domain, and guard bytes. If the letter and these
+    /// guard bytes are all dead bytes, the block counts as freed. Otherwise, the block counts as
+    /// freed if the guard bytes have been overwritten and the block's contents begin with a word of
+    /// dead bytes.
     fn is_dead(self, letter: u8, leading: [u8; WORD - 1], style: Style) -> bool {
         let is_header_dead = letter == style.dead && leading == [style.dead; WORD - 1];
         let is_in_no_domain = leading != [style.forbidden; WORD - 1];

@@ -6,10 +6,10 @@
 //! of a large block leave the table before the block is freed, because the allocator may unmap
 //! them.
 //!
-//! The hooks do not notice if memory is unmapped in any other way than by freeing a large block.
-//! For example, an allocator may divide memory into small blocks, and return this memory to the
-//! system after all of the blocks were freed. The table then still contains the pages, although
-//! they can no longer be read.
+//! Freeing a large block is the only event after which the debug hooks expect memory to be
+//! unmapped. An allocator may also divide a page into small blocks, and return the page to the
+//! system after all of these blocks were freed. The hooks do not notice this, so their table of
+//! readable pages still contains the page, although the page can no longer be read.
 
 #![forbid(unsafe_code)]
 
@@ -31,11 +31,13 @@ const ENTRIES: usize = 1 << 14;
 /// The threshold is below the size at which any common allocator maps a block by itself.
 const LARGE: usize = 1 << 16;
 
-/// The table. The entry of a group of pages is at the index of the group's lowest bits.
+/// The table. The index of a group's entry is the number of the group modulo [`ENTRIES`].
 ///
-/// The lowest 16 bits of an entry say which pages of the group can be read. The other bits are the
-/// number of the group, which always fits, because an address has 16 bits more than it. The entries
-/// are hints that order no other memory access, so `Relaxed` is enough.
+/// Each entry describes a group of 16 adjacent pages. The lowest 16 bits of the entry say which of
+/// these pages can be read, and the other bits store the number of the group. This number always
+/// fits, because it is an address divided by 64 KiB, the size of a group, and so has 16 bits fewer
+/// than an address. The entries are hints that order no other memory access, so `Relaxed` is
+/// enough.
 static FOUND: [AtomicUsize; ENTRIES] = [const { AtomicUsize::new(0) }; ENTRIES];
 
 /// Returns the entry for `page`, and its value if the page is the only readable page of its group.
@@ -99,8 +101,10 @@ fn add(page: usize) {
     let old = entry.load(Relaxed);
     let is_same_group = old >> GROUP == wanted >> GROUP;
     let new = if is_same_group { old | wanted } else { wanted };
-    // If another thread has changed the entry, it may have removed a page, which must not come
-    // back. The page that is not remembered then costs a system call later.
+    // If another thread has changed the entry of the table since we loaded `old`, we do not store
+    // `new`. The other thread may have removed a page from the entry because it frees the page's
+    // memory, and `new` would add this page again. Our own `page` then stays out of the table, so a
+    // later check of this page may need a system call.
     let _ = entry.compare_exchange(old, new, Relaxed, Relaxed);
 }
 
