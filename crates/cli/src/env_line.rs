@@ -56,8 +56,10 @@ impl Started {
     }
 }
 
-/// Returns the text that `env` splits into words, and true if options before it clear the
-/// environment. Returns `None` if `env` splits nothing.
+/// Returns the text after the option `-S` or `--split-string=` at the start of `argument`, because
+/// `env` splits this text into words. The flag is true if `-i` precedes `S`, as in `-iS`, so that
+/// `env` also clears the environment. Returns `None` if `argument` does not begin with `-S` or
+/// `--split-string=`, or if letters other than `i` and `v` precede `S`.
 fn line_to_split(argument: &[u8]) -> Option<(bool, &[u8])> {
     if let Some(line) = argument.strip_prefix(b"--split-string=") {
         return Some((false, line));

@@ -65,8 +65,9 @@ impl fmt::Display for Remark {
 
 /// Returns the path of the program that a shell would start for `name`.
 ///
-/// A program that is not on the `PATH` is taken from the folder of this program. A systemd unit can
-/// thus name the `obmalloc` of a virtual environment, and a program beside it.
+/// If no folder on the `PATH` contains an executable file called `name`, we look for `name` in the
+/// folder of the running `obmalloc` executable. A systemd unit can thus start the `obmalloc` of a
+/// virtual environment by its path, and name a program in the same folder without a path.
 ///
 /// # Errors
 ///

@@ -97,8 +97,11 @@ impl Target {
 
 /// Returns `line` with the value of the option `-m` or `-c` as a word of its own, as in `-m MODULE`.
 ///
-/// Clap would end the values of `-mMODULE` after the first one, so the arguments of the module would
-/// become options of ours. `command` describes the options that can precede `-m`.
+/// If the module's name is part of the word, as in `-mMODULE --stats`, Clap takes only `MODULE` as
+/// the value of `-m`. It would then parse `--stats` as an option of `obmalloc`, although it is an
+/// argument of the module. If `MODULE` is a word of its own, Clap takes all following words as
+/// values of `-m`. `command` describes the options that can precede `-m` or `-c`, which this
+/// function skips.
 pub fn with_separate_values(mut line: Vec<OsString>, command: &clap::Command) -> Vec<OsString> {
     let action = line.get(1).and_then(|name| command.find_subcommand(name));
     let Some(action) = action.filter(|action| has_argument(action, "module")) else { return line };

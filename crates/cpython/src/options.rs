@@ -11,10 +11,10 @@
 //! | `-E`, `-I` | the three variables are ignored |
 //!
 //! We parse the command line as the `python` executable does (`Python/preconfig.c`,
-//! `Python/getopt.c`). A program that embeds CPython may parse its command line differently. If
-//! such a program uses `-X dev` for a purpose of its own, for example, we expect CPython to set its
-//! debug hooks, and install our heap only when CPython creates its first module instead of before
-//! `main`.
+//! `Python/getopt.c`). A program that embeds CPython may parse its command line differently. For
+//! example, if such a program uses `-X dev` for a purpose of its own, we wrongly expect that
+//! CPython will set its debug hooks. We then do not install our heap before `main`, but only when
+//! CPython creates its first module.
 
 #![forbid(unsafe_code)]
 

@@ -10,10 +10,11 @@
 //! the function passed to [`start`], and CPython calls this function in its main thread between two
 //! instructions of Python code.
 //!
-//! A forked child creates its own status page when it requests more than 512 bytes, but not before
-//! one to two seconds have passed since the fork. If a child created its page at once and then
-//! ended with `_exit`, the page would remain. Only a normal exit runs the code that removes the
-//! page of a process that has run for less than a second.
+//! A process that exits normally less than a second after it created its status page removes the
+//! page. A process that ends with `_exit` does not run the code that removes the page. If a forked
+//! child created its own page at once, each child that soon ends with `_exit` would leave a page
+//! behind. A child therefore waits until one to two seconds have passed since the fork, and creates
+//! its page in a later request for more than 512 bytes.
 
 use std::{
     ffi::{c_int, c_void},
@@ -86,13 +87,16 @@ static CLIENT: OnceLock<Client> = OnceLock::new();
 
 /// Creates the page. Must be called before `main`.
 ///
-/// CPython will call `refresh` in its main thread, which holds the main interpreter's GIL. The
-/// page has the text of `first` until the first refresh. If the heap is not installed, no request
-/// leads to a refresh.
+/// If `first` returns a text, the status page contains this text until CPython first calls
+/// `refresh`, which publishes new figures. CPython calls `refresh` in its main thread, while this
+/// thread holds the main interpreter's GIL. A request schedules this call only if the heap passes
+/// the request on because it is too large. If the heap is not installed, CPython therefore never
+/// calls `refresh`.
 ///
 /// # Errors
 ///
-/// Fails if no page can be created.
+/// Fails if no page can be created. If the process lacks CPython's functions for pending calls,
+/// this function creates no page and returns `Ok`.
 pub(crate) fn start(
     python: &CPython,
     refresh: Refresh,

@@ -94,8 +94,9 @@ impl Moments {
     }
 }
 
-/// Returns the signal that `value`, the value of the variable `setting`, specifies by its name or
-/// number, or `None` if the setting is off.
+/// Returns the signal whose name or number is `value`, such as `USR1` or `10`. Returns `None` if
+/// `value` is empty or a word such as `off`, which switches the setting off. `setting` is the name
+/// of the environment variable that contained `value`, and only errors use it.
 ///
 /// # Errors
 ///

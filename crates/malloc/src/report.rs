@@ -21,10 +21,11 @@ use crate::{
 
 /// Names of environment variables, each as a C string and as a Rust string.
 ///
-/// The names of the variables of this library, which replaces `malloc`, begin with
+/// This library replaces `malloc`, and the variables for its statistics and limits begin with
 /// `OBMALLOC_MALLOC_`. Our other library, which replaces CPython's allocators, reads variables such
-/// as `OBMALLOC_STATS`. The names differ because one process can load both libraries, and each of
-/// them needs its own output file.
+/// as `OBMALLOC_STATS` for the same purposes. One process can load both libraries, so the names
+/// must differ: the user can then set a different output file and different limits for each
+/// library.
 const PLACE: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS", "OBMALLOC_MALLOC_STATS");
 const MOMENTS: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS_ON", "OBMALLOC_MALLOC_STATS_ON");
 const LIMIT: (&CStr, &str) = (c"OBMALLOC_MALLOC_LIMIT", "OBMALLOC_MALLOC_LIMIT");

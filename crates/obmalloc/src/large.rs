@@ -8,9 +8,11 @@
 //!   ├─────────── offset ───────┤ a page, or the alignment of the block
 //! ```
 //!
-//! Every arena and every mapping of a large block stores a tag, and the tag's distance from the
-//! start of the arena or from the block's header is always the same. When a block is freed, we can
-//! therefore read the tag before we know whether the block is large, and the tag then shows this.
+//! If the geometry stores all pool headers of an arena at its start (`HeaderRule::InArena`), each
+//! arena also stores a tag there. A large block's tag is as far after the block's header as an
+//! arena's tag is after the start of the arena. When a block is freed, we therefore find its tag
+//! in the same way whether the block is large or lies in an arena, and the tag's value tells us
+//! which of the two is the case.
 //!
 //! The tag of a large mapping is [`HeapTag::LARGE`]. The tag of an arena identifies the heap that
 //! owns the arena.

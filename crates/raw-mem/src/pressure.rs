@@ -10,8 +10,9 @@ use crate::preserving_errno;
 /// The minimum time between two readings of the files.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The percentage of the last ten seconds for which tasks of the control group must have waited for
-/// memory before we consider memory short.
+/// We consider memory short if tasks of the process's control group waited for memory during at
+/// least this percentage of the last ten seconds. If we cannot read this figure for the control
+/// group, we use the figure for the whole system.
 const STALLED_PERCENT: u64 = 10;
 
 /// The longest path, with its final zero byte.

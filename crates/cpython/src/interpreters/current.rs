@@ -49,11 +49,12 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 /// only after [`layout_holds`] has returned true. We then know that the third word of a thread
 /// state is the address of its interpreter, and [`is_at_hand`] can rely on this layout.
 ///
-/// While the value is 0, [`is_at_hand`] reads the word at the thread pointer itself. This word is
-/// the first word of the thread's control block and contains the address of that block. The
-/// function therefore takes the control block for a thread state, and compares the third word of
-/// the control block with the address of an interpreter. The two are never equal, so the function
-/// returns false.
+/// Until we have found CPython's variable, `OFFSET` is 0. Instead of the current thread state,
+/// [`is_at_hand`] then reads the word at the thread pointer itself. This is the first word of the
+/// thread's control block, in which the C library describes the thread, and it contains the address
+/// of this block. [`is_at_hand`] therefore treats the control block as a thread state, and compares
+/// the third word of the block with the address of an interpreter. The two are never equal, so
+/// [`is_at_hand`] returns false.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Stores CPython's functions for interpreters. Must be called before the heap is installed.
@@ -111,10 +112,10 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
 
 /// Looks for the variable that holds the current thread state, and sets [`OFFSET`].
 ///
-/// Must be called while no other thread runs Python code. The function searches only the
-/// thread-local variables of the calling thread, but the offset that it finds is valid for all
-/// threads. CPython was loaded before `main`, so its thread-local variables use static TLS, and
-/// each of them has the same offset from the thread pointer in every thread.
+/// Must be called while no other thread runs Python code. The function searches for CPython's
+/// variable only among the calling thread's thread-local variables, but the offset of this variable
+/// from the thread pointer is the same in every thread. The reason is that CPython was loaded
+/// before `main`, so its thread-local variables use static TLS.
 ///
 /// # Safety
 ///

@@ -5,9 +5,10 @@
 //! retains the empty pool. It releases the pool when another class needs it, or when retained pools
 //! are all that keeps their arena from being unmapped.
 //!
-//! Under [`RetainRule::Unobservable`], a program must receive the same addresses as if size classes
-//! retained no empty pools. A class then retains an empty pool only if the heap's arenas would hand
-//! out this very pool next anyway.
+//! Under [`RetainRule::Unobservable`], retained pools must not change the addresses that a program
+//! receives. A size class therefore retains an empty pool only if this pool would otherwise return
+//! to its arena and be the next pool that the heap takes from its arenas. Any other empty pool
+//! returns to its arena at once.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

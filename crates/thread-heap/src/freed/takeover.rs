@@ -6,10 +6,11 @@
 //! them into a table. For each page, the table counts the bytes that belong to waiting blocks. The
 //! thread purges all pages that waiting blocks cover completely, and puts the table into the inbox.
 //!
-//! The table that a takeover uses to find the pages to purge cannot describe a pool of more than 32
-//! pages. Such a pool contains only one block, however. If a thread finds this block in an inbox,
-//! it can purge the pool without a table. It keeps only the first page, because the link and the
-//! count that make the block a node of the inbox are stored there (see [`Batch`]).
+//! A pool of more than 32 pages is too large for the table in which a takeover counts the waiting
+//! blocks of each page. Such a pool contains only one block, however. If this block waits in an
+//! inbox, all pages of the pool are unused, and the thread can purge them without a table. The
+//! thread keeps only the first page, because the inbox is a linked list of freed blocks, and the
+//! first page stores the block's link to the next one and its count (see [`Batch`]).
 
 use std::{cell::Cell, ptr::NonNull};
 

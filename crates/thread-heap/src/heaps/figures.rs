@@ -99,11 +99,11 @@ impl Figures {
 impl<P: Parts> Heaps<P> {
     /// Counts the memory of all heaps without stopping their owners. O(heaps + units of arenas).
     ///
-    /// This function holds the lock of the shared arena source. The owner of a heap therefore has
-    /// to wait only if it needs this source during the call, for example to map or unmap an arena.
-    /// The function finds arenas through a list whose entries lie in the arenas. CPython's
-    /// geometries leave no room for such an entry, so only the arenas of
-    /// the geometry [`Native`](obmalloc::Native) are counted.
+    /// This function holds the lock of the arena source that all heaps share. The owner of a heap
+    /// therefore has to wait only if it needs this source during the call, for example to map or
+    /// unmap an arena. To find the arenas, the function follows a linked list whose nodes lie in
+    /// the arenas. Only the geometry [`Native`](obmalloc::Native) reserves space for a node, so the
+    /// function does not count arenas with one of CPython's geometries.
     pub fn figures(&self) -> Figures {
         self.figures_of(&mut self.shared.lock())
     }

@@ -21,9 +21,9 @@ use crate::{
 /// by one thread can then be reused immediately by another.
 ///
 /// An `OwnedHeap` uses one of the process's heaps, and so does each thread that allocates through
-/// [`PerThread`](crate::PerThread). Each of them can free blocks that another one allocated. When
-/// an `OwnedHeap` is dropped, the blocks that are still in use stay valid, and the heap that it
-/// used stays without an owner until another `OwnedHeap` or thread takes it over.
+/// [`PerThread`](crate::PerThread). Each of them can free blocks that another one allocated. If the
+/// program drops an `OwnedHeap`, the blocks in use stay valid. The heap that the `OwnedHeap` used
+/// then has no owner until another `OwnedHeap` or thread takes it over.
 ///
 /// New pools use [`BlockStart::AsInCPython`](obmalloc::BlockStart::AsInCPython), because Python's
 /// garbage collector walks over objects at these addresses faster.
