@@ -1,10 +1,11 @@
 //! An arena source with the C interface of CPython's arena allocator.
 //!
-//! An [`ArenaSource`] can become an [`ArenaVTable`], but not the other way round. An `ArenaSource`
-//! must return arenas that are aligned to their size, and the C functions of a vtable do not
-//! promise this alignment. CPython 3.11 and later call the function `alloc` of a vtable not only
-//! for arenas, but also for the memory of their data stack, which contains the frames of Python
-//! functions. `alloc` therefore accepts every size.
+//! We can make an [`ArenaVTable`] from an [`ArenaSource`], but not the other way round, because an
+//! `ArenaSource` must return arenas that are aligned to their size, and the C functions in an
+//! `ArenaVTable` do not promise this alignment. CPython 3.11 and later call the vtable's function
+//! `alloc` not only for arenas, but also for the memory of their data stack, which contains the
+//! frames of Python functions. The size of this memory need not be a size that arenas can have, so
+//! the `alloc` of our vtables accepts every size and rounds it up to the next size of an arena.
 
 use core::{
     ffi::c_void,

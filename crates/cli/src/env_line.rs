@@ -1,10 +1,11 @@
 //! Reads a script's first line that starts `env`, such as `#!/usr/bin/env -S -u HOME python3 -O`.
 //!
-//! The system passes everything that follows `env` in the first line of a script as a single
-//! argument, which `env` splits into words only if it begins with an option such as `-S`. We
-//! interpret those options and assignments of `env` that scripts use, to find out which program
-//! `env` starts. We do not interpret quotes, escapes and variables, so we cannot determine a
-//! program that follows them.
+//! The system passes everything that follows `env` in the first line of a script to `env` as a
+//! single argument. If this argument begins with an option such as `-S`, `env` splits the argument
+//! into words. To find the program that `env` starts, we interpret the words before it: options
+//! that scripts commonly use, such as `-u HOME`, and assignments such as `A=1`. We do not interpret
+//! quotes, escapes, variables and comments. If a word with a quote, a backslash, `$` or `#`
+//! precedes the program or is the program, we therefore do not know which program `env` starts.
 
 #![forbid(unsafe_code)]
 

@@ -118,9 +118,10 @@ pub(crate) fn is_executable(path: &Path) -> bool {
 /// Checks that the loader can preload our library into the program at `path`.
 ///
 /// If the program at `path` is a script, this function checks the interpreter that the first line
-/// of the script names, because the system starts that interpreter. If the program can be started,
-/// but will run without the heap, for example because it is statically linked, the function returns
-/// a remark.
+/// of the script names, because the system starts that interpreter. Some programs can be started,
+/// but our preloaded library cannot make them use our heap. For example, a statically linked
+/// program has no loader that could load the library. For such a program, the function returns a
+/// [`Remark`], which tells the user why the program will run without our heap.
 ///
 /// # Errors
 ///

@@ -40,9 +40,9 @@ pub struct Args {
     /// Also serves malloc and operator new of the whole process.
     #[arg(long)]
     malloc: bool,
-    /// Refuses to start a program that would run without the heap. Also ends a CPython 3 with code
-    /// 125 if the preloaded library does not install the heap in it, or if this CPython is newer
-    /// than the tested versions.
+    /// Refuses to start a program that would run without the heap. If a CPython 3 has started, but
+    /// the preloaded library does not install the heap in it, the library ends the process with
+    /// code 125. It also ends a CPython that is newer than the tested versions in this way.
     #[arg(long, group = "switch")]
     strict: bool,
     /// Prints no message if the heap cannot be installed.

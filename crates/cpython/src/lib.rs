@@ -272,10 +272,11 @@ impl Start {
         Report::new(&self.python, &self.outcome).json()
     }
 
-    /// Returns the first statistics that we publish on the status page, which we create when our
-    /// library is loaded. If the user sets `PYTHONMALLOC` or `-X dev`, CPython sets its own
-    /// allocators later than that, and only then do we install the heap. In this case, we do not
-    /// know yet whether CPython will use the heap when we create the page, so this function returns
+    /// Returns the statistics that the status page contains at first, or `None` if we do not know
+    /// yet whether CPython will use the heap. We create the page when our library is loaded, and
+    /// usually we have then just installed the heap or refused to install it. If the user has set
+    /// `PYTHONMALLOC=debug` or `-X dev`, however, CPython sets its own allocators when it starts,
+    /// and we replace them with the heap only after that. In this case, the function returns
     /// `None`.
     fn first_json(&self) -> Option<String> {
         let is_decided =

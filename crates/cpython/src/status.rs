@@ -88,15 +88,16 @@ static CLIENT: OnceLock<Client> = OnceLock::new();
 /// Creates the page. Must be called before `main`.
 ///
 /// If `first` returns a text, the status page contains this text until CPython first calls
-/// `refresh`, which publishes new figures. CPython calls `refresh` in its main thread, while this
-/// thread holds the main interpreter's GIL. A request schedules this call only if the heap passes
-/// the request on because it is too large. If the heap is not installed, CPython therefore never
-/// calls `refresh`.
+/// `refresh`, which publishes new figures. We ask CPython for this call only while the heap passes
+/// on a request that is too large for it, that is, a request for more than 512 bytes. CPython then
+/// calls `refresh` in its main thread, while this thread holds the main interpreter's GIL. If the
+/// heap is not installed, it gets no requests to pass on, so CPython never calls `refresh`.
 ///
 /// # Errors
 ///
-/// Fails if no page can be created. If the process lacks CPython's functions for pending calls,
-/// this function creates no page and returns `Ok`.
+/// Fails if the status page cannot be created. To refresh a status page, we need CPython's function
+/// `Py_AddPendingCall`, which makes CPython call `refresh`. If the process does not export
+/// `Py_AddPendingCall`, we do not try to create a page, and this function returns `Ok`.
 pub(crate) fn start(
     python: &CPython,
     refresh: Refresh,

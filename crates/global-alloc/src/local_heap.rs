@@ -215,9 +215,12 @@ impl LocalHeap {
         self.after_trim(|heap| heap.alloc(class))
     }
 
-    /// Calls `request`. If `request` fails, trims this heap, flushes the calling thread's heap and
-    /// calls `request` again. If this second call fails because of the limit, asks the program's
-    /// callback. If the callback returns true, calls `request` a third and last time.
+    /// Calls `request`, which allocates from this `LocalHeap`. If `request` fails, this function
+    /// returns unused memory to the system, both from this `LocalHeap` and from the heap that the
+    /// calling thread uses through [`PerThread`], and then calls `request` again. If the second
+    /// call fails because it would exceed the hard limit of this `LocalHeap`, the function calls
+    /// the callback that the program passed to [`before_refusal`](Self::before_refusal()). If the
+    /// callback returns true, the function calls `request` a third and last time.
     fn after_trim<T>(&self, request: impl Fn(&mut PoolHeap) -> Option<T>) -> Option<T> {
         // SAFETY: nothing else borrows the heap (its invariant).
         request(unsafe { &mut *self.heap.get() }).or_else(|| {
@@ -234,8 +237,8 @@ impl LocalHeap {
         })
     }
 
-    /// Calls the callback if the last refusal was caused by the limit. Returns true if the request
-    /// should be repeated.
+    /// Calls the callback of [`before_refusal`](Self::before_refusal()) if the last request failed
+    /// because of the hard limit. Returns true if the request should be repeated.
     #[cold]
     fn ask_before_refusal(&self) -> bool {
         // SAFETY: nothing else borrows the heap (its invariant).

@@ -98,10 +98,12 @@ impl<P: Parts> Heaps<P> {
 
     /// Prevents takeovers of inboxes until the guard is dropped.
     ///
-    /// In a takeover, a thread removes the freed blocks from the inbox of a heap and puts them back
-    /// later. If another thread forked in between, the child would lose these blocks, because the
-    /// thread that holds them does not exist in the child. The forking thread therefore holds this
-    /// function's guard across a `fork`.
+    /// In a takeover, a thread takes all freed blocks out of the inbox of a heap, purges the pages
+    /// that these blocks cover, and puts the blocks back. If a second thread called `fork` in the
+    /// meantime, the child would lose these blocks, because the thread that took them does not
+    /// exist in the child. Every takeover must lock the mutex that the returned guard keeps locked.
+    /// A thread that forks therefore holds the guard across the `fork`, so that no takeover is
+    /// running at that moment.
     pub(crate) fn pause_takeovers(&self) -> MutexGuard<'_, ()> {
         sync::lock(&self.takeovers)
     }
@@ -236,10 +238,11 @@ impl<P: Parts> ThreadHeap<P> {
     /// - `start` must be the start of a block that is in use, in a `ThreadHeap` with the same `P`.
     #[inline]
     pub(crate) unsafe fn is_span(start: NonNull<u8>) -> bool {
-        // To find out whether the block is a span, which is the only block of its pool, we need the
-        // size class in the pool's header. Reading the header is slow if another thread is writing
-        // to it, so we check the block's address first. A span always begins at a multiple of the
-        // pool size. Few other blocks do, so for most blocks we need not read the header at all.
+        // A block that is the only one of its pool is called a span. The size class in the pool's
+        // header says whether the block is a span, but reading this header is slow if another
+        // thread is writing to it. We therefore check the block's address first, because a span
+        // always begins at a multiple of the pool size. Few other blocks do, so for most blocks we
+        // need not read the header at all.
         let begins_unit = start.addr().get().is_multiple_of(P::Geometry::SIZES.pool_size);
         // SAFETY: `start` is a block in use of this geometry (contract of `is_span`).
         let class = || unsafe { SizeClass::<P::Geometry>::at(start) };

@@ -180,11 +180,12 @@ impl Block {
         }
         // SAFETY: the header is readable.
         let (size, found, leading) = unsafe { (self.size(), self.letter(), self.leading()) };
-        // We look for the dead bytes of a freed block before we compare the letter, the byte of the
-        // header that names the block's domain. After a free, the letter is dead or overwritten by
-        // the allocator below. If we compared it first, we would report that the freed block
-        // belongs to another domain or, if the overwritten letter happened to be the expected one,
-        // that its guard bytes are damaged.
+        // When the debug hook frees a block, it fills the block and its header with dead bytes (by
+        // default `0xDD`). It thus replaces the letter, the byte of the header that names the
+        // block's domain, and the wrapped allocator may then overwrite this byte once more. We
+        // therefore check for a freed block before we compare the letter. Otherwise, we would
+        // report that a freed block belongs to another domain or, if its overwritten letter
+        // happened to be the expected one, that its guard bytes are damaged.
         if self.is_dead(found, leading, style) {
             return Err(Misuse::Freed);
         }

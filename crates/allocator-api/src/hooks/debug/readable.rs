@@ -101,10 +101,11 @@ fn add(page: usize) {
     let old = entry.load(Relaxed);
     let is_same_group = old >> GROUP == wanted >> GROUP;
     let new = if is_same_group { old | wanted } else { wanted };
-    // If another thread has changed the entry of the table since we loaded `old`, we do not store
-    // `new`. The other thread may have removed a page from the entry because it frees the page's
-    // memory, and `new` would add this page again. Our own `page` then stays out of the table, so a
-    // later check of this page may need a system call.
+    // An entry of the table describes 16 adjacent pages. If another thread has changed the entry
+    // since we loaded `old`, that thread may have removed a neighbour of `page` because it is about
+    // to free the neighbour's memory. If we stored `new` then, we would add the neighbour again, so
+    // we store nothing. As `page` stays out of the table, a later check of `page` may need a system
+    // call.
     let _ = entry.compare_exchange(old, new, Relaxed, Relaxed);
 }
 
