@@ -3,7 +3,8 @@
 //! glibc's loader splits `LD_PRELOAD` at colons and spaces, and expands words that begin with a
 //! dollar sign, such as `$ORIGIN`. None of these three characters can be escaped. If the path of a
 //! library contains one of them, we create a symbolic link to the library's folder, at a path
-//! without these characters. We then write the library's path through this link to `LD_PRELOAD`.
+//! without these characters. `LD_PRELOAD` then lists a path that leads through this link to the
+//! library.
 
 #![forbid(unsafe_code)]
 

@@ -66,8 +66,9 @@ impl fmt::Display for Remark {
 /// Returns the path of the program that a shell would start for `name`.
 ///
 /// If no folder on the `PATH` contains an executable file called `name`, we look for `name` in the
-/// folder of the running `obmalloc` executable. A systemd unit can thus start the `obmalloc` of a
-/// virtual environment by its path, and name a program in the same folder without a path.
+/// folder of the running `obmalloc` executable. For example, if a systemd unit runs
+/// `/venv/bin/obmalloc run -- gunicorn` and no folder on the `PATH` contains `gunicorn`, we find
+/// `/venv/bin/gunicorn` in the same virtual environment.
 ///
 /// # Errors
 ///
@@ -118,10 +119,9 @@ pub(crate) fn is_executable(path: &Path) -> bool {
 /// Checks that the loader can preload our library into the program at `path`.
 ///
 /// If the program at `path` is a script, this function checks the interpreter that the first line
-/// of the script names, because the system starts that interpreter. Some programs can be started,
-/// but our preloaded library cannot make them use our heap. For example, a statically linked
-/// program has no loader that could load the library. For such a program, the function returns a
-/// [`Remark`], which tells the user why the program will run without our heap.
+/// of the script names, because the system starts that interpreter. If the program can be started,
+/// but will run without our heap, this function returns a [`Remark`] that tells the user why. For
+/// example, a statically linked program has no loader that could load our library.
 ///
 /// # Errors
 ///

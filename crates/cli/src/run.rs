@@ -40,9 +40,10 @@ pub struct Args {
     /// Also serves malloc and operator new of the whole process.
     #[arg(long)]
     malloc: bool,
-    /// Refuses to start a program that would run without the heap. If a CPython 3 has started, but
-    /// the preloaded library does not install the heap in it, the library ends the process with
-    /// code 125. It also ends a CPython that is newer than the tested versions in this way.
+    /// Refuses to start a program if it is clear beforehand that the program would run without the
+    /// heap. Otherwise, the program starts. If the preloaded library then does not install the heap
+    /// in a CPython 3, or if the CPython is newer than the tested versions, the library ends the
+    /// process with code 125.
     #[arg(long, group = "switch")]
     strict: bool,
     /// Prints no message if the heap cannot be installed.

@@ -411,8 +411,10 @@ mod tests {
         of(file.to_str().unwrap()).write(process::id(), |out, _| out.write_str(text).unwrap());
     }
 
-    /// Regression test: the file was emptied first and then written, so that a reader saw parts of
-    /// a report, and a signal that ended the process left a part behind.
+    /// Regression test: an earlier version emptied the file with the old report, and then wrote the
+    /// new report to this file. A reader could therefore see an incomplete report. If a signal
+    /// ended the process before the new report was complete, the incomplete report stayed in the
+    /// file.
     #[test]
     fn a_reader_sees_the_old_report_until_the_new_one_is_complete() {
         let folder = folder("old");

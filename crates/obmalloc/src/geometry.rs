@@ -168,10 +168,10 @@ pub enum RetainRule {
     /// Each class can retain one pool until another class needs it or its arena could be unmapped.
     ///
     /// If each block of a class fills a whole pool, the class can retain several empty pools. If
-    /// all other pools of the arena are free, such a retained pool alone keeps the arena mapped.
-    /// The heap therefore retains this pool only if [`retain`](raw_mem::ArenaSource::retain) of its
-    /// arena source permits that. The heap also asks the source before it retains an arena whose
-    /// pools are all free.
+    /// all other pools of its arena are free or retained as well, such a pool keeps the arena
+    /// mapped although no block in it is in use. The heap therefore retains this pool only if the
+    /// arena source permits this in [`retain`](raw_mem::ArenaSource::retain). The heap also asks
+    /// the source before it retains an arena whose pools are all free.
     ///
     /// A class that needs another pool prefers a free pool that it used before.
     EachClass,

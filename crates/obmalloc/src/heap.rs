@@ -413,10 +413,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Finds a pool of `class` that has a free block although the pool is marked as full, and marks
     /// this pool as used. O(pools).
     ///
-    /// A pool that is marked as full can have free blocks, because the heap marks a full pool as
-    /// used only after several of its blocks have been freed. The heap allocates blocks only from
-    /// pools that are marked as used, so it does not allocate these free blocks until then. If the
-    /// heap has no memory for a new pool, however, it calls `full_pool_with_room`.
+    /// The heap allocates blocks only from pools that are marked as used. When blocks of a full
+    /// pool are freed, the heap marks the pool as used again only after several frees. Until then,
+    /// the pool has free blocks that the heap does not allocate. If the heap has no memory for a
+    /// new pool, however, it calls `full_pool_with_room` to find a pool with such blocks.
     #[cold]
     fn full_pool_with_room(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         if class.frees_until_used() == 1 {
@@ -680,10 +680,10 @@ mod tests {
         drain(&mut heap, blocks);
     }
 
-    /// When no arena can be mapped, the heap allocates blocks that were freed in pools that are
-    /// still marked as full. The block that this test frees does not begin at a multiple of 4096.
-    /// The heap may therefore use it for an ordinary request, but not for a request with an
-    /// alignment of 4096 bytes.
+    /// When no arena can be mapped, the heap also allocates free blocks from pools that are still
+    /// marked as full. The only free block of the size class in this test does not begin at a
+    /// multiple of 4096. The heap must therefore not return this block for a request with an
+    /// alignment of 4096 bytes, but it may return the block for an ordinary request.
     #[test]
     fn an_aligned_block_is_aligned_or_refused_when_no_arena_can_be_mapped() {
         let source = LimitedArenas::new(MmapArenas::new(), Limits::hard(1 << 20));

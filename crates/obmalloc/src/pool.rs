@@ -663,10 +663,10 @@ impl PoolPtr {
     /// Makes a free pool used by `class`.
     ///
     /// A new pool is divided into blocks page by page, so that pages which no block needs yet take
-    /// no memory. If a pool was in use before, the part that was divided into blocks then is
-    /// usually backed by memory already, so dividing this part page by page would save nothing.
-    /// Under [`RetainRule::EachClass`], this function therefore divides this part into blocks of
-    /// `class` all at once.
+    /// no memory. If the pool was in use before, its memory up to `next_offset` has already been
+    /// divided into blocks, and is usually backed by physical memory. Dividing this part page by
+    /// page again would save nothing, so under [`RetainRule::EachClass`], this function divides the
+    /// whole part into blocks of `class` at once.
     pub(crate) fn become_used<G: Geometry>(self, class: SizeClass<G>) {
         let header = self.header();
         debug_assert_eq!(header.state(), State::Free);

@@ -45,9 +45,10 @@ pub(crate) struct Demand {
 impl Demand {
     /// Creates the state of a program that has requested nothing yet.
     ///
-    /// Free memory may be retained for at most `decay` after the program's last request for memory.
-    /// During this time, the sum of memory in use and retained memory may exceed the recent peak of
-    /// memory in use by at most `above_peak` percent.
+    /// Retained memory is useful only while the program requests memory. When the program has made
+    /// no request for the time `decay`, no free memory may be retained any more, no matter when it
+    /// was freed. Before that, the sum of memory in use and retained memory may exceed the recent
+    /// peak of memory in use by at most `above_peak` percent.
     pub(crate) const fn new(decay: Duration, above_peak: usize) -> Self {
         Self {
             decay,

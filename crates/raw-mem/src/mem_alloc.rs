@@ -50,9 +50,9 @@ pub unsafe trait MemAlloc {
 
     /// Resizes the block at `ptr` to `size` bytes, or allocates a block if `ptr` is `None`.
     ///
-    /// If the result is a block, it replaces the block at `ptr`, which must not be used again. This
-    /// also holds if `size` is 0, so such a request does not merely free the old block. If the
-    /// result is `None`, the block at `ptr` is still live and unchanged. If
+    /// If the result is a block, it replaces the block at `ptr`, which must not be used again. If
+    /// `size` is 0, the result is a new block of 0 bytes, which must be freed like any other block.
+    /// If the result is `None`, the block at `ptr` is still live and unchanged. If
     /// [`malloc_aligned`](Self::malloc_aligned) allocated the old block, the new block has the same
     /// alignment.
     ///

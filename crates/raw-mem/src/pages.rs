@@ -192,9 +192,10 @@ pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), 
 
 /// Returns `bytes` bytes of memory at `start` to the system, and makes the range inaccessible.
 ///
-/// During the whole call, the range stays mapped, so no other mapping can take its addresses. If
-/// the call fails, the range is usually unchanged, but Linux before 6.12 may unmap it if the kernel
-/// runs out of memory during the call.
+/// The call replaces the old mapping of the range with an inaccessible one in a single step, so no
+/// other mapping can take its addresses in between. If the call fails, the old mapping usually
+/// remains unchanged. However, if the kernel runs out of memory during the call, Linux before 6.12
+/// may leave the range unmapped.
 ///
 /// # Safety
 ///

@@ -110,8 +110,9 @@ impl Shadow {
     /// # Safety
     ///
     /// - `to` and `size` must meet the safety requirements of [`allocated`](Self::allocated).
-    /// - The first `n` bytes at `to` must be initialised, where `n` is the smaller of `size`, the
-    ///   new size of the block, and the size that the block had before it moved away from `from`.
+    /// - The first `n` bytes at `to` must be initialised, where `n` is the smaller of two sizes:
+    ///   `size`, which is the new size of the block, and the size that the block had at its old
+    ///   address `from`, before the reallocation moved it to `to`.
     pub(crate) unsafe fn reallocated(&mut self, from: NonNull<u8>, to: NonNull<u8>, size: usize) {
         let old = self.live.remove(&from.addr().get()).expect("the block is live");
         Live { ptr: to, size: old.size.min(size), ..old }.check();

@@ -54,10 +54,11 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 ///   may then end with a signal such as `SIGSEGV`, because the hook asks the system whether a page
 ///   can be read only if it does not remember the page. On systems other than Unix, it never asks.
 ///
-/// The hook recognises a freed block by the bytes `0xDD` with which it has filled the block, but
-/// the allocator may overwrite or purge this memory. If the program then frees or uses the block
-/// again, the hook can report that the block belongs to another domain, because the letter before
-/// the block has changed as well.
+/// When the hook frees a block, it fills the block and its header with the byte `0xDD`, and later
+/// recognises the freed block by these bytes. However, the allocator may overwrite or purge them.
+/// If the program then frees or uses the block again, the hook can report that the block belongs to
+/// another domain, because the letter in the header that named the block's domain has changed as
+/// well.
 ///
 /// The hook fills each new block with the byte `0xCD`, unless a zeroed block was requested, and
 /// each freed block with the byte `0xDD`. With these bytes, a program that uses uninitialised or
@@ -68,8 +69,8 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 /// On a 64-bit machine, the hook adds 24 bytes to each block, or 32 bytes with serial numbers. Of
 /// these bytes, 16 precede the block, so the block is aligned as in the wrapped allocator, but to
 /// at most 16 bytes. If a block is requested from [`malloc_aligned`](MemAlloc::malloc_aligned) with
-/// an alignment above the word size, the hook adds another 16 bytes and the alignment. Such a block
-/// keeps its alignment when it is reallocated.
+/// an alignment of `align` bytes, which is more than a word, the hook adds another `16 + align`
+/// bytes. Such a block keeps its alignment when it is reallocated.
 ///
 /// ```
 /// use allocator_api::{Domain, hooks::Debug, raw_mem::{Malloc, MemAlloc}};
@@ -233,10 +234,10 @@ impl<A: MemAlloc> Debug<A> {
     /// # Safety
     ///
     /// - `block` must be a live block of `old` bytes that this debug hook allocated.
-    /// - `block` must not have been requested with an alignment of more than a word, because this
-    ///   function cannot preserve such an alignment. The hook marks each block with a letter in its
-    ///   header: `self.letter`, or the same letter in upper case if the block was requested with
-    ///   such an alignment. The letter of `block` must therefore be `self.letter`.
+    /// - The letter in the header of `block` must be `self.letter`, which names the memory domain
+    ///   of the hook. If a block was requested with an alignment of more than a word, its header
+    ///   contains this letter in upper case. Such a block must not be passed to this function,
+    ///   because the function cannot preserve its alignment.
     unsafe fn resize(&self, block: Block, old: usize, new: usize) -> Option<NonNull<u8>> {
         // The allocator below may unmap the old block.
         readable::forget(block.header(), old + self.style.overhead());

@@ -49,12 +49,12 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 /// only after [`layout_holds`] has returned true. We then know that the third word of a thread
 /// state is the address of its interpreter, and [`is_at_hand`] can rely on this layout.
 ///
-/// Until we have found CPython's variable, `OFFSET` is 0. Instead of the current thread state,
-/// [`is_at_hand`] then reads the word at the thread pointer itself. This is the first word of the
-/// thread's control block, in which the C library describes the thread, and it contains the address
-/// of this block. [`is_at_hand`] therefore treats the control block as a thread state, and compares
-/// the third word of the block with the address of an interpreter. The two are never equal, so
-/// [`is_at_hand`] returns false.
+/// Until we have found CPython's variable for the current thread state, `OFFSET` is 0, so
+/// [`is_at_hand`] reads the word at the thread pointer instead. There begins the thread's control
+/// block, in which the C library describes the thread, and the first word of this block is its own
+/// address. [`is_at_hand`] therefore mistakes the block for a thread state, and compares its third
+/// word with the address of an interpreter. The two are never equal, so [`is_at_hand`] returns
+/// false.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Stores CPython's functions for interpreters. Must be called before the heap is installed.
@@ -112,10 +112,11 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
 
 /// Looks for the variable that holds the current thread state, and sets [`OFFSET`].
 ///
-/// Must be called while no other thread runs Python code. The function searches for CPython's
-/// variable only among the calling thread's thread-local variables, but the offset of this variable
-/// from the thread pointer is the same in every thread. The reason is that CPython was loaded
-/// before `main`, so its thread-local variables use static TLS.
+/// Must be called while no other thread runs Python code. CPython stores the current thread state
+/// in a thread-local variable, so each thread has its own copy. The function searches only the
+/// calling thread's thread-local variables. CPython was loaded before `main`, so its thread-local
+/// variables use static TLS, and the offset from the thread pointer to the variable is the same in
+/// every thread.
 ///
 /// # Safety
 ///

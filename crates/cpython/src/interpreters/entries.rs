@@ -24,9 +24,9 @@ pub(super) struct Entry {
     /// # Invariant
     ///
     /// If the field `interpreter` contains the address of an interpreter, then the field `heap` is
-    /// `Some`. A thread may write the field `interpreter` in only two cases: if it holds the GIL of
-    /// the interpreter that it adds to the entry or removes from the entry, or if it is the only
-    /// thread of the process.
+    /// `Some`. A thread that stores the address of an interpreter in the field `interpreter`, or
+    /// removes the address from the field, must hold the GIL of this interpreter. While the process
+    /// has only one thread, that thread may also write the field without holding the GIL.
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///

@@ -9,10 +9,11 @@
 //! New pools come from the fullest arena that has room. The emptier arenas can then become free and
 //! be unmapped.
 //!
-//! The list of arenas is sorted by how many free units each arena has. When the number of free
-//! units of an arena changes, we move the arena directly behind the last arena that has fewer free
-//! units. We find that arena in O(1) time: a bitmap shows the next lower number of free units that
-//! any arena has, and `last_with` stores the last arena with that number.
+//! The list of arenas is sorted by the number of free units of each arena. When an arena's number
+//! of free units changes to `n`, we move the arena directly behind the last arena that has fewer
+//! than `n` free units. We find that arena in O(1) time: a bitmap shows the largest number below
+//! `n` that occurs in the list, and `last_with` contains the last arena with this number of free
+//! units.
 
 use core::ptr::NonNull;
 
@@ -105,9 +106,10 @@ impl ArenaTable {
 
     /// Takes a pool for `class` that begins at a multiple of `align` units.
     ///
-    /// Starts with the fullest arena that has enough free units, and continues with emptier arenas.
-    /// An attempt fails if the arena has no run of adjacent free units at a multiple of `align`
-    /// units. After [`MAX_SEARCHED`] failures, only the emptiest arena is tried.
+    /// First tries the fullest arena that has enough free units for the pool, and then emptier
+    /// arenas. An arena may still have no room for the pool, because the pool needs adjacent free
+    /// units that begin at a multiple of `align` units. After [`MAX_SEARCHED`] arenas without room,
+    /// only the emptiest arena is tried.
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
         origin: Origin,

@@ -115,9 +115,10 @@ pub enum BlockStart {
     ///
     /// This affects only small blocks. Larger blocks begin at the start of the pool.
     ///
-    /// If the first block of a pool begins at offset 48, many Python objects are aligned to 64-byte
-    /// cache lines. For example, each object that the garbage collector tracks has a header of 16
-    /// bytes in front of it, so the object in the first block begins at offset 48 + 16 = 64.
+    /// If the first block of a pool begins at offset 48, many Python objects begin at a 64-byte
+    /// cache line. Each object that the garbage collector tracks has a header of 16 bytes in front
+    /// of it, so the object in the first block begins at offset 48 + 16 = 64. If the block size is
+    /// a multiple of 64, the objects in all other blocks of the pool are aligned as well.
     AsInCPython,
 }
 

@@ -5,10 +5,11 @@
 //! retains the empty pool. It releases the pool when another class needs it, or when retained pools
 //! are all that keeps their arena from being unmapped.
 //!
-//! Under [`RetainRule::Unobservable`], retained pools must not change the addresses that a program
-//! receives. A size class therefore retains an empty pool only if this pool would otherwise return
-//! to its arena and be the next pool that the heap takes from its arenas. Any other empty pool
-//! returns to its arena at once.
+//! Under [`RetainRule::Unobservable`], a program must receive the same addresses as if no pool were
+//! retained. A size class therefore retains an empty pool only if this pool, after a return to its
+//! arena, would be the next pool that the heap takes from its arenas. In this case, the class that
+//! next needs a pool gets this pool whether it was retained or not. Any other empty pool returns to
+//! its arena at once.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

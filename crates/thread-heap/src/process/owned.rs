@@ -22,8 +22,8 @@ use crate::{
 ///
 /// An `OwnedHeap` uses one of the process's heaps, and so does each thread that allocates through
 /// [`PerThread`](crate::PerThread). Each of them can free blocks that another one allocated. If the
-/// program drops an `OwnedHeap`, the blocks in use stay valid. The heap that the `OwnedHeap` used
-/// then has no owner until another `OwnedHeap` or thread takes it over.
+/// program drops an `OwnedHeap`, the blocks in use stay valid, but their heap loses its owner.
+/// Later, another `OwnedHeap` or a thread can take over this heap.
 ///
 /// New pools use [`BlockStart::AsInCPython`](obmalloc::BlockStart::AsInCPython), because Python's
 /// garbage collector walks over objects at these addresses faster.

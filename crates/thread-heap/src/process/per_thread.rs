@@ -36,9 +36,10 @@ use crate::{
 /// ```
 ///
 /// The allocator also works in a forked child, and in destructors that run when a thread ends. A
-/// signal handler may use the allocator only if the signal did not interrupt a call to the
-/// allocator or to `malloc`, because a thread's first request can make the C library call `malloc`.
-/// A coroutine may move to another thread, but not during a call to the allocator.
+/// signal handler must not use the allocator if the signal interrupted a call to the allocator. The
+/// same holds if the signal interrupted a call to `malloc`, because the first request of a thread
+/// can make the C library call `malloc`, which is not reentrant. A coroutine may move to another
+/// thread, but not during a call to the allocator.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PerThread;
 

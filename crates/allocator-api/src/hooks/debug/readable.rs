@@ -101,10 +101,11 @@ fn add(page: usize) {
     let old = entry.load(Relaxed);
     let is_same_group = old >> GROUP == wanted >> GROUP;
     let new = if is_same_group { old | wanted } else { wanted };
-    // An entry of the table describes 16 adjacent pages. If another thread has changed the entry
-    // since we loaded `old`, that thread may have removed a neighbour of `page` because it is about
-    // to free the neighbour's memory. If we stored `new` then, we would add the neighbour again, so
-    // we store nothing. As `page` stays out of the table, a later check of `page` may need a system
+    // An entry of the table describes 16 adjacent pages, and `new` contains `page` and the
+    // neighbours of `page` that `old` contains. If another thread has changed the entry since we
+    // loaded `old`, that thread may have removed a neighbour because it is about to free the
+    // neighbour's memory. Storing `new` would add the neighbour again, so we store nothing. `page`
+    // then stays out of the table, so the next check whether `page` can be read may need a system
     // call.
     let _ = entry.compare_exchange(old, new, Relaxed, Relaxed);
 }

@@ -92,9 +92,9 @@ fn covered<G: Geometry>(waiting: &BlocksOf, blocks: BlockStart) -> BTreeSet<usiz
 /// units.
 ///
 /// `blocks` contains all blocks that the test allocated, in the order of their addresses. The
-/// lowest block lies at the start of a pool, and its size class determines the size and thus the
-/// end of this pool. The next block after this end is the first block of the next pool, so the
-/// function finds all pools in this way.
+/// lowest block lies at the start of a pool, and the size class of this block determines the size
+/// of the pool. The function thus knows where the pool ends. The first block at or after this end
+/// is the first block of the next pool, so the function can find all pools one after another.
 fn covered_in_medium(waiting: &BlocksOf, blocks: &BlocksOf) -> BTreeSet<usize> {
     let mut bytes = BTreeMap::<usize, usize>::new();
     // A pool begins with a block at the start of a unit, and blocks of its size follow.
