@@ -57,10 +57,11 @@ impl Started {
     }
 }
 
-/// Returns the text after the option `-S` or `--split-string=` at the start of `argument`, because
-/// `env` splits this text into words. The flag is true if `-i` precedes `S`, as in `-iS`, so that
-/// `env` also clears the environment. Returns `None` if `argument` does not begin with `-S` or
-/// `--split-string=`, or if letters other than `i` and `v` precede `S`.
+/// Returns the text that `env` splits into words: the rest of `argument` after the option `-S` or
+/// `--split-string=`. In the short form, the letters `i` and `v` may stand before the `S`, as in
+/// `-iS`. The flag is true if `i` is one of these letters, because `env` then also clears the
+/// environment. Returns `None` if `argument` begins with neither option or has other letters before
+/// the `S`.
 fn line_to_split(argument: &[u8]) -> Option<(bool, &[u8])> {
     if let Some(line) = argument.strip_prefix(b"--split-string=") {
         return Some((false, line));

@@ -97,11 +97,11 @@ impl Target {
 
 /// Returns `line` with the value of the option `-m` or `-c` as a word of its own, as in `-m MODULE`.
 ///
-/// If the module's name is part of the word, as in `-mMODULE --stats`, Clap takes only `MODULE` as
-/// the value of `-m`. It would then parse `--stats` as an option of `obmalloc`, although it is an
-/// argument of the module. If `MODULE` is a word of its own, Clap takes all following words as
-/// values of `-m`. `command` describes the options that can precede `-m` or `-c`, which this
-/// function skips.
+/// In `-m MODULE --stats`, Clap takes all words after `-m` as values of `-m`, so the module gets
+/// the argument `--stats`. In `-mMODULE --stats`, Clap takes only `MODULE` as a value, and would
+/// parse `--stats` as an option of `obmalloc`. This function therefore separates `-m` from
+/// `MODULE`, and `-c` from the code. It skips the options before `-m` or `-c`, which `command`
+/// describes.
 pub fn with_separate_values(mut line: Vec<OsString>, command: &clap::Command) -> Vec<OsString> {
     let action = line.get(1).and_then(|name| command.find_subcommand(name));
     let Some(action) = action.filter(|action| has_argument(action, "module")) else { return line };

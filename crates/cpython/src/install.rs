@@ -7,10 +7,10 @@
 //! ```
 //!
 //! CPython's memory domains mem and obj share one heap, because some extensions allocate a block in
-//! one domain and free it in the other. If the user requests statistics, we add the three layers
-//! that the diagram shows in parentheses. Two of them count the requests of mem and of obj before
-//! they reach the heap, and the third counts the requests that the heap passes to `Lower`, the
-//! allocator below it.
+//! one domain and free it in the other. If the user requests statistics, we add three layers of
+//! type `Counting`, shown in parentheses above. One layer counts the requests to mem and one the
+//! requests to obj, before they reach the heap. The third counts the requests that the heap passes
+//! to `Lower`, the allocator below it.
 //!
 //! If CPython sets its debug hooks, we replace them with our own. Every request to the domains raw,
 //! mem and obj then reaches our debug hooks, before it reaches the allocator that serves the
@@ -52,9 +52,9 @@ pub(crate) const SMALL: usize = Native::SIZES.small_threshold;
 ///
 /// We limit the size of the heap's reserved range of addresses because some programs have only a
 /// limited address space. When the heap unmaps an arena in this range, the addresses of the arena
-/// stay reserved for later arenas, so nothing else in the program can use them. Even CPython's own
-/// blocks above 512 bytes cannot, because CPython allocates them with the C library's `malloc` and
-/// not from the heap.
+/// stay reserved, so only later arenas of the heap can use them. CPython's blocks above 512 bytes,
+/// for example, can never be placed at these addresses, because they come from the C library's
+/// `malloc` and not from the heap.
 ///
 /// If the user requests huge pages for the heap, we do not limit the size of the range. Only arenas
 /// inside the reserved range can have huge pages, so a limit would leave all further arenas without
@@ -227,10 +227,10 @@ impl Installation {
 
     /// Counts the memory of all interpreters and threads, without stopping them.
     ///
-    /// Returns `None` if another thread is mapping memory at the moment. With CPython 3.11 and
-    /// earlier, this function always returns `None`, because the GIL is then the only protection of
-    /// the heap. A signal handler may call this function on a thread that does not hold the GIL,
-    /// and without the GIL such a thread must not read the heap.
+    /// Returns `None` if a thread is mapping memory for a heap at the moment. A signal handler may
+    /// call this function on a thread that does not hold the GIL. With CPython 3.11 and earlier,
+    /// only the GIL protects the heap, so reading the heap without the GIL would be a data race.
+    /// The function therefore always returns `None` for these versions.
     pub(crate) fn try_figures(&self) -> Option<Figures> {
         match self.heap {
             Installed::OneGil(_) => None,

@@ -146,10 +146,11 @@ fn report(moment: Moment) {
     }
 }
 
-/// Returns true if the calling thread may now write a report, and false if a report is already
-/// being written. If `is_last` is true, because the process is about to end, the function first
-/// waits up to half a second for a report of another thread to end. A thread never waits for its
-/// own report, which the current signal has interrupted.
+/// Returns true if the calling thread may now write a report, and false if a report is being
+/// written already. If `is_last` is true, as at the end of the process, the function first waits up
+/// to half a second for another thread to complete its report. If a signal interrupted the calling
+/// thread's own report, the function returns false at once, because that report can continue only
+/// after the signal handler has returned.
 fn begin_report(is_last: bool) -> bool {
     let this = this_thread();
     for _ in 0..=if is_last { LONGEST_WAIT } else { 0 } {
@@ -307,8 +308,11 @@ pub(crate) extern "C" fn signal(signal: c_int, handler: sighandler_t) -> sighand
     set_handler(&REAL, c"signal", signal, handler)
 }
 
-/// Does what [`signal`](fn@signal) does, for programs in strict ISO C. The C library calls the
-/// handler only once, and then restores the default action.
+/// Calls the C library's `__sysv_signal`, but hides our handlers from the program, as our
+/// [`signal`](fn@signal) does. If a program is compiled as strict ISO C, the headers of glibc
+/// replace its calls of `signal` with calls of `__sysv_signal`. A handler that was set with
+/// `__sysv_signal` runs only once, because the signal's default action is restored when the handler
+/// is called.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn __sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
     static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());

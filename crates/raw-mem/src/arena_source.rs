@@ -249,14 +249,11 @@ pub unsafe trait ArenaSource {
     /// Asks how much memory in large mappings a user, such as a heap, may retain instead of
     /// unmapping it.
     ///
-    /// The arguments and the result are numbers of slots, each of which has the size of an arena.
-    /// `had` is the number of slots that this source has allowed its user, such as a heap, to
-    /// retain so far, even if the user has retained fewer. `want` is the number that the user would
-    /// like to retain from now on.
-    ///
-    /// Returns the number of slots that the user of this source, such as a heap, may retain from
-    /// now on. The result is at most `want`. The user must unmap all retained slots beyond this
-    /// number.
+    /// The arguments and the result are numbers of slots, each of the size of an arena. `had` is
+    /// the number that this source has so far allowed its user, such as a heap, to retain, even if
+    /// the user retained fewer. `want` is the number that the user would like to retain. Returns
+    /// the number that it may retain from now on, at most `want`. The user must unmap all slots
+    /// beyond this number.
     fn retain_large(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain_large(had, want))
     }

@@ -14,10 +14,11 @@ const _: () = assert!(size_of::<Returned>() <= 64, "it fits the smallest arena")
 
 /// A source that cuts arenas from the front of a buffer.
 ///
-/// If the user of this source unmaps an arena, the source stores the arena in a list and returns it
-/// for a later request of the same size. The source aligns each arena to the arena's own size, so
-/// the buffer that the caller provides should be aligned to the arena size too. Otherwise, the
-/// bytes before the first aligned address of the buffer stay unused.
+/// If the user of this source unmaps an arena, the arena stays in the buffer: the source puts it on
+/// a list of free arenas and hands it out again for a later request of the same size. The source
+/// aligns each arena to the arena's own size. The buffer passed to [`new`](Self::new) should be
+/// aligned to this size too, because otherwise the bytes before its first aligned address stay
+/// unused.
 ///
 /// ```
 /// use core::mem::MaybeUninit;

@@ -92,10 +92,10 @@ pub fn abort_with(line: fmt::Arguments<'_>) -> ! {
 /// Returns true if the `len` bytes at `start` can be read. This is slow, because it asks the
 /// system.
 ///
-/// Use this function when you report heap corruption: the report must not crash, and reading
-/// through a damaged pointer could crash it. On some systems, or if the process has no free file
-/// descriptor, this function cannot test the memory. It then returns true, as if the memory were
-/// readable, although a read may still crash.
+/// Code that reports heap corruption should call this function before it reads through a pointer
+/// that may be damaged, because such a read could crash the process before the report is complete.
+/// On some systems, or if the process has no free file descriptor, this function cannot test the
+/// memory. It then returns true, although a read may still crash.
 #[must_use]
 pub fn is_readable(start: *const u8, len: usize) -> bool {
     test_readable(start, len) != Some(false)

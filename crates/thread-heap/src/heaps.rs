@@ -34,10 +34,11 @@ mod walk;
 
 /// A family of heaps that share one arena source.
 ///
-/// A heap without an [`Owner`](crate::Owner) is abandoned, and a new owner can adopt it. A thread
-/// may free a block of the heap long after the heap was abandoned, and then accesses the value of
-/// type `Heaps` in which the heap was opened. That value must therefore live forever, for example
-/// as a `static` or a leaked value.
+/// A heap of the family is abandoned while it has no [`Owner`](crate::Owner), and a new owner can
+/// adopt it. Blocks of an abandoned heap can still be in use. When a thread frees such a block,
+/// even long after the heap was abandoned, the thread accesses the value of type `Heaps` that
+/// represents the family. That value must therefore live forever, for example as a `static` or a
+/// leaked value.
 ///
 /// `P` is a tuple of an arena source, a metadata allocator, and a geometry, which defines the sizes
 /// of arenas, pools and blocks. Neither the arena source nor the metadata allocator may call back
@@ -268,9 +269,9 @@ impl<P: Parts> ThreadHeap<P> {
     /// - `block` must be a live block that was allocated by this heap or by another heap with the
     ///   same parameter `P`.
     /// - The caller must own this heap, unless this heap is `NO_HEAP`, the placeholder that all
-    ///   threads without a heap share. Nobody owns `NO_HEAP`, but it never has an arena, so no
-    ///   block belongs to it. For `NO_HEAP`, this function therefore always returns `block`, and
-    ///   does not access the contents of `NO_HEAP`.
+    ///   threads without a heap share. `NO_HEAP` needs no owner, because it never has an arena, so
+    ///   no block belongs to it. If this heap is `NO_HEAP`, the function therefore frees nothing:
+    ///   it returns `block` and does not access the contents of `NO_HEAP`.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
         // SAFETY: `enter_if_own` has the same contract, and the block came from the heap.

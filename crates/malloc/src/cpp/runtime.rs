@@ -1,8 +1,9 @@
 //! The functions of the C++ runtime that a failed `operator new` needs.
 //!
-//! When a request fails, we look up these functions of the C++ runtime by name, for example
-//! `std::get_new_handler`. This library is not linked against a C++ runtime, because it also serves
-//! programs without C++.
+//! If an `operator new` of this library cannot allocate memory, we look up functions of the C++
+//! runtime by name: `std::get_new_handler`, the function that throws `std::bad_alloc`, and the
+//! runtime's own forms of `operator new` that return null. We do not link this library against a
+//! C++ runtime, because the library also serves programs without C++.
 
 use std::{
     ffi::{CStr, c_void},

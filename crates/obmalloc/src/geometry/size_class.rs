@@ -205,8 +205,10 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of blocks that must be freed before a full pool becomes used again.
     ///
-    /// In CPython, and in a geometry that imitates CPython with [`RetainRule::Unobservable`], a
-    /// full pool returns to its size class's list of used pools after one free.
+    /// In CPython, a full pool returns to its size class's list of used pools as soon as one of its
+    /// blocks is freed. A geometry (the sizes and rules of arenas, pools and blocks) that imitates
+    /// CPython uses [`RetainRule::Unobservable`], so that the heap returns the same addresses as
+    /// CPython. For such a geometry, this function therefore returns 1.
     ///
     /// In a geometry with [`RetainRule::EachClass`], which need not return the same addresses as
     /// CPython, a full pool returns to its size class's list of used pools only after an eighth of

@@ -10,9 +10,10 @@ use crate::parts::Parts;
 impl<P: Parts> Heaps<P> {
     /// Calls `visit` with each block in use of all heaps. O(heaps + blocks).
     ///
-    /// A block that another thread has freed waits until the owner of the block's heap reclaims it.
-    /// Such blocks are not passed to `visit`, because `for_each_block` first reclaims them for all
-    /// owners. Large blocks are not passed to `visit` either, because they belong to no heap.
+    /// If a thread frees a block of a heap that it does not own, the block waits until the heap's
+    /// owner reclaims it. Before `for_each_block` visits a heap, it reclaims these blocks in place
+    /// of the owner. They are then free, so `visit` does not get them. `visit` does not get large
+    /// blocks either, because they belong to no heap.
     ///
     /// # Safety
     ///
