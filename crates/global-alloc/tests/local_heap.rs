@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use allocator_api2_02 as v02;
@@ -278,4 +279,20 @@ fn a_collection_gets_its_error_at_the_limit_and_the_callback_runs_before() {
     let mut numbers = v02::vec::Vec::<u64, _>::new_in(&heap);
     assert!(numbers.try_reserve(1000).is_ok() && numbers.try_reserve(10 << 20).is_err());
     assert!(calls.load(Relaxed) > before);
+}
+
+#[test]
+fn a_local_heap_accepts_every_decay_time() {
+    let layout = Layout::array::<u8>(20_000).unwrap();
+    for decay in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::MAX / 10] {
+        let mut heap = LocalHeap::new();
+        heap.set_decay(Some(decay));
+        // The heap looks at the clock in some of these requests, because a span takes a slow path.
+        for _ in 0..100 {
+            for block in [(); 2].map(|()| heap.alloc(layout).unwrap()) {
+                // SAFETY: the heap allocated the block with this layout, and it is not used again.
+                unsafe { heap.dealloc(block, layout) };
+            }
+        }
+    }
 }
