@@ -17,7 +17,7 @@
 //! *decay time*, which is how long our own heap retains free memory before it returns the memory to
 //! the system. Normally, we trim only after two intervals in which the amount of memory in use
 //! changed little. If the user sets the decay time to zero, however, free memory should be returned
-//! as soon as possible, so we trim no matter how much this amount changes.
+//! as soon as possible, so we then trim even if the amount of memory in use changes much.
 
 use std::{
     ffi::{c_int, c_void},

@@ -262,7 +262,7 @@ impl Draft {
         self.name.as_ptr().cast()
     }
 
-    /// Gives the file its final path. Returns true if this succeeded.
+    /// Renames the draft to `path`, and returns true if this succeeded.
     fn rename_to(&self, path: &Path) -> bool {
         // SAFETY: both names are C strings.
         unsafe { libc::renameat(self.folder, self.name(), libc::AT_FDCWD, path.as_c()) == 0 }

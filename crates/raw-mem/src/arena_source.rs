@@ -145,9 +145,9 @@ pub unsafe trait ArenaSource {
 
     /// Returns the range of addresses that belongs exclusively to this source.
     ///
-    /// The returned range of addresses is empty if the source has not reserved any. Every call that
-    /// maps or resizes memory can extend the range, so a caller that stores the range must read it
-    /// again after each of these calls.
+    /// The range is empty if the source has reserved no addresses. Every call that maps or resizes
+    /// memory can extend the range, so a caller that stores the range must read it again after each
+    /// of these calls.
     fn reserved(&mut self) -> Range<usize> {
         self.below().map_or(0..0, |below| below.reserved())
     }

@@ -40,7 +40,7 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 /// | a write after the block | one of the 8 guard bytes after it differs |
 /// | a double free, or a use after free | the letter and the guards have been overwritten |
 /// | a double free, or a use after free, of unmapped memory | the memory cannot be read |
-/// | a pointer that no allocator returned | it is not aligned, or no header can be read before it |
+/// | a pointer that no allocator returned | it is not aligned, or no valid header precedes it |
 ///
 /// If a check fails, the hook writes a description of the block to stderr and ends the process. The
 /// description has the same wording as in CPython, and writing it allocates no memory.
@@ -234,10 +234,10 @@ impl<A: MemAlloc> Debug<A> {
     /// # Safety
     ///
     /// - `block` must be a live block of `old` bytes that this debug hook allocated.
-    /// - The letter in the header of `block` must be `self.letter`, which names the memory domain
-    ///   of the hook. If a block was requested with an alignment of more than a word, its header
-    ///   contains this letter in upper case. Such a block must not be passed to this function,
-    ///   because the function cannot preserve its alignment.
+    /// - The header of `block` must contain the letter of the hook's memory domain in lower case. A
+    ///   letter in upper case marks a block that was requested with an alignment of more than a
+    ///   word. This function does not accept such a block, because it cannot preserve the
+    ///   alignment.
     unsafe fn resize(&self, block: Block, old: usize, new: usize) -> Option<NonNull<u8>> {
         // The allocator below may unmap the old block.
         readable::forget(block.header(), old + self.style.overhead());

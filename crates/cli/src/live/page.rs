@@ -18,7 +18,7 @@ pub(super) fn page(pid: u32) -> Result<StatusFile> {
     StatusFile::of(pid).map_err(|error| {
         Failure::new(format!("cannot find the status page of process {pid}"))
             .because(match error.kind() {
-                ErrorKind::NotFound => format!("there is none in {}", places()),
+                ErrorKind::NotFound => format!("no page of it is in {}", places()),
                 _ => error.to_string(),
             })
             .remedy("start it with `obmalloc run`, and ask with its user and XDG_RUNTIME_DIR")

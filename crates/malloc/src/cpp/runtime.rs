@@ -57,7 +57,7 @@ const THROW: &CStr = c"_ZSt17__throw_bad_allocv";
 const LIBRARIES: [&CStr; 3] = [c"libstdc++.so.6", c"libc++abi.so.1", c"libc++.so.1"];
 
 impl Runtime {
-    /// Finds the C++ runtime. If there is none, look-ups of its symbols fail.
+    /// Finds the C++ runtime. Without a C++ runtime, look-ups of its symbols fail.
     pub(super) fn find() -> Self {
         // INVARIANT: this is the default handle.
         let global = Self { handle: libc::RTLD_DEFAULT };

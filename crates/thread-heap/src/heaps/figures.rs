@@ -102,8 +102,8 @@ impl<P: Parts> Heaps<P> {
     /// This function holds the lock of the arena source that all heaps share. The owner of a heap
     /// therefore has to wait only if it needs this source during the call, for example to map or
     /// unmap an arena. To find the arenas, the function follows a linked list whose nodes lie in
-    /// the arenas. Only the geometry [`Native`](obmalloc::Native) reserves space for a node, so the
-    /// function does not count arenas with one of CPython's geometries.
+    /// the arenas. The arenas of CPython's geometries have no space for such a node, so the
+    /// function counts only the arenas of the geometry [`Native`](obmalloc::Native).
     pub fn figures(&self) -> Figures {
         self.figures_of(&mut self.shared.lock())
     }

@@ -23,8 +23,8 @@ impl<P: Parts> Heaps<P> {
     /// A thread's number is an address in its thread-local memory, so a new thread can have the
     /// same number as a thread that has already ended. If that earlier thread ended without closing
     /// its heap, the heap still carries this number, and the new thread can take it. The function
-    /// opens the first heap in the list that is either abandoned or carries the number `thread`,
-    /// and creates a new heap if there is none.
+    /// opens the first heap in the list that is either abandoned or carries the number `thread`. If
+    /// the list contains no such heap, the function creates a new one.
     ///
     /// The heap's blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, and a
     /// 48-byte block to 16.
