@@ -151,8 +151,21 @@ impl LargeBlock {
     #[inline]
     pub unsafe fn size<G: Geometry>(self) -> usize {
         // SAFETY: the block is in use (contract), so its header is valid.
-        let Header { mapping, bytes, .. } = unsafe { self.header::<G>().as_ref() };
-        mapping.addr().get() + bytes - self.0.addr().get()
+        unsafe { self.header::<G>().as_ref().bytes - self.offset::<G>() }
+    }
+
+    /// Returns the number of bytes between the start of the block's mapping and the block.
+    ///
+    /// This is [`OVERHEAD`](Self::OVERHEAD) unless the block has a special alignment.
+    ///
+    /// # Safety
+    ///
+    /// The block must be in use, in a heap with the geometry `G`.
+    #[inline]
+    pub unsafe fn offset<G: Geometry>(self) -> usize {
+        // SAFETY: the block is in use (contract), so its header is valid.
+        let mapping = unsafe { self.header::<G>().as_ref() }.mapping;
+        self.0.addr().get() - mapping.addr().get()
     }
 
     /// Unmaps the block.
@@ -187,7 +200,8 @@ impl LargeBlock {
         let place = self.header::<G>();
         // SAFETY: the block is in use (contract), so its header is valid.
         let Header { mapping, bytes, .. } = unsafe { place.read() };
-        let offset = self.0.addr().get() - mapping.addr().get();
+        // SAFETY: as above.
+        let offset = unsafe { self.offset::<G>() };
         if offset >= arena.bytes() {
             return None;
         }

@@ -8,7 +8,7 @@ use obmalloc::{ArenaList, ArenaMap};
 use raw_mem::{
     ArenaSource, HugePages, Limits, ReservedArenas, RetainingArenas, Usage, warn_of_soft_limit,
 };
-use sync::{Mutex, MutexGuard, atomic::AtomicBool};
+use sync::{Mutex, MutexGuard, atomic::{AtomicBool, AtomicUsize}};
 
 use crate::{before_refusal::BeforeRefusal, large_counts::LargeCounts, parts::Parts};
 
@@ -37,6 +37,9 @@ pub(crate) struct SharedSource<P: Parts> {
     lower: P::Lower,
     map: ArenaMap<P::Geometry>,
     pub(crate) large: LargeCounts,
+    /// The bytes between the starts of large mappings and the blocks in them, without the usual
+    /// [`OVERHEAD`](obmalloc::LargeBlock::OVERHEAD) of each block.
+    pub(crate) large_alignment: AtomicUsize,
     pub(crate) before_refusal: BeforeRefusal,
     /// True after the system has refused to purge pages. We then never try again.
     pub(crate) purges_are_refused: AtomicBool,
@@ -55,6 +58,7 @@ impl<P: Parts> SharedSource<P> {
                 lower,
                 map: ArenaMap::new(),
                 large: LargeCounts::new(),
+                large_alignment: AtomicUsize::new(0),
                 before_refusal: BeforeRefusal::new(),
                 purges_are_refused: AtomicBool::new(false),
             }

@@ -15,7 +15,8 @@ use std::{
 };
 
 use obmalloc::SizeClass;
-use thread_heap::{PerThread, ThreadGeometry};
+use raw_mem::MemAlloc;
+use thread_heap::{PerThread, ThreadGeometry, ThreadMalloc};
 
 use crate::{
     block::Block,
@@ -138,4 +139,34 @@ fn a_flush_returns_the_memory_of_blocks_of_every_size() {
         let grown = resident().saturating_sub(before);
         assert!(grown < 4 << 10, "{grown} KiB of blocks of {size} bytes stay");
     }
+}
+
+#[test]
+fn the_figures_count_the_usable_bytes_of_aligned_blocks() {
+    let _alone = alone();
+    PerThread.flush();
+    let before = PerThread.figures().allocated();
+    let counted = || PerThread.figures().allocated() - before;
+    // SAFETY: the blocks below are live when their sizes are requested.
+    let usable = |start| unsafe { ThreadMalloc.usable_size(start) };
+    let mut blocks = Vec::with_capacity(1000);
+    for align in (4..=23).map(|bits| 1 << bits) {
+        for size in [1, 5000, 100_000, 480 << 10, 1 << 20, 3_000_000] {
+            blocks.push(ThreadMalloc.alloc_aligned(size, align).expect("there is memory"));
+        }
+    }
+    let sum: usize = blocks.iter().copied().map(usable).sum();
+    assert_eq!(counted(), sum);
+    for block in &mut blocks {
+        // SAFETY: the block is live, and is replaced by the result.
+        let resized = unsafe { ThreadMalloc.realloc(Some(*block), 2_000_000) };
+        *block = resized.expect("there is memory");
+    }
+    let sum: usize = blocks.iter().copied().map(usable).sum();
+    assert_eq!(counted(), sum);
+    for block in blocks.drain(..) {
+        // SAFETY: the block is live, and is not used again.
+        unsafe { ThreadMalloc.free(Some(block)) };
+    }
+    assert_eq!(counted(), 0);
 }

@@ -19,6 +19,7 @@
 
 use obmalloc::{ArenaFigures, ClassInUse, InUse, Kind, LargeBlock};
 use raw_mem::{ArenaSource, Limits};
+use sync::atomic::Ordering::Relaxed;
 
 use super::Heaps;
 use crate::{parts::Parts, shared_source::Locked};
@@ -115,10 +116,10 @@ impl<P: Parts> Heaps<P> {
 
     fn figures_of(&self, locked: &mut Locked<P::Source>) -> Figures {
         let (blocks, bytes) = self.large_blocks();
-        let headers = blocks * LargeBlock::OVERHEAD;
+        let before = blocks * LargeBlock::OVERHEAD + self.shared.large_alignment.load(Relaxed);
         Figures {
             arenas: self.shared.count_arenas(locked),
-            large: InUse::new(blocks, bytes.saturating_sub(headers), bytes),
+            large: InUse::new(blocks, bytes.saturating_sub(before), bytes),
             waiting: self.list.iter().map(|heap| heap.inbox.all_waiting()).sum(),
             retained_by_source: locked.source.retained_bytes(),
             retained_by_heaps: self.retained_large().1,

@@ -7,15 +7,21 @@
 
 use obmalloc::{LargeBlock, NewLarge};
 
+use sync::atomic::Ordering::Relaxed;
+
 use super::{Heaps, owner::Owner};
-use crate::{parts::Parts, shared_arenas::SharedArenas};
+use crate::{parts::Parts, shared_arenas::SharedArenas, shared_source::SharedSource};
 
 impl<P: Parts> Heaps<P> {
     /// Maps a block of `size` bytes at a multiple of `align` bytes, which must be a power of two.
     ///
     /// Returns `None` if the source has no memory.
     pub fn alloc_large(&'static self, size: usize, align: usize) -> Option<NewLarge> {
-        LargeBlock::map::<P::Geometry>(&mut SharedArenas::of(&self.shared), size, align)
+        let mut arenas = SharedArenas::of(&self.shared);
+        let new = LargeBlock::map::<P::Geometry>(&mut arenas, size, align)?;
+        // SAFETY: the block was mapped just now, with this geometry.
+        unsafe { self.shared.add_alignment(new.block) };
+        Some(new)
     }
 
     /// Returns the number of all large blocks in use, and the size of their mappings in bytes.
@@ -42,6 +48,8 @@ impl<P: Parts> Heaps<P> {
     /// - `block` must have come from [`alloc_large`](Self::alloc_large) of this family.
     /// - `block` must not be used afterwards.
     pub unsafe fn free_large(&'static self, block: LargeBlock) {
+        // SAFETY: the block is in use (contract).
+        unsafe { self.shared.remove_alignment(block) };
         let mut arenas = SharedArenas::of(&self.shared);
         // SAFETY: the block came from the shared source, and is not used afterwards (contract).
         unsafe { block.unmap::<P::Geometry>(&mut arenas) };
@@ -67,6 +75,45 @@ impl<P: Parts> Heaps<P> {
     }
 }
 
+impl<P: Parts> SharedSource<P> {
+    /// Counts the bytes before a new block that has a special alignment.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must be a live block of this source.
+    unsafe fn add_alignment(&self, block: LargeBlock) {
+        // SAFETY: the contract is the same.
+        let before = unsafe { Self::alignment_of(block) };
+        if before > 0 {
+            self.large_alignment.fetch_add(before, Relaxed);
+        }
+    }
+
+    /// Removes what [`add_alignment`](Self::add_alignment) has counted.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must be a live block of this source.
+    unsafe fn remove_alignment(&self, block: LargeBlock) {
+        // SAFETY: the contract is the same.
+        let before = unsafe { Self::alignment_of(block) };
+        if before > 0 {
+            self.large_alignment.fetch_sub(before, Relaxed);
+        }
+    }
+
+    /// Returns by how much a block is farther from the start of its mapping than a block without a
+    /// special alignment, in bytes.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must be a live block of this source.
+    unsafe fn alignment_of(block: LargeBlock) -> usize {
+        // SAFETY: the block is in use (contract), in a heap with this geometry.
+        unsafe { block.offset::<P::Geometry>() - LargeBlock::OVERHEAD }
+    }
+}
+
 impl<P: Parts> Owner<P> {
     /// Allocates one of the large blocks that this heap retains. Its contents are unspecified.
     /// O(1).
@@ -79,7 +126,10 @@ impl<P: Parts> Owner<P> {
     ///
     /// Needs no lock if this heap retains a block of about the same size.
     pub fn alloc_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
-        self.enter_slowly(|own| own.map_large(size, align))
+        let new = self.enter_slowly(|own| own.map_large(size, align))?;
+        // SAFETY: the block is in use, and came from a heap with this geometry.
+        unsafe { self.heap().heaps.shared.add_alignment(new.block) };
+        Some(new)
     }
 
     /// Frees a large block, which this heap may retain.
@@ -89,6 +139,8 @@ impl<P: Parts> Owner<P> {
     /// - `block` must be a live large block from this heap's arena source.
     /// - The caller must not use the memory of `block` after this call.
     pub unsafe fn free_large(&mut self, block: LargeBlock) {
+        // SAFETY: the block is in use (contract).
+        unsafe { self.heap().heaps.shared.remove_alignment(block) };
         // SAFETY: the block came from the shared source, and is not used afterwards (contract).
         self.enter_slowly(|own| unsafe { own.unmap_large(block) });
     }
