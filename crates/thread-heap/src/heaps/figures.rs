@@ -51,7 +51,8 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Returns the bytes of all blocks in use, rounded up to their size classes.
+    /// Returns the usable bytes of all blocks in use: those of their size classes, and those of large
+    /// blocks from their first byte to the end of their mappings.
     pub fn allocated(&self) -> usize {
         let all: usize = Kind::ALL.iter().map(|kind| self.of_kind(*kind).allocated).sum();
         all.saturating_sub(self.waiting)
