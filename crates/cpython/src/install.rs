@@ -33,6 +33,7 @@ use thread_heap::{Figures, PerThread};
 
 use crate::{
     abi::CPython,
+    beating::Beating,
     c_library, debug,
     decide::{Guard, Plan, Refusal},
     domains::SERVED,
@@ -302,15 +303,15 @@ fn stack<B: Blocks + Sync + 'static>(
     if settings.stats.is_none() {
         // SAFETY: CPython's raw and own allocators never call mem or obj, so `lower` never calls
         // back.
-        let pymalloc = leak(unsafe { Pymalloc::new(heap, lower) });
-        return (pymalloc.access(), [within_limits(pymalloc, settings).vtable(); 2], None);
+        let pymalloc = leak(unsafe { Pymalloc::new(Beating::new(heap), lower) });
+        return (pymalloc.access().heap(), [within_limits(pymalloc, settings).vtable(); 2], None);
     }
     let below = leak(Counting::new(lower, SMALL));
     // SAFETY: CPython's raw and own allocators never call mem or obj, so `lower` never calls back.
-    let pymalloc = leak(unsafe { Pymalloc::new(heap, below) });
+    let pymalloc = leak(unsafe { Pymalloc::new(Beating::new(heap), below) });
     let limited = within_limits(pymalloc, settings);
     let above = SERVED.map(|_| leak(Counting::new(limited, SMALL)));
-    (pymalloc.access(), above.map(VTable::of), Some(Counters { above, below }))
+    (pymalloc.access().heap(), above.map(VTable::of), Some(Counters { above, below }))
 }
 
 /// Returns `allocator`, wrapped in a limit if the settings specify one.

@@ -257,6 +257,14 @@ unsafe impl Blocks for PerInterpreter {
         alloc_elsewhere(class)
     }
 
+    fn alloc_zeroed(&self, class: SizeClass<ThreadGeometry>, bytes: usize) -> Option<BlockPtr> {
+        match entry_or_main() {
+            // SAFETY: this thread holds the entry's GIL, and the heap never calls back.
+            Some(entry) => unsafe { entry.heap() }.alloc_zeroed(class, bytes),
+            None => PerThread.alloc_zeroed(class, bytes),
+        }
+    }
+
     fn trim(&self) -> usize {
         match entry() {
             // SAFETY: this thread holds the entry's GIL, and the heap never calls back.
@@ -285,23 +293,20 @@ unsafe impl Blocks for PerInterpreter {
     }
 
     #[inline(always)]
-    unsafe fn free_small(&self, block: BlockPtr) {
+    unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
+        if !PerThread.holds(ptr.addr().get()) {
+            return Some(ptr);
+        }
+        // SAFETY: a pointer into an arena of these heaps is the start of a block in use (contract).
+        let block = unsafe { BlockPtr::from_start(ptr) };
         if main_is_at_hand() {
-            // SAFETY: the thread holds the main GIL, and the small `block` may be freed (contract).
-            unsafe { MAIN.heap().free_small(block) };
+            // SAFETY: the thread holds the main GIL. The block is small or a span, and the caller
+            // gives it up (contract).
+            unsafe { MAIN.heap().free_small_or_span(block) };
         } else {
             // SAFETY: `block` came from one of these heaps and is not used again (contract).
             unsafe { free_elsewhere(block) };
         }
-    }
-
-    #[inline(always)]
-    unsafe fn free_small_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
-        if !PerThread.holds(ptr.addr().get()) {
-            return Some(ptr);
-        }
-        // SAFETY: a pointer into an arena of these heaps is a small block in use (contract).
-        unsafe { self.free_small(BlockPtr::from_start(ptr)) };
         None
     }
 

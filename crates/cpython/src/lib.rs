@@ -2,6 +2,7 @@
 
 mod abi;
 mod at_signal;
+mod beating;
 mod c_library;
 mod counted;
 mod debug;

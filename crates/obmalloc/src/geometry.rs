@@ -133,6 +133,12 @@ pub struct Rules {
     pub headers: HeaderRule,
     /// Whether requests of 0 bytes get a block. CPython passes them to the layer below.
     pub zero_in_pools: bool,
+    /// The smallest request, in bytes, for which [`Pymalloc`](crate::Pymalloc) takes a span, which
+    /// is a pool with a single block.
+    ///
+    /// CPython passes all requests above the small threshold to the layer below, so its value is
+    /// [`usize::MAX`]. Any other value must exceed half of the `pool_size`.
+    pub spans_from: usize,
 }
 
 impl Rules {
@@ -143,6 +149,7 @@ impl Rules {
         realloc: ReallocRule::ThreeQuarters,
         headers: HeaderRule::InPools,
         zero_in_pools: false,
+        spans_from: usize::MAX,
     };
 }
 

@@ -225,7 +225,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// # Safety
     ///
-    /// `block` must have been allocated from this heap, with a [small](SizeClass::is_small) class.
+    /// `block` must have been allocated from this heap. Its class must be
+    /// [small](SizeClass::is_small) or a [span](SizeClass::is_span), so that the block begins in the
+    /// first unit of its pool.
     #[inline]
     pub unsafe fn free_small(&mut self, block: BlockPtr) {
         let pool = PoolPtr::of_small::<G>(&block);

@@ -278,15 +278,17 @@ impl<P: Parts> ThreadHeap<P> {
         unsafe { self.enter_if_own(block, |own, block| own.free(block)) }
     }
 
-    /// Does the same as [`free_if_own`](Self::free_if_own) for a small block, but faster.
+    /// Does the same as [`free_if_own`](Self::free_if_own) for a small block or a span, but faster.
     ///
     /// # Safety
     ///
     /// - The requirements of [`free_if_own`](Self::free_if_own) must be met.
-    /// - `block` must have a [small](SizeClass::is_small) class.
+    /// - The class of `block` must be [small](SizeClass::is_small) or a
+    ///   [span](SizeClass::is_span).
     #[inline]
     pub(crate) unsafe fn free_small_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
-        // SAFETY: `enter_if_own` has the same contract. The block is small and came from the heap.
+        // SAFETY: `enter_if_own` has the same contract. The block came from the heap, and its class
+        // is small or a span (contract).
         unsafe { self.enter_if_own(block, |own, block| own.free_small(block)) }
     }
 

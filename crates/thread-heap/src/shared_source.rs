@@ -8,7 +8,10 @@ use obmalloc::{ArenaList, ArenaMap};
 use raw_mem::{
     ArenaSource, HugePages, Limits, ReservedArenas, RetainingArenas, Usage, warn_of_soft_limit,
 };
-use sync::{Mutex, MutexGuard, atomic::{AtomicBool, AtomicUsize}};
+use sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicUsize},
+};
 
 use crate::{before_refusal::BeforeRefusal, large_counts::LargeCounts, parts::Parts};
 

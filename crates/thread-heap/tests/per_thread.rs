@@ -50,8 +50,8 @@ fn a_pointer_is_ours_if_it_lies_in_an_arena() {
         unsafe {
             assert_eq!(PerThread.size_if_ours(ours), Some(208));
             assert_eq!(PerThread.size_if_ours(foreign), None);
-            assert_eq!(PerThread.free_small_if_ours(foreign), Some(foreign));
-            assert_eq!(PerThread.free_small_if_ours(ours), None);
+            assert_eq!(PerThread.free_if_ours(foreign), Some(foreign));
+            assert_eq!(PerThread.free_if_ours(ours), None);
         }
         assert_eq!(in_use(&PerThread.stats().unwrap()), 0);
     });

@@ -53,3 +53,31 @@ fn an_interpreter_is_served_from_its_first_allocation_on() {
         assert!(stats["in_force"].as_bool().unwrap());
     }
 }
+
+/// Receives small messages into buffers of 256 KiB, as `asyncio` does, and prints the page faults.
+///
+/// Each buffer shrinks to the size of its message. With the C library's `malloc`, such a buffer has
+/// its own mapping, so each message costs at least one page fault.
+const RECEIVER: &str = r#"
+import resource, socket
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+a, b = socket.socketpair()
+def receive(count):
+    for _ in range(count):
+        a.send(b"a message")
+        assert b.recv(256 << 10) == b"a message"
+receive(10)
+before = faults()
+receive(2000)
+print(faults() - before)
+"#;
+
+#[test]
+fn a_buffer_of_a_server_causes_no_page_faults() {
+    for python in supported() {
+        let run = run(preloaded(python).args(["-c", RECEIVER]));
+        let faults: u32 = run.is_clean(python).stdout.trim().parse().expect("a number");
+        assert!(faults < 200, "{python:?}: {faults}");
+    }
+}

@@ -14,7 +14,7 @@ use crate::{
     pool::block::BlockPtr,
 };
 
-/// One or more heaps of small blocks that [`Pymalloc`](crate::Pymalloc) allocates from.
+/// One or more heaps that [`Pymalloc`](crate::Pymalloc) allocates from.
 ///
 /// [`GilHeld`](crate::GilHeld) and [`Locked`](crate::Locked) implement the trait for one heap.
 ///
@@ -24,7 +24,7 @@ use crate::{
 /// - A block must overlap neither another block in use nor a block of the layer below.
 /// - A block must belong to the caller until the block is freed or the implementer is dropped.
 /// - Moving the implementer must not invalidate its blocks.
-/// - [`free_small_if_ours`](Self::free_small_if_ours) and [`size_if_ours`](Self::size_if_ours) must recognise
+/// - [`free_if_ours`](Self::free_if_ours) and [`size_if_ours`](Self::size_if_ours) must recognise
 ///   exactly the pointers into arenas of these heaps.
 pub unsafe trait Blocks {
     /// The geometry of these heaps.
@@ -39,6 +39,12 @@ pub unsafe trait Blocks {
     /// Allocates a block of `class`, or returns `None` if no arena can be mapped.
     fn alloc(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
+    /// Allocates a block of `class` whose first `bytes` bytes are zero, or returns `None` if no arena
+    /// can be mapped.
+    ///
+    /// `bytes` must not exceed the block size.
+    fn alloc_zeroed(&self, class: SizeClass<Self::Geometry>, bytes: usize) -> Option<BlockPtr>;
+
     /// Returns to the system the unused memory that the calling thread can reach.
     ///
     /// The result is the number of bytes returned to the system.
@@ -46,8 +52,8 @@ pub unsafe trait Blocks {
 
     /// Lets the calling thread's heap return memory that has been free for a long time.
     ///
-    /// This function is called whenever the layer below serves a request. Otherwise, the heap would
-    /// not notice that time passes.
+    /// This function is called for every request that is not small, and whenever a block moves.
+    /// Otherwise, the heap would not notice that time passes.
     #[inline]
     fn visit(&self) {}
 
@@ -74,9 +80,9 @@ pub unsafe trait Blocks {
     ///
     /// # Safety
     ///
-    /// If `ptr` lies in an arena of these heaps, it must point to a live
-    /// [small](SizeClass::is_small) block that the caller owns.
-    unsafe fn free_small_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>>;
+    /// If `ptr` lies in an arena of these heaps, it must point to a live block that the caller owns,
+    /// and whose class is [small](SizeClass::is_small) or a [span](SizeClass::is_span).
+    unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>>;
 
     /// Returns the size of the block at `ptr` in bytes, or `None` if another allocator provided it.
     ///
@@ -108,6 +114,10 @@ where
         self.enter(|heap| heap.alloc(class))
     }
 
+    fn alloc_zeroed(&self, class: SizeClass<G>, bytes: usize) -> Option<BlockPtr> {
+        self.enter(|heap| heap.alloc_zeroed(class, bytes))
+    }
+
     fn trim(&self) -> usize {
         self.enter(Heap::trim)
     }
@@ -132,12 +142,12 @@ where
     }
 
     #[inline]
-    unsafe fn free_small_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
+    unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
         self.enter(|heap| {
             // SAFETY: a pointer into an arena of this heap is a block of the caller (contract).
             match unsafe { heap.claim(ptr) } {
                 Claim::Ours(block) => {
-                    // SAFETY: the heap has recognised the block, which is small (contract).
+                    // SAFETY: the heap has recognised the block, which is small or a span (contract).
                     unsafe { heap.free_small(block) };
                     None
                 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   malloc(n) ── 1 ≤ n ≤ threshold ──► the heap ── cannot map an arena ──┐
+//!        ├────── n fits a span ──────► the heap ── cannot map an arena ──┤
 //!        └────── all other n ──────────────────────────────────────────► the layer below
 //!
 //!   if the layer below has no memory either: trim the heap, and ask the layer below once more
@@ -10,7 +11,12 @@
 //!        └───── any other p ────────────────► the layer below
 //! ```
 //!
+//! CPython's heap has no spans. In our own geometry, requests of [`Rules::spans_from`] bytes or more
+//! get one if they are not too large for an arena.
+//!
 //! CPython: `_PyObject_Malloc`, `_PyObject_Calloc`, `_PyObject_Realloc`, `_PyObject_Free`.
+//!
+//! [`Rules::spans_from`]: crate::Rules::spans_from
 
 use core::{cmp, ptr::NonNull};
 
@@ -23,8 +29,9 @@ use crate::{
     pool::block::BlockPtr,
 };
 
-/// An allocator that serves small requests from a heap, and all others from another allocator.
+/// An allocator that serves small requests from a heap, and most others from another allocator.
 ///
+/// The heap also serves the requests that [`Rules::spans_from`](crate::Rules::spans_from) names.
 /// Small blocks are aligned to [`Sizes::alignment`](crate::Sizes::alignment) of the geometry.
 ///
 /// ```
@@ -73,7 +80,8 @@ pub struct Pymalloc<X, A> {
 struct TheLayerBelowMustNotUseTheHeap;
 
 impl<X, A> Pymalloc<X, A> {
-    /// Creates an allocator that forwards small requests to `heap` and all others to `lower`.
+    /// Creates an allocator that forwards small requests and those for spans to `heap`, and all
+    /// others to `lower`.
     ///
     /// # Safety
     ///
@@ -104,10 +112,18 @@ impl<X: Access, A> Pymalloc<X, A> {
 }
 
 impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
-    /// Returns the size class of a request, or `None` if the request goes to the layer below.
+    /// Returns the size class of a small request, or `None` for any other request.
     #[inline]
     fn class(size: usize) -> Option<SizeClass<B::Geometry>> {
         SizeClass::of_small(if B::Geometry::RULES.zero_in_pools { cmp::max(size, 1) } else { size })
+    }
+
+    /// Returns the size class of a request for which the heap takes a span, or `None` for any other
+    /// request.
+    #[inline]
+    fn span(size: usize) -> Option<SizeClass<B::Geometry>> {
+        const { assert!(B::Geometry::RULES.spans_from > B::Geometry::SIZES.pool_size / 2) };
+        if size < B::Geometry::RULES.spans_from { None } else { SizeClass::of(size) }
     }
 
     /// Returns true if a block of `size` bytes stays in place when resized to `new_size` bytes.
@@ -120,7 +136,10 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         let needs_it = 4 * new_size > 3 * size;
         match B::Geometry::RULES.realloc {
             ReallocRule::ThreeQuarters => needs_it,
-            ReallocRule::WithinClass => needs_it || Self::class(new_size) == Self::class(size),
+            ReallocRule::WithinClass => {
+                let class = Self::class(size);
+                needs_it || (class.is_some() && class == Self::class(new_size))
+            }
         }
     }
 
@@ -132,19 +151,33 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         block.or_else(|| self.lower_malloc(size))
     }
 
-    /// Allocates from the layer below. It is never inlined, so that small requests need no stack
-    /// frame.
+    /// Allocates a span, or memory of the layer below. It is never inlined, so that small requests
+    /// need no stack frame.
     #[inline(never)]
-    fn lower_malloc(&self, size: usize) -> Option<NonNull<u8>> {
+    fn malloc_above(&self, size: usize) -> Option<NonNull<u8>> {
         self.heap.visit();
+        let span = Self::span(size).and_then(|class| self.heap.alloc(class));
+        span.map(BlockPtr::into_start).or_else(|| self.lower_malloc(size))
+    }
+
+    /// Does the same as [`malloc_above`](Self::malloc_above), for `count * size` zeroed bytes. The
+    /// product must not overflow.
+    #[inline(never)]
+    fn calloc_above(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        self.heap.visit();
+        let bytes = count * size;
+        let span = Self::span(bytes).and_then(|class| self.heap.alloc_zeroed(class, bytes));
+        span.map(BlockPtr::into_start).or_else(|| self.lower_calloc(count, size))
+    }
+
+    /// Allocates from the layer below.
+    fn lower_malloc(&self, size: usize) -> Option<NonNull<u8>> {
         let request = || self.lower.malloc(size);
         request().or_else(|| self.once_more(size, request))
     }
 
     /// Allocates `count * size` zeroed bytes from the layer below. The product must not overflow.
-    #[inline(never)]
     fn lower_calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
-        self.heap.visit();
         let request = || self.lower.calloc(count, size);
         request().or_else(|| self.once_more(count * size, request))
     }
@@ -186,7 +219,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     ///
     /// # Safety
     ///
-    /// `ptr` must be a live block of the heap, and `size` must be the size of its class.
+    /// `ptr` must be a live block of the heap that has at least `size` bytes.
     #[inline(never)]
     unsafe fn move_to(
         &self,
@@ -198,8 +231,8 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         let new = self.malloc(new_size)?;
         // SAFETY: both blocks are live, have that many bytes and do not overlap.
         unsafe { new.copy_from_nonoverlapping(ptr, cmp::min(size, new_size)) };
-        // SAFETY: `ptr` is a live small block of the heap (contract) and is not used again.
-        unsafe { self.heap.free_small(BlockPtr::from_start(ptr)) };
+        // SAFETY: `ptr` is a live block of the heap (contract) and is not used again.
+        unsafe { self.heap.free(BlockPtr::from_start(ptr)) };
         Some(new)
     }
 }
@@ -210,7 +243,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
 unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     #[inline]
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
-        let Some(class) = Self::class(size) else { return self.lower_malloc(size) };
+        let Some(class) = Self::class(size) else { return self.malloc_above(size) };
         match self.heap.alloc_listed(class) {
             Some(block) => Some(block.into_start()),
             None => self.alloc_unlisted(class, size),
@@ -221,7 +254,7 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let bytes = calloc_size(count, size)?;
         if Self::class(bytes).is_none() {
-            return self.lower_calloc(count, size);
+            return self.calloc_above(count, size);
         }
         let block = self.malloc(bytes)?;
         // SAFETY: the block has at least this many bytes, and nothing else uses it.
@@ -246,8 +279,8 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let Some(ptr) = ptr else { return };
         // SAFETY: `ptr` is a live block (contract). If it lies in an arena of the heap, the heap
-        // allocated it (invariant of `lower`), for a small request.
-        let foreign = unsafe { self.heap.free_small_if_ours(ptr) };
+        // allocated it (invariant of `lower`), as a small block or a span.
+        let foreign = unsafe { self.heap.free_if_ours(ptr) };
         if foreign.is_some() {
             // SAFETY: the heap did not recognise the block, so the layer below allocated it.
             unsafe { self.lower.free(foreign) };
@@ -272,7 +305,7 @@ mod tests {
     use super::*;
     use crate::{
         entry::{access::GilHeld, claim::KnownArenas},
-        geometry::eras::{KeepInClass, Pools16K, ZeroInPools},
+        geometry::eras::{KeepInClass, Native, Pools16K, ZeroInPools},
         heap::Heap,
     };
 
@@ -316,6 +349,73 @@ mod tests {
             // SAFETY: as above.
             unsafe { pymalloc.free(Some(block)) };
         }
+    }
+
+    /// Returns the number of spans in use.
+    fn spans(pymalloc: &Pymalloc<GilHeld<TestHeap<Native>>, Malloc>) -> usize {
+        small(pymalloc) - pymalloc.stats().classes()[..32].iter().map(|c| c.in_use).sum::<usize>()
+    }
+
+    #[test]
+    fn our_own_geometry_serves_requests_from_64_to_480_kib_with_spans() {
+        let pymalloc = pymalloc::<Native>();
+        let served = [(513, 0), ((64 << 10) - 1, 0), (64 << 10, 1), (480 << 10, 1), (500_000, 0)];
+        for (size, expected) in served {
+            for zeroed in [false, true] {
+                let block = if zeroed { pymalloc.calloc(1, size) } else { pymalloc.malloc(size) };
+                assert_eq!((spans(&pymalloc), block.is_some()), (expected, true), "{size}");
+                // SAFETY: the block is live and not used again.
+                unsafe { pymalloc.free(block) };
+                assert_eq!(spans(&pymalloc), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_span_that_is_used_again_is_zeroed_by_calloc() {
+        let pymalloc = pymalloc::<Native>();
+        let size = 100 << 10;
+        let block = pymalloc.malloc(size).unwrap();
+        // SAFETY: the block has `size` bytes, is live, and is freed once.
+        unsafe {
+            block.write_bytes(0xff, size);
+            pymalloc.free(Some(block));
+        }
+        let zeroed = pymalloc.calloc(size, 1).unwrap();
+        assert_eq!(zeroed, block);
+        // SAFETY: the block is live and has `size` initialised bytes.
+        let bytes = unsafe { core::slice::from_raw_parts(zeroed.as_ptr(), size) };
+        assert!(bytes.iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_span_stays_in_place_or_keeps_its_contents() {
+        let pymalloc = pymalloc::<Native>();
+        let mut block = pymalloc.malloc(256 << 10).unwrap();
+        // SAFETY: the block has this many bytes.
+        unsafe { block.write_bytes(7, 256 << 10) };
+        let mut kept = 256 << 10;
+        for (size, stays) in [
+            (200 << 10, true),
+            (192 << 10, false),
+            (470 << 10, false),
+            (2 << 20, false),
+            (100 << 10, true),
+            (10, true),
+        ] {
+            // SAFETY: the block is live, and is replaced by the result.
+            let new = unsafe { pymalloc.realloc(Some(block), size) }.unwrap();
+            // The C library decides about its own blocks.
+            assert!(spans(&pymalloc) == 0 || (new == block) == stays, "{size}");
+            block = new;
+            kept = kept.min(size);
+            // SAFETY: the block is live, and so many bytes of it are initialised.
+            let bytes = unsafe { core::slice::from_raw_parts(block.as_ptr(), kept) };
+            assert!(bytes.iter().all(|byte| *byte == 7), "{size}");
+        }
+        assert_eq!(spans(&pymalloc), 0);
+        // SAFETY: the block is live and not used again.
+        unsafe { pymalloc.free(Some(block)) };
     }
 
     #[test]

@@ -66,8 +66,12 @@ pub struct Native;
 impl Geometry for Native {
     const NAME: &'static str = "native";
     const SIZES: Sizes = Sizes { arena_threshold: 480 << 10, ..Sizes::CPYTHON };
-    const RULES: Rules =
-        Rules { headers: HeaderRule::InArena, retain: RetainRule::EachClass, ..Rules::CPYTHON };
+    const RULES: Rules = Rules {
+        headers: HeaderRule::InArena,
+        retain: RetainRule::EachClass,
+        spans_from: 64 << 10,
+        ..Rules::CPYTHON
+    };
 }
 
 /// A geometry for tests. Its heaps reach every state after a few operations.
@@ -169,6 +173,7 @@ mod tests {
         let small = Sizes { arena_threshold: 512, ..Native::SIZES };
         assert_eq!((small, Shape::<Native>::SMALL_CLASSES), (Pools16K::SIZES, 32));
         assert_eq!(Shape::<Native>::CLASSES, 32 + 4 * 8 + 30);
-        assert_eq!(Native::RULES, HeadersInArena::<RetainEachClass<Pools16K>>::RULES);
+        let small = Rules { spans_from: usize::MAX, ..Native::RULES };
+        assert_eq!(small, HeadersInArena::<RetainEachClass<Pools16K>>::RULES);
     }
 }

@@ -205,18 +205,20 @@ impl<P: Parts> Owner<P> {
         }
     }
 
-    /// Frees a small block like [`free`](Self::free), but faster.
+    /// Frees a small block or a span like [`free`](Self::free), but faster.
     ///
     /// # Safety
     ///
     /// - The requirements of [`free`](Self::free) must be met.
-    /// - `block` must have a [small](SizeClass::is_small) class.
+    /// - The class of `block` must be [small](SizeClass::is_small) or a
+    ///   [span](SizeClass::is_span).
     #[inline]
-    pub unsafe fn free_small(&mut self, block: BlockPtr) {
-        // SAFETY: this value owns the heap (invariant). The block is small, and has the same source.
+    pub unsafe fn free_small_or_span(&mut self, block: BlockPtr) {
+        // SAFETY: this value owns the heap (invariant). The block is of the accepted classes, and
+        // has the same source (contract).
         if let Some(block) = unsafe { self.heap.free_small_if_own(block) } {
             // SAFETY: the block belongs to another heap over the same source (contract).
-            unsafe { self.free_small_elsewhere(block) };
+            unsafe { self.free_elsewhere(block) };
         }
     }
 
@@ -231,19 +233,6 @@ impl<P: Parts> Owner<P> {
     unsafe fn free_elsewhere(&mut self, block: BlockPtr) {
         // SAFETY: the requirements of `post` are met (contract of `free_elsewhere`).
         unsafe { self.post_or_send(block) };
-    }
-
-    /// Frees a small block of another heap. It is not inlined, so that `free_small` needs no stack
-    /// frame.
-    ///
-    /// # Safety
-    ///
-    /// - The requirements of [`post`](Self::post) must be met.
-    #[cold]
-    #[inline(never)]
-    unsafe fn free_small_elsewhere(&mut self, block: BlockPtr) {
-        // SAFETY: the requirements of `post` are met (contract).
-        unsafe { self.post(block) };
     }
 
     /// Frees a block of another heap.

@@ -86,6 +86,16 @@ impl OwnedHeap {
         self.owner.alloc(class)
     }
 
+    /// Allocates a block of `class` whose first `bytes` bytes are zero. See
+    /// [`Owner::alloc_zeroed`].
+    pub fn alloc_zeroed(
+        &mut self,
+        class: SizeClass<ThreadGeometry>,
+        bytes: usize,
+    ) -> Option<BlockPtr> {
+        self.owner.alloc_zeroed(class, bytes)
+    }
+
     /// Frees a block of any heap of the process. See [`Owner::free`].
     ///
     /// # Safety
@@ -98,16 +108,18 @@ impl OwnedHeap {
         unsafe { self.owner.free(block) };
     }
 
-    /// Frees a small block of any heap of the process. See [`Owner::free_small`].
+    /// Frees a small block or a span of any heap of the process. See
+    /// [`Owner::free_small_or_span`].
     ///
     /// # Safety
     ///
     /// - The requirements of [`free`](Self::free) must be met.
-    /// - `block` must have a [small](SizeClass::is_small) class.
+    /// - The class of `block` must be [small](SizeClass::is_small) or a
+    ///   [span](SizeClass::is_span).
     #[inline]
-    pub unsafe fn free_small(&mut self, block: BlockPtr) {
-        // SAFETY: the block is small and came from one of the process's heaps (contract).
-        unsafe { self.owner.free_small(block) };
+    pub unsafe fn free_small_or_span(&mut self, block: BlockPtr) {
+        // SAFETY: the contract is the same, and the block came from one of the process's heaps.
+        unsafe { self.owner.free_small_or_span(block) };
     }
 
     /// Returns as much unused memory to the system as this heap can. See [`Owner::flush`].

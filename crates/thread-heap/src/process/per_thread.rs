@@ -53,11 +53,6 @@ impl PerThread {
         slot::prepare();
     }
 
-    /// Allocates a block of `class` with zeroed bytes. See [`Owner::alloc_zeroed`].
-    pub fn alloc_zeroed(self, class: SizeClass<ThreadGeometry>, bytes: usize) -> Option<BlockPtr> {
-        with_heap(|owner| owner.alloc_zeroed(class, bytes))?
-    }
-
     /// Counts the memory in use in the calling thread's heap. O(pools).
     ///
     /// Opens a heap if the thread has none. Returns `None` if there is no memory for a new heap.
@@ -226,6 +221,10 @@ unsafe impl Blocks for PerThread {
         with_heap(|owner| owner.alloc(class))?
     }
 
+    fn alloc_zeroed(&self, class: SizeClass<ThreadGeometry>, bytes: usize) -> Option<BlockPtr> {
+        with_heap(|owner| owner.alloc_zeroed(class, bytes))?
+    }
+
     fn trim(&self) -> usize {
         self.flush()
     }
@@ -253,13 +252,12 @@ unsafe impl Blocks for PerThread {
     }
 
     #[inline]
-    unsafe fn free_small_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
+    unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
         if !HEAPS.holds(ptr.addr().get()) {
             return Some(ptr);
         }
-        // SAFETY: `ptr` lies in an arena of these heaps, so the caller gives up a small block
-        // (contract).
-        unsafe { self.free_small(BlockPtr::from_start(ptr)) };
+        // SAFETY: `ptr` lies in an arena of these heaps, so the caller gives up a block (contract).
+        unsafe { self.free(BlockPtr::from_start(ptr)) };
         None
     }
 

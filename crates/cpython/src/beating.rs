@@ -1,0 +1,72 @@
+//! A heap that also keeps the status page current.
+
+use std::ptr::NonNull;
+
+use obmalloc::{BlockPtr, Blocks, SizeClass};
+
+use crate::status;
+
+/// The heap `B`, whose visits also call [`status::beat`].
+///
+/// [`Pymalloc`](obmalloc::Pymalloc) visits its heap at every request that is not small, even if the
+/// layer below serves the request. Small requests, which are by far the most frequent, therefore
+/// cost nothing for the status page.
+#[derive(Debug)]
+pub(crate) struct Beating<B>(B);
+
+impl<B> Beating<B> {
+    pub(crate) const fn new(heap: B) -> Self {
+        Self(heap)
+    }
+
+    pub(crate) const fn heap(&self) -> &B {
+        &self.0
+    }
+}
+
+// SAFETY: the heap inside fulfils the contract, and gets each request unchanged.
+unsafe impl<B: Blocks> Blocks for Beating<B> {
+    type Geometry = B::Geometry;
+
+    #[inline(always)]
+    fn alloc_listed(&self, class: SizeClass<B::Geometry>) -> Option<BlockPtr> {
+        self.0.alloc_listed(class)
+    }
+
+    #[inline(always)]
+    fn alloc(&self, class: SizeClass<B::Geometry>) -> Option<BlockPtr> {
+        self.0.alloc(class)
+    }
+
+    fn alloc_zeroed(&self, class: SizeClass<B::Geometry>, bytes: usize) -> Option<BlockPtr> {
+        self.0.alloc_zeroed(class, bytes)
+    }
+
+    fn trim(&self) -> usize {
+        self.0.trim()
+    }
+
+    #[inline]
+    fn visit(&self) {
+        status::beat();
+        self.0.visit();
+    }
+
+    #[inline(always)]
+    unsafe fn free(&self, block: BlockPtr) {
+        // SAFETY: the contract is the same.
+        unsafe { self.0.free(block) };
+    }
+
+    #[inline(always)]
+    unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
+        // SAFETY: the contract is the same.
+        unsafe { self.0.free_if_ours(ptr) }
+    }
+
+    #[inline(always)]
+    unsafe fn size_if_ours(&self, ptr: NonNull<u8>) -> Option<usize> {
+        // SAFETY: the contract is the same.
+        unsafe { self.0.size_if_ours(ptr) }
+    }
+}
