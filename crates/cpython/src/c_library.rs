@@ -1,6 +1,6 @@
 //! Returns free memory of the C library to the system.
 //!
-//! CPython serves requests above 512 bytes with the C library's `malloc`, which retains most of the
+//! Most requests above 512 bytes are served by the C library's `malloc`, which retains most of the
 //! memory that CPython frees. The function `malloc_trim` returns this memory to the system.
 //!
 //! A trim costs time in two ways. The call of `malloc_trim` visits all free memory of the C

@@ -146,7 +146,7 @@ extern "C" fn destruct() {
 /// no interpreter or thread owns. Every other heap has an owner, and only this owner may change the
 /// heap, so this function cannot trim such a heap. Of its memory, the system gets back only the
 /// blocks that other threads have freed and the owner has not reclaimed yet. Finally, the function
-/// trims the C library's `malloc`, which serves requests above 512 bytes.
+/// trims the C library's `malloc`, which serves most requests above 512 bytes.
 ///
 /// The result is the number of bytes that the heap returned, or 0 if the heap is not installed. It
 /// does not include the C library's memory, because the C library does not report how much it

@@ -4,8 +4,8 @@
 //!
 //! A refresh of the page carries out a client's command, counts the blocks of the heap and
 //! publishes the figures. It is due if the figures are a second old or a client has sent a command.
-//! This is checked in requests above 512 bytes, which bypass the heap, so the check does not slow
-//! down smaller requests. Only every 16th of these requests reads the clock. The heap can be in use
+//! This is checked in requests above 512 bytes, so the check does not slow down smaller requests,
+//! which are by far the most frequent. Only every 16th of these requests reads the clock. The heap can be in use
 //! during such a request, so the request does not refresh the page itself. Instead, it schedules
 //! the function passed to [`start`], and CPython calls this function in its main thread between two
 //! instructions of Python code.
@@ -88,10 +88,10 @@ static CLIENT: OnceLock<Client> = OnceLock::new();
 /// Creates the page. Must be called before `main`.
 ///
 /// If `first` returns a text, the status page contains this text until CPython first calls
-/// `refresh`, which publishes new figures. We ask CPython for this call only while the heap passes
-/// on a request that is too large for it, that is, a request for more than 512 bytes. CPython then
-/// calls `refresh` in its main thread, while this thread holds the main interpreter's GIL. If the
-/// heap is not installed, it gets no requests to pass on, so CPython never calls `refresh`.
+/// `refresh`, which publishes new figures. We ask CPython for this call only while the heap gets a
+/// request for more than 512 bytes. CPython then calls `refresh` in its main thread, while this
+/// thread holds the main interpreter's GIL. If the heap is not installed, it gets no requests, so
+/// CPython never calls `refresh`.
 ///
 /// # Errors
 ///
@@ -141,7 +141,7 @@ fn shown() -> Option<&'static Shown> {
     unsafe { SHOWN.load(Acquire).as_ref() }
 }
 
-/// Schedules a refresh of the page if one is due. Called for requests that bypass the heap.
+/// Schedules a refresh of the page if one is due. Called for requests above 512 bytes.
 #[inline]
 pub(crate) fn beat() {
     if STATE.load(Relaxed) != OFF {

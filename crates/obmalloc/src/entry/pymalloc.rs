@@ -357,9 +357,9 @@ mod tests {
     }
 
     #[test]
-    fn our_own_geometry_serves_requests_from_64_to_480_kib_with_spans() {
+    fn our_own_geometry_serves_requests_from_128_to_480_kib_with_spans() {
         let pymalloc = pymalloc::<Native>();
-        let served = [(513, 0), ((64 << 10) - 1, 0), (64 << 10, 1), (480 << 10, 1), (500_000, 0)];
+        let served = [(513, 0), ((128 << 10) - 1, 0), (128 << 10, 1), (480 << 10, 1), (500_000, 0)];
         for (size, expected) in served {
             for zeroed in [false, true] {
                 let block = if zeroed { pymalloc.calloc(1, size) } else { pymalloc.malloc(size) };
@@ -374,7 +374,7 @@ mod tests {
     #[test]
     fn a_span_that_is_used_again_is_zeroed_by_calloc() {
         let pymalloc = pymalloc::<Native>();
-        let size = 100 << 10;
+        let size = 200 << 10;
         let block = pymalloc.malloc(size).unwrap();
         // SAFETY: the block has `size` bytes, is live, and is freed once.
         unsafe {

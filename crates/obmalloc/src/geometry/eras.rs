@@ -69,7 +69,7 @@ impl Geometry for Native {
     const RULES: Rules = Rules {
         headers: HeaderRule::InArena,
         retain: RetainRule::EachClass,
-        spans_from: 64 << 10,
+        spans_from: 128 << 10,
         ..Rules::CPYTHON
     };
 }

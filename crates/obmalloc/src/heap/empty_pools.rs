@@ -27,6 +27,9 @@ pub(crate) struct EmptyPools {
     classes: [u64; WORDS],
     /// The classes whose retained pools have not changed since the last call of `note_idle`.
     idle: [u64; WORDS],
+    /// The classes that have freed a span since the last call of `note_idle`, or had retained pools
+    /// at that moment.
+    freed: [u64; WORDS],
     /// The number of units in the retained pools.
     units: usize,
 }
@@ -41,7 +44,7 @@ fn place<G: Geometry>(class: SizeClass<G>) -> (usize, u64) {
 }
 
 impl EmptyPools {
-    pub(crate) const NONE: Self = Self { classes: [0; WORDS], idle: [0; WORDS], units: 0 };
+    pub(crate) const NONE: Self = Self { classes: [0; WORDS], idle: [0; WORDS], freed: [0; WORDS], units: 0 };
 
     /// Returns true if no class retains a pool.
     pub(crate) fn is_none(self) -> bool {
@@ -104,9 +107,19 @@ impl EmptyPools {
         self.idle[word] &= !bit;
     }
 
+    /// Records that `class` has freed a span. Returns true if it has done so before since the last
+    /// call of [`note_idle`](Self::note_idle), or had retained pools then.
+    pub(crate) fn note_freed<G: Geometry>(&mut self, class: SizeClass<G>) -> bool {
+        let (word, bit) = place(class);
+        let had_freed = self.freed[word] & bit != 0;
+        self.freed[word] |= bit;
+        had_freed
+    }
+
     /// Records which classes have retained pools now.
     pub(crate) fn note_idle(&mut self) {
         self.idle = self.classes;
+        self.freed = self.classes;
     }
 
     /// Ends the retention of a pool, if its class has not retained another pool since `note_idle`.

@@ -13,6 +13,9 @@
 //!   in no list           span, full      when its block is freed, it returns to the front
 //! ```
 //!
+//! A class retains a span only if it has freed another one recently, because many large blocks are
+//! used only once. A span that is not retained serves requests of all classes.
+//!
 //! The arena source limits how many arenas may stay mapped only because they contain retained
 //! spans.
 
@@ -54,7 +57,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if span.header().state() == State::Used {
             self.used.remove(class, span);
         }
-        if !self.may_retain_span(class, span) {
+        if !self.empty.note_freed(class) || !self.may_retain_span(class, span) {
             if self.arenas_of_spans == 0 {
                 // The arena may now have no unit in use except those of retained spans and pools.
                 self.end_retentions();
@@ -147,10 +150,32 @@ mod tests {
     }
 
     #[test]
+    fn the_first_span_that_a_class_frees_is_not_retained() {
+        let mut heap = heap();
+        let class = SizeClass::<Native>::of(SIZE).unwrap();
+        let mut kept = alloc(&mut heap, 3);
+        for expected in [0, 1, 2] {
+            free(&mut heap, kept.split_off(2 - expected));
+            assert_eq!(heap.empty.units(), expected * class.units());
+        }
+        let blocks = alloc(&mut heap, 1);
+        heap.empty.note_idle();
+        free(&mut heap, blocks);
+        assert_eq!(heap.empty.units(), 2 * class.units());
+        heap.trim();
+        heap.empty.note_idle();
+        let blocks = alloc(&mut heap, 1);
+        free(&mut heap, blocks);
+        assert_eq!(heap.empty.units(), 0);
+    }
+
+    #[test]
     fn retained_spans_make_room_for_other_classes() {
         let mut heap = heap();
-        let blocks = alloc(&mut heap, 4);
-        free(&mut heap, blocks);
+        for _ in 0..2 {
+            let blocks = alloc(&mut heap, 4);
+            free(&mut heap, blocks);
+        }
         let arenas = heap.stats().arenas.current;
         let small = SizeClass::of(512).unwrap();
         let blocks: Vec<_> = (0..arenas * 63 * 32).map(|_| heap.alloc(small).unwrap()).collect();
