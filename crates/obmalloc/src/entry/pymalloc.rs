@@ -195,6 +195,18 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         request().or_else(|| self.once_more(size, request))
     }
 
+    /// Frees a block of the layer below. It is never inlined, so that freeing a small block needs no
+    /// stack frame.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must be a live block of the layer below, and must not be used again.
+    #[inline(never)]
+    unsafe fn lower_free(&self, ptr: NonNull<u8>) {
+        // SAFETY: the contract is the same.
+        unsafe { self.lower.free(Some(ptr)) };
+    }
+
     /// Trims the heap, and then repeats a request that the layer below has refused.
     ///
     /// The trim unmaps free arenas that the heap retains, which can make room for the request.
@@ -280,10 +292,9 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
         let Some(ptr) = ptr else { return };
         // SAFETY: `ptr` is a live block (contract). If it lies in an arena of the heap, the heap
         // allocated it (invariant of `lower`), as a small block or a span.
-        let foreign = unsafe { self.heap.free_if_ours(ptr) };
-        if foreign.is_some() {
+        if let Some(foreign) = unsafe { self.heap.free_if_ours(ptr) } {
             // SAFETY: the heap did not recognise the block, so the layer below allocated it.
-            unsafe { self.lower.free(foreign) };
+            unsafe { self.lower_free(foreign) };
         }
     }
 
