@@ -44,7 +44,8 @@ fn place<G: Geometry>(class: SizeClass<G>) -> (usize, u64) {
 }
 
 impl EmptyPools {
-    pub(crate) const NONE: Self = Self { classes: [0; WORDS], idle: [0; WORDS], freed: [0; WORDS], units: 0 };
+    pub(crate) const NONE: Self =
+        Self { classes: [0; WORDS], idle: [0; WORDS], freed: [0; WORDS], units: 0 };
 
     /// Returns true if no class retains a pool.
     pub(crate) fn is_none(self) -> bool {
