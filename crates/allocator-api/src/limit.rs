@@ -4,7 +4,7 @@
 //! it costs little. A domain such as `Domain::Mem` does not map memory itself. To limit a domain,
 //! the hook [`Limited`] must therefore count the bytes of every request, which costs more.
 
-use core::ptr::NonNull;
+use core::{cell::Cell, ptr::NonNull};
 use std::collections::BTreeMap;
 
 use raw_mem::{LimitReached, Limits, MemAlloc, Usage, calloc_size, warn_of_soft_limit};
@@ -14,8 +14,9 @@ use sync::Mutex;
 ///
 /// If a request would exceed the limit, the hook calls a callback, which can free memory and must
 /// not panic. If the callback returns true, the hook tries the request again. If the callback
-/// itself makes a request that exceeds the limit, the hook refuses that request without calling the
-/// callback again.
+/// itself makes a request that exceeds a limit, that request is refused without another call of a
+/// callback. The callback must not free or resize the block that the request would resize, because
+/// whoever made the request still uses it.
 ///
 /// The allocator that `Limited` wraps should know the [usable size](MemAlloc::usable_size) of its
 /// blocks. Otherwise, `Limited` stores the size of each block in a table, which allocates from the
@@ -43,13 +44,17 @@ struct State {
     usage: Usage,
     /// The requested sizes of the blocks whose usable size is not known, by address.
     sizes: BTreeMap<usize, usize>,
-    is_asking: bool,
+}
+
+thread_local! {
+    /// True while this thread runs the callback of a hook.
+    static IS_ASKING: Cell<bool> = const { Cell::new(false) };
 }
 
 impl<A: MemAlloc> Limited<A> {
     /// Wraps `below`, which must not have any live blocks. [`Limited`] describes the callback.
     pub fn new(below: A, limits: Limits, before_refusal: fn(LimitReached) -> bool) -> Self {
-        let state = State { usage: Usage::new(limits), sizes: BTreeMap::new(), is_asking: false };
+        let state = State { usage: Usage::new(limits), sizes: BTreeMap::new() };
         Self { below, state: Mutex::new(state), before_refusal }
     }
 
@@ -65,31 +70,31 @@ impl<A: MemAlloc> Limited<A> {
 
     /// Adds `bytes` if the limit allows it, now or after the callback. Returns false otherwise.
     fn charge(&self, bytes: usize) -> bool {
-        self.try_charge(bytes) || (self.ask() && self.try_charge(bytes))
+        match self.try_charge(bytes) {
+            None => true,
+            Some(reached) => self.ask(reached) && self.try_charge(bytes).is_none(),
+        }
     }
 
-    fn try_charge(&self, bytes: usize) -> bool {
+    /// Adds `bytes` if the limit allows it. Otherwise, returns the refusal.
+    fn try_charge(&self, bytes: usize) -> Option<LimitReached> {
         let mut state = sync::lock(&self.state);
-        let is_allowed = state.usage.allows(bytes);
-        if is_allowed && state.usage.add(bytes) {
+        if state.usage.allows(bytes) && state.usage.add(bytes) {
             warn_of_soft_limit(&state.usage);
         }
-        is_allowed
+        state.usage.refusal()
     }
 
+    /// Calls the callback. Returns true if the request should be repeated.
+    ///
+    /// The state is not locked, because the callback may free memory of this domain.
     #[cold]
-    fn ask(&self) -> bool {
-        let reached = {
-            let mut state = sync::lock(&self.state);
-            let Some(reached) = state.usage.refusal().filter(|_| !state.is_asking) else {
-                return false;
-            };
-            state.is_asking = true;
-            reached
-        };
-        // The state is not locked, because the callback may free memory of this domain.
+    fn ask(&self, reached: LimitReached) -> bool {
+        if IS_ASKING.replace(true) {
+            return false;
+        }
         let may_retry = (self.before_refusal)(reached);
-        sync::lock(&self.state).is_asking = false;
+        IS_ASKING.set(false);
         may_retry
     }
 

@@ -20,8 +20,8 @@ pub struct Report {
     pub reason: Option<String>,
     /// CPython's domains by name.
     pub domains: BTreeMap<String, Domain>,
-    /// The small requests that our heap answered from its pools.
-    pub served: Option<Requests>,
+    /// The requests that our heap served itself.
+    pub served: Option<Served>,
 }
 
 /// The allocator of one of CPython's domains, and the requests to the domain.
@@ -35,6 +35,15 @@ pub struct Domain {
     small: Option<Requests>,
     /// The requests for more than 512 bytes.
     large: Option<Requests>,
+}
+
+/// The numbers of requests that our heap served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Served {
+    /// Those for at most 512 bytes.
+    requests: u64,
+    /// Those for more than 512 bytes.
+    large: u64,
 }
 
 /// A number of requests.
@@ -90,6 +99,7 @@ impl Reports {
 /// The requests of some processes, and how many of them our heap served.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Share {
+    served_small: u64,
     served: u64,
     small: u64,
     all: u64,
@@ -104,7 +114,10 @@ impl Share {
                 report.domains.values().filter_map(kind).map(|counted| counted.requests).sum()
             };
             let small = requests(|domain| domain.small);
-            share.served += report.served.map_or(0, |served| served.requests);
+            if let Some(Served { requests, large }) = report.served {
+                share.served_small += requests;
+                share.served += requests + large;
+            }
             share.small += small;
             share.all += small + requests(|domain| domain.large);
         }
@@ -113,7 +126,7 @@ impl Share {
 
     /// Returns the share of the requests for at most 512 bytes.
     pub fn of_small(self) -> f64 {
-        self.served as f64 / self.small.max(1) as f64
+        self.served_small as f64 / self.small.max(1) as f64
     }
 
     /// Returns the share of all requests.
@@ -135,16 +148,16 @@ mod tests {
             "obj": {"served_by": "obmalloc", "library": "x.so",
                     "small": {"requests": 40}, "large": {"requests": 60}}
         },
-        "served": {"requests": 90, "bytes": 1000, "share": 0.9}, "heap": null
+        "served": {"requests": 90, "bytes": 1000, "share": 0.9, "large": 10}, "heap": null
     }"#;
 
     #[test]
     fn the_share_covers_all_processes() {
         let report: Report = serde_json::from_str(REPORT).unwrap();
         let mut other = report.clone();
-        other.served = Some(Requests { requests: 100 });
+        other.served = Some(Served { requests: 100, large: 0 });
         let share = Share::of([&report, &other]);
-        assert!((share.of_small() - 0.95).abs() < 1e-9 && (share.of_all() - 0.475).abs() < 1e-9);
+        assert!((share.of_small() - 0.95).abs() < 1e-9 && (share.of_all() - 0.5).abs() < 1e-9);
     }
 
     #[test]

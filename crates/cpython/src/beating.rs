@@ -2,15 +2,15 @@
 
 use std::ptr::NonNull;
 
-use obmalloc::{BlockPtr, Blocks, SizeClass};
+use obmalloc::{BlockPtr, Blocks, Geometry, SizeClass};
 
 use crate::status;
 
-/// The heap `B`, whose visits also call [`status::beat`].
+/// The heap `B`, which also calls [`status::beat`] when it allocates a span.
 ///
-/// [`Pymalloc`](obmalloc::Pymalloc) visits its heap at every request that is not small, even if the
-/// layer below serves the request. Small requests, which are by far the most frequent, therefore
-/// cost nothing for the status page.
+/// [`Lower`](crate::lower::Lower) calls the function when it serves a request. Together, the two
+/// types call it for every request of more than 512 bytes, and never for smaller ones that the heap
+/// serves.
 #[derive(Debug)]
 pub(crate) struct Beating<B>(B);
 
@@ -35,10 +35,12 @@ unsafe impl<B: Blocks> Blocks for Beating<B> {
 
     #[inline(always)]
     fn alloc(&self, class: SizeClass<B::Geometry>) -> Option<BlockPtr> {
+        beat_for_span(class);
         self.0.alloc(class)
     }
 
     fn alloc_zeroed(&self, class: SizeClass<B::Geometry>, bytes: usize) -> Option<BlockPtr> {
+        beat_for_span(class);
         self.0.alloc_zeroed(class, bytes)
     }
 
@@ -46,9 +48,8 @@ unsafe impl<B: Blocks> Blocks for Beating<B> {
         self.0.trim()
     }
 
-    #[inline]
+    #[inline(always)]
     fn visit(&self) {
-        status::beat();
         self.0.visit();
     }
 
@@ -68,5 +69,12 @@ unsafe impl<B: Blocks> Blocks for Beating<B> {
     unsafe fn size_if_ours(&self, ptr: NonNull<u8>) -> Option<usize> {
         // SAFETY: the contract is the same.
         unsafe { self.0.size_if_ours(ptr) }
+    }
+}
+
+#[inline(always)]
+fn beat_for_span<G: Geometry>(class: SizeClass<G>) {
+    if class.is_span() {
+        status::beat();
     }
 }

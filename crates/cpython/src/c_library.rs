@@ -1,7 +1,7 @@
 //! Returns free memory of the C library to the system.
 //!
-//! Most requests above 512 bytes are served by the C library's `malloc`, which retains most of the
-//! memory that CPython frees. The function `malloc_trim` returns this memory to the system.
+//! The C library's `malloc` serves most requests above 512 bytes, and retains most of this memory
+//! after CPython frees it. The function `malloc_trim` returns this memory to the system.
 //!
 //! A trim costs time in two ways. The call of `malloc_trim` visits all free memory of the C
 //! library, and each page that it returns causes a page fault when the program uses the page again.

@@ -256,9 +256,9 @@ impl Installation {
         ))
     }
 
-    /// Returns the count of small requests that reached the allocator below the heap.
-    pub(crate) fn passed_below(&self) -> Option<Tally> {
-        self.counters.as_ref().map(|counters| counters.below.counts().small)
+    /// Returns the counts of the requests that reached the allocator below the heap.
+    pub(crate) fn passed_below(&self) -> Option<Counts> {
+        self.counters.as_ref().map(|counters| counters.below.counts())
     }
 }
 

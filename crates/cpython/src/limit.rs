@@ -25,7 +25,10 @@ static CALLBACK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 /// Sets the callback that runs before a request is refused because of `OBMALLOC_LIMIT`. Null
 /// removes the callback.
 ///
-/// The callback may call CPython, because the calling thread holds the GIL.
+/// The calling thread holds the GIL, so the callback may call CPython. However, CPython may be in the
+/// middle of a change of the object for which it requests memory, for example of a list or a
+/// dictionary that grows. The callback must not use or change such an object. It can safely empty
+/// caches that do not grow at that moment.
 ///
 /// # Safety
 ///

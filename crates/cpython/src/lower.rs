@@ -10,7 +10,7 @@ use raw_mem::MemAlloc;
 
 use crate::{
     abi::{CPython, DomainFunctions},
-    c_library,
+    c_library, status,
 };
 
 /// True if CPython's own allocator has served requests, so its blocks may be live.
@@ -55,6 +55,7 @@ impl Lower {
 // own allocator keeps them for mem and obj, and accepts blocks of the raw domain.
 unsafe impl MemAlloc for Lower {
     fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        status::beat();
         let block = match expects_blocks_of_cpython() {
             true => self.cpython.malloc(size),
             // SAFETY: the function takes any size, and refuses one that is too large.
@@ -65,6 +66,7 @@ unsafe impl MemAlloc for Lower {
     }
 
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        status::beat();
         let block = match expects_blocks_of_cpython() {
             true => self.cpython.calloc(count, size),
             // SAFETY: the function takes any sizes, and refuses a product that is too large.
@@ -75,6 +77,7 @@ unsafe impl MemAlloc for Lower {
     }
 
     unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+        status::beat();
         let block = match expects_blocks_of_cpython() {
             // SAFETY: `ptr` is null or a live block of either allocator (contract).
             true => unsafe { self.cpython.realloc(ptr, size) },

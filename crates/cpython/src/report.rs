@@ -72,6 +72,8 @@ struct Served {
     requests: u64,
     bytes: u64,
     share: f64,
+    /// The number of larger requests that the heap served.
+    large: u64,
 }
 
 #[derive(Debug)]
@@ -183,14 +185,20 @@ impl From<Tally> for Requests {
 }
 
 impl Served {
-    /// Subtracts the small requests that the heap forwarded to the allocator below it.
-    fn new((requested, passed_below): ([Counts; 2], Tally)) -> Self {
+    /// Subtracts the requests that the heap forwarded to the allocator below it.
+    fn new((requested, passed_below): ([Counts; 2], Counts)) -> Self {
         let all: u64 = requested.iter().map(|counts| counts.small.requests).sum();
         let bytes: u64 = requested.iter().map(|counts| counts.small.bytes).sum();
-        // Other threads may allocate between the reads, so the difference could be negative.
-        let requests = all.saturating_sub(passed_below.requests);
+        let large: u64 = requested.iter().map(|counts| counts.large.requests).sum();
+        // Other threads may allocate between the reads, so the differences could be negative.
+        let requests = all.saturating_sub(passed_below.small.requests);
         let share = if all == 0 { 1.0 } else { requests as f64 / all as f64 };
-        Self { requests, bytes: bytes.saturating_sub(passed_below.bytes), share }
+        Self {
+            requests,
+            bytes: bytes.saturating_sub(passed_below.small.bytes),
+            share,
+            large: large.saturating_sub(passed_below.large.requests),
+        }
     }
 }
 
@@ -220,12 +228,12 @@ impl fmt::Display for Report {
                 }
             }
         }
-        if let Some(Served { requests, bytes, share }) = &self.served {
+        if let Some(Served { requests, bytes, share, large }) = &self.served {
             let percent = share * 100.0;
             writeln!(
                 f,
                 "served from pools: {requests} blocks, {bytes} bytes, {percent:.2} % of the \
-                 requests of at most {SMALL} bytes"
+                 requests of at most {SMALL} bytes, and {large} larger ones"
             )?;
         }
         match &self.heap {

@@ -76,7 +76,7 @@ impl Settings {
         let moments = known(Moments::of("OBMALLOC_STATS_ON", moments.as_bytes()), &mut errors);
         let hard = ("OBMALLOC_LIMIT", limit.as_bytes());
         let soft = ("OBMALLOC_SOFT_LIMIT", soft_limit.as_bytes());
-        let limits = known(host::limits(hard, soft), &mut errors).unwrap_or(Limits::NONE);
+        let limits = host::limits(hard, soft, |unknown| errors.push(unknown.to_string()));
         let stats = (!stats.is_empty()).then(|| place(&stats, &mut errors)).flatten();
         let after_gc = host::switch("OBMALLOC_TRIM_AFTER_GC", trim_after_gc.as_bytes());
         let signal = host::signal("OBMALLOC_TRIM_SIGNAL", trim_signal.as_bytes());

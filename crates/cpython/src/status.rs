@@ -4,11 +4,11 @@
 //!
 //! A refresh of the page carries out a client's command, counts the blocks of the heap and
 //! publishes the figures. It is due if the figures are a second old or a client has sent a command.
-//! This is checked in requests above 512 bytes, so the check does not slow down smaller requests,
-//! which are by far the most frequent. Only every 16th of these requests reads the clock. The heap can be in use
-//! during such a request, so the request does not refresh the page itself. Instead, it schedules
-//! the function passed to [`start`], and CPython calls this function in its main thread between two
-//! instructions of Python code.
+//! This is checked in requests of more than 512 bytes, because smaller ones are far more frequent.
+//! Only one in 16 of the larger requests reads the clock. The heap can be in use during such a
+//! request, so the request does not refresh the page itself. Instead, it schedules the function
+//! passed to [`start`], and CPython calls this function in its main thread between two instructions
+//! of Python code.
 //!
 //! A process that exits normally less than a second after it created its status page removes the
 //! page. A process that ends with `_exit` does not run the code that removes the page. If a forked
@@ -88,8 +88,8 @@ static CLIENT: OnceLock<Client> = OnceLock::new();
 /// Creates the page. Must be called before `main`.
 ///
 /// If `first` returns a text, the status page contains this text until CPython first calls
-/// `refresh`, which publishes new figures. We ask CPython for this call only while the heap gets a
-/// request for more than 512 bytes. CPython then calls `refresh` in its main thread, while this
+/// `refresh`, which publishes new figures. We request this call only during an allocation of more
+/// than 512 bytes. CPython then calls `refresh` in its main thread, while this
 /// thread holds the main interpreter's GIL. If the heap is not installed, it gets no requests, so
 /// CPython never calls `refresh`.
 ///

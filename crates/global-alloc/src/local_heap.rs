@@ -297,7 +297,7 @@ unsafe impl Layouts for LocalHeap {
     unsafe fn free_small_block(&self, block: BlockPtr) {
         // SAFETY: nothing else borrows the heap (its invariant). It allocated the block, which is
         // small (contract).
-        unsafe { (*self.heap.get()).free_small(block) };
+        unsafe { (*self.heap.get()).free_small_or_span(block) };
     }
 }
 

@@ -217,15 +217,21 @@ pub fn bytes<'v>(setting: &'static str, value: &'v [u8]) -> Result<Option<usize>
 
 /// Returns the limits that two settings specify. Each setting is given as its name and its value.
 ///
-/// # Errors
-///
-/// Returns an error if one of the values is not a number of bytes. See [`bytes`].
+/// Calls `report` for each value that is not a number of bytes (see [`bytes`]). Such a setting sets
+/// no limit, and does not affect the other one.
 pub fn limits<'v>(
     hard: (&'static str, &'v [u8]),
     soft: (&'static str, &'v [u8]),
-) -> Result<Limits, UnknownWord<'v>> {
-    let limit = |(setting, value)| Ok(bytes(setting, value)?.unwrap_or(usize::MAX));
-    Ok(Limits { hard: limit(hard)?, soft: limit(soft)? })
+    mut report: impl FnMut(UnknownWord<'v>),
+) -> Limits {
+    let mut limit = |(setting, value)| {
+        bytes(setting, value).unwrap_or_else(|unknown| {
+            report(unknown);
+            None
+        })
+    };
+    let (hard, soft) = (limit(hard), limit(soft));
+    Limits { hard: hard.unwrap_or(usize::MAX), soft: soft.unwrap_or(usize::MAX) }
 }
 
 #[cfg(test)]
@@ -242,6 +248,20 @@ mod tests {
         }
         for text in ["64MB", "-1", "+1", "M", "1.5G", "99999999999999999999", "lots"] {
             assert!(bytes("X", text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_value_of_one_limit_does_not_affect_the_other() {
+        let known = ("A", &b"64M"[..]);
+        let unknown = ("B", &b"50MB"[..]);
+        for (hard, soft, expected) in
+            [(known, unknown, Limits::hard(64 << 20)), (unknown, known, Limits::soft(64 << 20))]
+        {
+            let mut reported = Vec::new();
+            let limits = limits(hard, soft, |word| reported.push(word.to_string()));
+            assert_eq!((limits, reported.len()), (expected, 1));
+            assert!(reported[0].starts_with("B: unknown value"), "{reported:?}");
         }
     }
 

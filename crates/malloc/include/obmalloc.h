@@ -14,35 +14,48 @@
 #include <stddef.h>
 
 /**
- * How much memory the library has mapped, and how much of it is in use. Sizes are in bytes.
+ * The memory of the process that this library manages, for all threads. Sizes are in bytes.
  *
- * The fields about arenas cover only the calling thread's heap and the heaps of ended threads.
+ * `mapped_bytes` is the sum of `active_bytes`, `retained_bytes` and `purged_bytes`. The figures are
+ * approximate while other threads allocate and free memory.
  */
 typedef struct obmalloc_figures_t {
   /**
-   * The size of all arenas.
-   */
-  size_t arena_bytes;
-  /**
-   * The total size of the blocks in use inside arenas.
+   * The usable size of all blocks in use.
    */
   size_t in_use_bytes;
   /**
-   * The number of heaps that are counted.
+   * The size of the pools and mappings that have a block in use, except for purged pages.
    */
-  size_t counted_heaps;
+  size_t active_bytes;
   /**
-   * The number of heaps that are not counted, because other threads are using them.
+   * The size of free memory that may still be backed by physical memory.
    */
-  size_t other_heaps;
+  size_t retained_bytes;
   /**
-   * The number of large blocks of the process, which are outside of arenas.
+   * The size of free memory that is not backed by physical memory.
    */
-  size_t large_blocks;
+  size_t purged_bytes;
   /**
-   * The total size of the large blocks.
+   * The size of all arenas and large mappings.
    */
-  size_t large_bytes;
+  size_t mapped_bytes;
+  /**
+   * The largest size of what was mapped and not free.
+   */
+  size_t highwater_bytes;
+  /**
+   * The size of freed blocks that the threads which allocated them have not reclaimed yet.
+   */
+  size_t waiting_bytes;
+  /**
+   * The number of arenas.
+   */
+  size_t arenas;
+  /**
+   * The number of heaps. Each running thread that has allocated memory has one.
+   */
+  size_t heaps;
 } obmalloc_figures_t;
 
 #ifdef __cplusplus
@@ -55,7 +68,10 @@ extern "C" {
 const char *obmalloc_version(void);
 
 /**
- * Counts the memory of the library. This takes time proportional to the number of pools.
+ * Counts the memory of all threads, without stopping them. This takes time proportional to the
+ * size of all arenas.
+ *
+ * With `OBMALLOC=debug`, the blocks are not counted.
  */
 struct obmalloc_figures_t obmalloc_figures(void);
 

@@ -3,6 +3,7 @@
 use std::{ffi::c_void, fmt::Write};
 
 use libc::{FILE, c_char, c_int, size_t};
+use obmalloc::Kind;
 
 use crate::{
     aligned::{aligned, at_page, whole_pages},
@@ -21,29 +22,31 @@ pub extern "C" fn malloc_trim(pad: size_t) -> c_int {
     c_int::from(heap::trim() > 0)
 }
 
-/// Returns figures in the format of glibc. Fields that have no meaning here are 0.
+/// Returns figures of all threads in the format of glibc. Fields that have no meaning here are 0.
 ///
-/// The figures include only the calling thread's heap, the heaps of ended threads, and large
-/// blocks.
+/// Blocks that one thread has freed and the thread which allocated them has not reclaimed yet count
+/// as free.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
     info()
 }
 
 fn info() -> libc::mallinfo2 {
-    let figures = heap::figures();
-    let bytes = figures.pools.total.bytes;
+    let figures = heap::figures_of_process();
+    let large = figures.of_kind(Kind::Large);
+    let arenas = figures.arenas() * heap::ARENA;
+    let in_use = figures.allocated().saturating_sub(large.allocated).min(arenas);
     libc::mallinfo2 {
-        arena: bytes.total(),
+        arena: arenas,
         ordblks: 0,
         smblks: 0,
-        hblks: figures.large_blocks,
-        hblkhd: figures.large_bytes,
+        hblks: large.blocks,
+        hblkhd: large.active,
         usmblks: 0,
         fsmblks: 0,
-        uordblks: bytes.in_use,
-        fordblks: bytes.total() - bytes.in_use,
-        keepcost: bytes.unused_pools,
+        uordblks: in_use,
+        fordblks: arenas - in_use,
+        keepcost: figures.retained(),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::{ptr::NonNull, time::Duration};
 
-use obmalloc::{BlockPtr, Blocks, SizeClass};
+use obmalloc::{BlockPtr, Blocks, Shape, SizeClass};
 use raw_mem::{HugePages, Limits, MemAlloc, MemoryPressure, preserving_errno};
-use thread_heap::{HeapsStats, PerThread, ThreadMalloc};
+use thread_heap::{HeapsStats, PerThread, ThreadGeometry, ThreadMalloc};
 
 use crate::debug;
 
@@ -215,6 +215,9 @@ pub(crate) fn figures() -> Figures {
     let (large_blocks, large_bytes) = PerThread.large_blocks();
     Figures { pools: PerThread.stats_of_all(), large_blocks, large_bytes }
 }
+
+/// The size of an arena in bytes.
+pub(crate) const ARENA: usize = Shape::<ThreadGeometry>::ARENA.bytes();
 
 /// Counts the memory of all threads, without stopping them.
 pub(crate) fn figures_of_process() -> thread_heap::Figures {

@@ -4,24 +4,31 @@ use std::ffi::{c_char, c_void};
 
 use crate::{c::release, heap};
 
-/// How much memory the library has mapped, and how much of it is in use. Sizes are in bytes.
+/// The memory of the process that this library manages, for all threads. Sizes are in bytes.
 ///
-/// The fields about arenas cover only the calling thread's heap and the heaps of ended threads.
+/// `mapped_bytes` is the sum of `active_bytes`, `retained_bytes` and `purged_bytes`. The figures are
+/// approximate while other threads allocate and free memory.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
-    /// The size of all arenas.
-    pub arena_bytes: usize,
-    /// The total size of the blocks in use inside arenas.
+    /// The usable size of all blocks in use.
     pub in_use_bytes: usize,
-    /// The number of heaps that are counted.
-    pub counted_heaps: usize,
-    /// The number of heaps that are not counted, because other threads are using them.
-    pub other_heaps: usize,
-    /// The number of large blocks of the process, which are outside of arenas.
-    pub large_blocks: usize,
-    /// The total size of the large blocks.
-    pub large_bytes: usize,
+    /// The size of the pools and mappings that have a block in use, except for purged pages.
+    pub active_bytes: usize,
+    /// The size of free memory that may still be backed by physical memory.
+    pub retained_bytes: usize,
+    /// The size of free memory that is not backed by physical memory.
+    pub purged_bytes: usize,
+    /// The size of all arenas and large mappings.
+    pub mapped_bytes: usize,
+    /// The largest size of what was mapped and not free.
+    pub highwater_bytes: usize,
+    /// The size of freed blocks that the threads which allocated them have not reclaimed yet.
+    pub waiting_bytes: usize,
+    /// The number of arenas.
+    pub arenas: usize,
+    /// The number of heaps. Each running thread that has allocated memory has one.
+    pub heaps: usize,
 }
 
 /// Returns the version of the library, for example "0.1.0".
@@ -30,17 +37,23 @@ pub extern "C" fn obmalloc_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// Counts the memory of the library. This takes time proportional to the number of pools.
+/// Counts the memory of all threads, without stopping them. This takes time proportional to the
+/// size of all arenas.
+///
+/// With `OBMALLOC=debug`, the blocks are not counted.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_figures() -> Figures {
-    let heap::Figures { pools, large_blocks, large_bytes } = heap::figures();
+    let figures = heap::figures_of_process();
     Figures {
-        arena_bytes: pools.total.bytes.total(),
-        in_use_bytes: pools.total.bytes.in_use,
-        counted_heaps: pools.walked,
-        other_heaps: pools.elsewhere,
-        large_blocks,
-        large_bytes,
+        in_use_bytes: figures.allocated(),
+        active_bytes: figures.active(),
+        retained_bytes: figures.retained(),
+        purged_bytes: figures.purged(),
+        mapped_bytes: figures.mapped(),
+        highwater_bytes: figures.highwater,
+        waiting_bytes: figures.waiting,
+        arenas: figures.arenas(),
+        heaps: figures.heaps,
     }
 }
 

@@ -80,8 +80,9 @@ pub(crate) fn read_environment() {
     if is_privileged() {
         return;
     }
-    let limits = limits((LIMIT.1, value(LIMIT.0)), (SOFT_LIMIT.1, value(SOFT_LIMIT.0)));
-    if let Some(limits) = known(limits).filter(|limits| *limits != Limits::NONE) {
+    let (hard, soft) = ((LIMIT.1, value(LIMIT.0)), (SOFT_LIMIT.1, value(SOFT_LIMIT.0)));
+    let limits = limits(hard, soft, |why| say(format_args!("{why}")));
+    if limits != Limits::NONE {
         if debug::is_on() {
             let why = "OBMALLOC=debug uses a heap without limits";
             say(format_args!("no limit is in force: {why} (unset one of the two)"));

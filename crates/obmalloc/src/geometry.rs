@@ -133,11 +133,12 @@ pub struct Rules {
     pub headers: HeaderRule,
     /// Whether requests of 0 bytes get a block. CPython passes them to the layer below.
     pub zero_in_pools: bool,
-    /// The smallest request, in bytes, for which [`Pymalloc`](crate::Pymalloc) takes a span, which
+    /// The smallest request, in bytes, that [`Pymalloc`](crate::Pymalloc) serves with a span, which
     /// is a pool with a single block.
     ///
-    /// CPython passes all requests above the small threshold to the layer below, so its value is
-    /// [`usize::MAX`]. Any other value must exceed half of the `pool_size`.
+    /// CPython passes all requests above the small threshold to the layer below, so its geometries
+    /// use [`usize::MAX`]. The value must exceed half of the `pool_size`, because smaller classes
+    /// have no spans.
     pub spans_from: usize,
 }
 
@@ -174,7 +175,8 @@ pub enum RetainRule {
     Unobservable,
     /// Each class can retain one pool until another class needs it or its arena could be unmapped.
     ///
-    /// If each block of a class fills a whole pool, the class can retain several empty pools. If
+    /// If each block of a class fills a whole pool, the class can retain several empty pools. It
+    /// retains one only if it has freed another one since the last sweep, or retained some then. If
     /// all other pools of its arena are free or retained as well, such a pool keeps the arena
     /// mapped although no block in it is in use. The heap therefore retains this pool only if the
     /// arena source permits this in [`retain`](raw_mem::ArenaSource::retain). The heap also asks

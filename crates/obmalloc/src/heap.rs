@@ -221,15 +221,15 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Frees `block`, which must not be used again. This is faster than [`free`](Self::free).
+    /// Frees `block`, which must not be used again. This is faster than [`free`](Self::free),
+    /// because such a block begins in the first unit of its pool.
     ///
     /// # Safety
     ///
-    /// `block` must have been allocated from this heap. Its class must be
-    /// [small](SizeClass::is_small) or a [span](SizeClass::is_span), so that the block begins in the
-    /// first unit of its pool.
+    /// - `block` must have been allocated from this heap.
+    /// - Its class must be [small](SizeClass::is_small) or a [span](SizeClass::is_span).
     #[inline]
-    pub unsafe fn free_small(&mut self, block: BlockPtr) {
+    pub unsafe fn free_small_or_span(&mut self, block: BlockPtr) {
         let pool = PoolPtr::of_small::<G>(&block);
         self_check::freeing::<G>(pool, &block);
         if pool.header().put(block) {

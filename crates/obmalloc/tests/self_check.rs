@@ -5,12 +5,21 @@
 
 use std::{env, os::unix::process::ExitStatusExt, process::Command};
 
-use obmalloc::{BlockPtr, Heap, SizeClass};
-use raw_mem::{Malloc, MmapArenas};
+use obmalloc::{BlockPtr, Heap, Native, SizeClass};
+use raw_mem::{Malloc, MmapArenas, ReservedArenas};
 
 const CASE: &str = "OBMALLOC_TEST_ERROR";
 
 fn err(case: &str) {
+    match case {
+        "double free of a large block" => free_a_large_block_twice(),
+        "double free in a free pool" => free_twice(100_000),
+        "double free" | "write after free" => misuse_a_small_block(case),
+        _ => panic!("there is no case {case}"),
+    }
+}
+
+fn misuse_a_small_block(case: &str) {
     let mut heap = Heap::new(MmapArenas::new(), Malloc);
     let class = SizeClass::of(40).unwrap();
     let [first, second] = [(); 2].map(|()| heap.alloc(class).unwrap().into_start());
@@ -18,17 +27,41 @@ fn err(case: &str) {
     unsafe {
         let free = |heap: &mut Heap<_, _>, start| heap.free(BlockPtr::from_start(start));
         free(&mut heap, first);
-        match case {
-            "double free" => free(&mut heap, first),
-            "write after free" => {
-                // The list of free blocks is now a cycle.
-                first.cast().write(first);
-                let other = SizeClass::of(100).unwrap();
-                let _blocks: Vec<_> = (0..100_000).map(|_| heap.alloc(other)).collect();
-            }
-            _ => panic!("there is no case {case}"),
+        if case == "double free" {
+            free(&mut heap, first);
+        } else {
+            // The list of free blocks is now a cycle.
+            first.cast().write(first);
+            let other = SizeClass::of(100).unwrap();
+            let _blocks: Vec<_> = (0..100_000).map(|_| heap.alloc(other)).collect();
         }
         free(&mut heap, second);
+    }
+}
+
+/// Frees the only block of its pool twice. Another block keeps the arena mapped.
+fn free_twice(size: usize) {
+    let mut heap = Heap::<_, _, Native>::with_geometry(MmapArenas::new(), Malloc);
+    let _other = heap.alloc(SizeClass::of(16).unwrap());
+    let start = heap.alloc(SizeClass::of(size).unwrap()).unwrap().into_start();
+    for _ in 0..2 {
+        // SAFETY: the program breaks the rules of the heap, which must end the process.
+        unsafe { heap.free(BlockPtr::from_start(start)) };
+    }
+}
+
+/// Frees a large block that the heap retains a second time.
+fn free_a_large_block_twice() {
+    let arenas = ReservedArenas::new(MmapArenas::new());
+    let mut heap = Heap::<_, _, Native>::with_geometry(arenas, Malloc);
+    for _ in 0..3 {
+        let block = heap.map_large(1 << 20, 16).unwrap().block;
+        // SAFETY: the block came from this heap, and is not used again in this round.
+        unsafe { heap.unmap_large(block) };
+        if heap.retained_large().0 > 0 {
+            // SAFETY: the program breaks the rules of the heap, which must end the process.
+            unsafe { heap.unmap_large(block) };
+        }
     }
 }
 
@@ -53,6 +86,14 @@ fn a_double_free_is_found_at_the_second_free() {
     let report = report("double free");
     assert!(report.starts_with("obmalloc: the block of 48 bytes at 0x"), "{report}");
     assert!(report.ends_with(" was freed twice\n"), "{report}");
+}
+
+#[test]
+fn a_double_free_of_a_span_or_a_large_block_is_found() {
+    let of_span = report("double free in a free pool");
+    assert!(of_span.starts_with("obmalloc: the block of 114688 bytes at 0x"), "{of_span}");
+    let of_large = report("double free of a large block");
+    assert!(of_large.ends_with(" was freed twice\n"), "{of_large}");
 }
 
 #[test]

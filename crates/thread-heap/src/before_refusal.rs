@@ -22,6 +22,14 @@ thread_local! {
     /// True while the thread runs the callback. Requests that the callback makes are refused
     /// without another call of the callback.
     static IS_ASKING: Cell<bool> = const { Cell::new(false) };
+
+    /// The limit that refused the thread's last request to map memory, if a limit did.
+    static REACHED: Cell<Option<LimitReached>> = const { Cell::new(None) };
+}
+
+/// Records whether a limit has refused a request of this thread to map memory.
+pub(crate) fn note(reached: Option<LimitReached>) {
+    REACHED.set(reached);
 }
 
 impl BeforeRefusal {
@@ -36,13 +44,11 @@ impl BeforeRefusal {
         self.0.store(callback as *mut (), Release);
     }
 
-    /// Calls the callback. Returns true if the request should be repeated.
-    ///
-    /// `reached` returns the limit that caused the refusal. Without a limit, it returns `None`, and
-    /// the callback is not called.
-    pub(crate) fn ask(&self, reached: impl FnOnce() -> Option<LimitReached>) -> bool {
+    /// Calls the callback if a limit has refused this thread's last request to map memory. Returns
+    /// true if the request should be repeated.
+    pub(crate) fn ask(&self) -> bool {
+        let Some(reached) = REACHED.take() else { return false };
         let Some(callback) = self.get() else { return false };
-        let Some(reached) = reached() else { return false };
         if IS_ASKING.replace(true) {
             return false;
         }

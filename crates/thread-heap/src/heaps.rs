@@ -278,7 +278,8 @@ impl<P: Parts> ThreadHeap<P> {
         unsafe { self.enter_if_own(block, |own, block| own.free(block)) }
     }
 
-    /// Does the same as [`free_if_own`](Self::free_if_own) for a small block or a span, but faster.
+    /// Does the same as [`free_if_own`](Self::free_if_own) for a small block or a span. This is
+    /// faster.
     ///
     /// # Safety
     ///
@@ -286,10 +287,10 @@ impl<P: Parts> ThreadHeap<P> {
     /// - The class of `block` must be [small](SizeClass::is_small) or a
     ///   [span](SizeClass::is_span).
     #[inline]
-    pub(crate) unsafe fn free_small_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
+    pub(crate) unsafe fn free_small_or_span_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
         // SAFETY: `enter_if_own` has the same contract. The block came from the heap, and its class
         // is small or a span (contract).
-        unsafe { self.enter_if_own(block, |own, block| own.free_small(block)) }
+        unsafe { self.enter_if_own(block, |own, block| own.free_small_or_span(block)) }
     }
 
     /// Frees a block of this heap.

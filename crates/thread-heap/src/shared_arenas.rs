@@ -35,7 +35,7 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     fn map_with_contents(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
         let shared = self.0.ok_or(MapError::Exhausted { size })?;
         let (arena, contents) = shared.map_from_source(|locked| {
-            if !locked.usage.allows(size.bytes()) {
+            if !locked.allows(size.bytes()) {
                 return Err(MapError::Exhausted { size });
             }
             let (arena, contents) = locked.source.map_with_contents(size)?;
@@ -65,7 +65,7 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         let exhausted = MapError::LargeExhausted { bytes };
         let shared = self.0.ok_or(exhausted)?;
         let mapping = shared.map_from_source(|locked| {
-            if !locked.usage.allows(bytes) {
+            if !locked.allows(bytes) {
                 return Err(exhausted);
             }
             let mapping = locked.source.map_large(bytes, align)?;
@@ -102,7 +102,7 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
         let exhausted = MapError::LargeExhausted { bytes: new };
         let shared = self.0.ok_or(exhausted)?;
         shared.map_from_source(|locked| {
-            if !locked.usage.allows(new.saturating_sub(old)) {
+            if !locked.allows(new.saturating_sub(old)) {
                 return Err(exhausted);
             }
             // SAFETY: the mapping came from the shared source; the caller upholds the rest.

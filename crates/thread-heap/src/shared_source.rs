@@ -13,7 +13,11 @@ use sync::{
     atomic::{AtomicBool, AtomicUsize},
 };
 
-use crate::{before_refusal::BeforeRefusal, large_counts::LargeCounts, parts::Parts};
+use crate::{
+    before_refusal::{self, BeforeRefusal},
+    large_counts::LargeCounts,
+    parts::Parts,
+};
 
 /// The state that is protected by the lock of the source.
 pub(crate) struct Locked<S> {
@@ -25,6 +29,14 @@ pub(crate) struct Locked<S> {
 }
 
 impl<S> Locked<S> {
+    /// Returns true if the limit allows `bytes` more bytes to be mapped. Otherwise, the program's
+    /// callback can run before the request of this thread is refused.
+    pub(crate) fn allows(&mut self, bytes: usize) -> bool {
+        let is_allowed = self.usage.allows(bytes);
+        before_refusal::note(self.usage.refusal());
+        is_allowed
+    }
+
     /// Records that `bytes` bytes were mapped. Warns if that exceeds the soft limit for the first
     /// time.
     pub(crate) fn note_mapped(&mut self, bytes: usize) {
@@ -40,8 +52,8 @@ pub(crate) struct SharedSource<P: Parts> {
     lower: P::Lower,
     map: ArenaMap<P::Geometry>,
     pub(crate) large: LargeCounts,
-    /// The bytes between the starts of large mappings and the blocks in them, without the usual
-    /// [`OVERHEAD`](obmalloc::LargeBlock::OVERHEAD) of each block.
+    /// The bytes that special alignments add before large blocks in use, beyond
+    /// [`OVERHEAD`](obmalloc::LargeBlock::OVERHEAD).
     pub(crate) large_alignment: AtomicUsize,
     pub(crate) before_refusal: BeforeRefusal,
     /// True after the system has refused to purge pages. We then never try again.

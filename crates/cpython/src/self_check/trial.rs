@@ -11,8 +11,18 @@ use crate::{
     domains::SERVED,
 };
 
-/// The sizes before and after a `realloc`, in bytes: small ones, large ones, and one of each.
-const SIZES: [(usize, usize); 5] = [(1, 40), (40, 512), (512, 513), (100_000, 16), (513, 9000)];
+/// The sizes before and after a `realloc`, in bytes: of small blocks, of spans, and of blocks that
+/// the heap does not serve.
+const SIZES: [(usize, usize); 8] = [
+    (1, 40),
+    (40, 512),
+    (512, 513),
+    (100_000, 16),
+    (513, 9000),
+    (9000, 200_000),
+    (300_000, 100),
+    (400_000, 600_000),
+];
 
 /// The number of blocks that the statistics must count.
 const BLOCKS: usize = 8;
@@ -70,7 +80,8 @@ unsafe fn operations(functions: &DomainFunctions) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Returns true if the heap counts small blocks while they are live, and never counts large blocks.
+/// Returns true if the heap counts small blocks while they are live, and does not count a block of
+/// 100,000 bytes, which the layer below serves.
 ///
 /// # Safety
 ///

@@ -54,7 +54,7 @@ fn an_interpreter_is_served_from_its_first_allocation_on() {
     }
 }
 
-/// Receives small messages into buffers of 256 KiB, as `asyncio` does, and prints the page faults.
+/// Receives small messages into buffers of 256 KiB, as `asyncio` does, and prints the number of page faults.
 ///
 /// Each buffer shrinks to the size of its message. With the C library's `malloc`, such a buffer has
 /// its own mapping, so each message costs at least one page fault.
@@ -74,7 +74,7 @@ print(faults() - before)
 "#;
 
 #[test]
-fn a_buffer_of_a_server_causes_no_page_faults() {
+fn receive_buffers_cause_almost_no_page_faults() {
     for python in supported() {
         let run = run(preloaded(python).args(["-c", RECEIVER]));
         let faults: u32 = run.is_clean(python).stdout.trim().parse().expect("a number");

@@ -1,6 +1,6 @@
 //! `malloc`, `calloc`, `free`, and the functions that return statistics.
 
-use std::{collections::BTreeSet, thread};
+use std::{collections::BTreeSet, sync::Barrier, thread};
 
 use crate::api::{Filled, Ptr, api, errno, refused, set_errno};
 
@@ -149,21 +149,34 @@ fn memory_may_be_freed_by_another_thread() {
 }
 
 #[test]
-fn figures_count_what_is_in_use() {
+fn figures_count_what_all_threads_have_in_use() {
+    const COUNT: usize = 200_000;
     let api = api();
     // SAFETY: the functions have no precondition.
-    let before = unsafe { (api.mallinfo2)() };
-    // SAFETY: the function has no precondition.
-    let blocks: Vec<_> = (0..1000).map(|_| unsafe { (api.malloc)(100) }).collect();
-    // SAFETY: as above.
-    let large = unsafe { (api.malloc)(4 << 20) };
-    // SAFETY: as above.
-    let (after, short) = unsafe { ((api.mallinfo2)(), (api.mallinfo)()) };
-    assert!(after.uordblks >= before.uordblks + 100_000, "{after:?} {before:?}");
-    assert!(after.uordblks + after.fordblks <= after.arena);
-    assert!(after.hblkhd + after.arena >= 4 << 20 && short.uordblks >= 100_000);
-    blocks.into_iter().chain([large]).for_each(free);
-    // SAFETY: as above.
+    let figures = || unsafe { ((api.mallinfo2)(), (api.mallinfo)()) };
+    let (before, _) = figures();
+    let (counted, done) = (Barrier::new(2), Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // SAFETY: the function has no precondition.
+            let blocks: Vec<_> = (0..COUNT).map(|_| unsafe { (api.malloc)(100) }).collect();
+            // SAFETY: as above.
+            let large = unsafe { (api.malloc)(4 << 20) };
+            counted.wait();
+            done.wait();
+            blocks.into_iter().chain([large]).for_each(free);
+        });
+        counted.wait();
+        let (after, short) = figures();
+        // Other tests of this process allocate and free less than half of this memory meanwhile.
+        let least = COUNT * 100 / 2;
+        assert!(after.uordblks >= before.uordblks + least, "{after:?} {before:?}");
+        assert!(after.uordblks + after.fordblks <= after.arena);
+        assert!(after.hblks >= 1 && after.hblkhd >= 4 << 20);
+        assert!(usize::try_from(short.uordblks).unwrap() >= least);
+        done.wait();
+    });
+    // SAFETY: the functions have no precondition.
     assert_eq!(unsafe { (api.mallopt)(libc::M_MMAP_THRESHOLD, 1 << 20) }, 0);
     // SAFETY: as above.
     assert!((0..=1).contains(&unsafe { (api.malloc_trim)(0) }));

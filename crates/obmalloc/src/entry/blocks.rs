@@ -52,8 +52,9 @@ pub unsafe trait Blocks {
 
     /// Lets the calling thread's heap return memory that has been free for a long time.
     ///
-    /// This function is called for every request that is not small, and whenever a block moves.
-    /// Otherwise, the heap would not notice that time passes.
+    /// This function is called for requests that the fast paths do not serve: those for the layer
+    /// below, those for a span, and reallocations that move a block. Otherwise, the heap would not
+    /// notice that time passes.
     #[inline]
     fn visit(&self) {}
 
@@ -80,8 +81,10 @@ pub unsafe trait Blocks {
     ///
     /// # Safety
     ///
-    /// If `ptr` lies in an arena of these heaps, it must point to a live block that the caller owns,
-    /// and whose class is [small](SizeClass::is_small) or a [span](SizeClass::is_span).
+    /// If `ptr` lies in an arena of these heaps:
+    ///
+    /// - It must point to a live block that the caller owns.
+    /// - The block's class must be [small](SizeClass::is_small) or a [span](SizeClass::is_span).
     unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>>;
 
     /// Returns the size of the block at `ptr` in bytes, or `None` if another allocator provided it.
@@ -136,19 +139,13 @@ where
     }
 
     #[inline]
-    unsafe fn free_small(&self, block: BlockPtr) {
-        // SAFETY: the block came from this heap, and is small (contract of `free_small`).
-        self.enter(|heap| unsafe { heap.free_small(block) });
-    }
-
-    #[inline]
     unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>> {
         self.enter(|heap| {
             // SAFETY: a pointer into an arena of this heap is a block of the caller (contract).
             match unsafe { heap.claim(ptr) } {
                 Claim::Ours(block) => {
                     // SAFETY: the heap has recognised the block, which is small or a span (contract).
-                    unsafe { heap.free_small(block) };
+                    unsafe { heap.free_small_or_span(block) };
                     None
                 }
                 Claim::Foreign(ptr) => Some(ptr),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   malloc(n) ── 1 ≤ n ≤ threshold ──► the heap ── cannot map an arena ──┐
-//!        ├────── n fits a span ──────► the heap ── cannot map an arena ──┤
+//!        ├────── n gets a span ──────► the heap ── cannot map an arena ──┤
 //!        └────── all other n ──────────────────────────────────────────► the layer below
 //!
 //!   if the layer below has no memory either: trim the heap, and ask the layer below once more
@@ -11,12 +11,13 @@
 //!        └───── any other p ────────────────► the layer below
 //! ```
 //!
-//! CPython's heap has no spans. In our own geometry, requests of [`Rules::spans_from`] bytes or more
-//! get one if they are not too large for an arena.
+//! CPython's geometries have no spans. In our own, a request of [`Rules::spans_from`] to
+//! [`Sizes::arena_threshold`] bytes gets one.
 //!
 //! CPython: `_PyObject_Malloc`, `_PyObject_Calloc`, `_PyObject_Realloc`, `_PyObject_Free`.
 //!
 //! [`Rules::spans_from`]: crate::Rules::spans_from
+//! [`Sizes::arena_threshold`]: crate::Sizes::arena_threshold
 
 use core::{cmp, ptr::NonNull};
 
@@ -29,10 +30,10 @@ use crate::{
     pool::block::BlockPtr,
 };
 
-/// An allocator that serves small requests from a heap, and most others from another allocator.
+/// An allocator that serves small requests, and those that get a span, from a heap, and all others
+/// from another allocator.
 ///
-/// The heap also serves the requests that [`Rules::spans_from`](crate::Rules::spans_from) names.
-/// Small blocks are aligned to [`Sizes::alignment`](crate::Sizes::alignment) of the geometry.
+/// [`Rules::spans_from`](crate::Rules::spans_from) says which requests get a span. Small blocks are aligned to [`Sizes::alignment`](crate::Sizes::alignment) of the geometry.
 ///
 /// ```
 /// use obmalloc::{GilHeld, Heap, KnownArenas, Pymalloc};
@@ -118,8 +119,8 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         SizeClass::of_small(if B::Geometry::RULES.zero_in_pools { cmp::max(size, 1) } else { size })
     }
 
-    /// Returns the size class of a request for which the heap takes a span, or `None` for any other
-    /// request.
+    /// Returns the size class of a request that the heap serves with a span, or `None` for any
+    /// other request.
     #[inline]
     fn span(size: usize) -> Option<SizeClass<B::Geometry>> {
         const { assert!(B::Geometry::RULES.spans_from > B::Geometry::SIZES.pool_size / 2) };
@@ -151,8 +152,8 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         block.or_else(|| self.lower_malloc(size))
     }
 
-    /// Allocates a span, or memory of the layer below. It is never inlined, so that small requests
-    /// need no stack frame.
+    /// Allocates a span, or a block from the layer below. This function is never inlined, so small
+    /// requests need no stack frame.
     #[inline(never)]
     fn malloc_above(&self, size: usize) -> Option<NonNull<u8>> {
         self.heap.visit();
@@ -195,12 +196,13 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         request().or_else(|| self.once_more(size, request))
     }
 
-    /// Frees a block of the layer below. It is never inlined, so that freeing a small block needs no
-    /// stack frame.
+    /// Frees a block of the layer below. This function is never inlined, so freeing a small block
+    /// needs no stack frame.
     ///
     /// # Safety
     ///
-    /// `ptr` must be a live block of the layer below, and must not be used again.
+    /// - `ptr` must be a live block of the layer below.
+    /// - The block must not be used again.
     #[inline(never)]
     unsafe fn lower_free(&self, ptr: NonNull<u8>) {
         // SAFETY: the contract is the same.
@@ -227,11 +229,13 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     /// Moves a block to a new block of `new_size` bytes. If this returns `None`, the old block is
     /// unchanged.
     ///
+    /// A span stays in place if it is to become smaller and there is no memory for a new block.
+    ///
     /// It is not inlined, so that `realloc` needs no stack frame if a block stays in place.
     ///
     /// # Safety
     ///
-    /// `ptr` must be a live block of the heap that has at least `size` bytes.
+    /// `ptr` must be a live block of the heap, with at least `size` bytes.
     #[inline(never)]
     unsafe fn move_to(
         &self,
@@ -240,7 +244,9 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         new_size: usize,
     ) -> Option<NonNull<u8>> {
         self.heap.visit();
-        let new = self.malloc(new_size)?;
+        let Some(new) = self.malloc(new_size) else {
+            return (new_size <= size && Self::class(size).is_none()).then_some(ptr);
+        };
         // SAFETY: both blocks are live, have that many bytes and do not overlap.
         unsafe { new.copy_from_nonoverlapping(ptr, cmp::min(size, new_size)) };
         // SAFETY: `ptr` is a live block of the heap (contract) and is not used again.
@@ -416,11 +422,11 @@ mod tests {
         ] {
             // SAFETY: the block is live, and is replaced by the result.
             let new = unsafe { pymalloc.realloc(Some(block), size) }.unwrap();
-            // The C library decides about its own blocks.
+            // The C library may or may not move its own blocks.
             assert!(spans(&pymalloc) == 0 || (new == block) == stays, "{size}");
             block = new;
             kept = kept.min(size);
-            // SAFETY: the block is live, and so many bytes of it are initialised.
+            // SAFETY: the block is live, and its first `kept` bytes are initialised.
             let bytes = unsafe { core::slice::from_raw_parts(block.as_ptr(), kept) };
             assert!(bytes.iter().all(|byte| *byte == 7), "{size}");
         }

@@ -27,8 +27,8 @@ pub(crate) struct EmptyPools {
     classes: [u64; WORDS],
     /// The classes whose retained pools have not changed since the last call of `note_idle`.
     idle: [u64; WORDS],
-    /// The classes that have freed a span since the last call of `note_idle`, or had retained pools
-    /// at that moment.
+    /// The classes that have freed a span since the last call of `note_idle`, or may have had
+    /// retained pools then.
     freed: [u64; WORDS],
     /// The number of units in the retained pools.
     units: usize,
@@ -108,8 +108,10 @@ impl EmptyPools {
         self.idle[word] &= !bit;
     }
 
-    /// Records that `class` has freed a span. Returns true if it has done so before since the last
-    /// call of [`note_idle`](Self::note_idle), or had retained pools then.
+    /// Records that `class` has freed a span.
+    ///
+    /// Returns true if the class had already freed a span since the last call of
+    /// [`note_idle`](Self::note_idle), or may have had retained pools then.
     pub(crate) fn note_freed<G: Geometry>(&mut self, class: SizeClass<G>) -> bool {
         let (word, bit) = place(class);
         let had_freed = self.freed[word] & bit != 0;
@@ -117,7 +119,7 @@ impl EmptyPools {
         had_freed
     }
 
-    /// Records which classes have retained pools now.
+    /// Records which classes have retained pools now, and forgets which others have freed spans.
     pub(crate) fn note_idle(&mut self) {
         self.idle = self.classes;
         self.freed = self.classes;

@@ -49,7 +49,7 @@ impl Kind {
 pub struct InUse {
     /// The number of blocks in use.
     pub blocks: usize,
-    /// The bytes of these blocks, rounded up to their size class.
+    /// The usable bytes of these blocks. Those that are not large are rounded up to their size class.
     pub allocated: usize,
     /// The bytes of the pools or mappings that contain these blocks, including purged pages.
     pub active: usize,

@@ -20,7 +20,7 @@ use raw_mem::{ArenaSource, MemAlloc};
 
 use crate::{
     geometry::Geometry,
-    heap::{Heap, stats::LargeStats},
+    heap::{Heap, self_check, stats::LargeStats},
     large::{LargeBlock, NewLarge, OFFSET, retained::RetainedLarge},
 };
 
@@ -144,6 +144,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///   [`map_large`](Self::map_large) or [`LargeBlock::map`].
     /// - The caller must not use `block` afterwards.
     pub unsafe fn unmap_large(&mut self, block: LargeBlock) {
+        // SAFETY: the block is in use (contract). If the program breaks the contract by freeing a
+        // retained block again, the block is still mapped, so its header can be read.
+        let size = || unsafe { block.size::<G>() };
+        self_check::freeing_large(block.start(), size, || self.large.retained.holds::<G>(block));
         // SAFETY: the block is in use (contract).
         if unsafe { self.may_retain_large(block) } {
             // SAFETY: the block came from this heap's source, and is not used again (contract).

@@ -2,8 +2,9 @@
 //!
 //! - The heap overwrites every block that is freed, so a program that still uses the block is
 //!   likely to fail.
-//! - The heap detects most double frees. It misses a double free if the block was allocated again
-//!   in between, or if the first free still waits in a queue of remote frees.
+//! - The heap detects most double frees. It misses a double free if the block's memory was allocated
+//!   again, purged or unmapped in between, or if the first free still waits in a queue of remote
+//!   frees.
 //! - From time to time, the heap checks the consistency of its data structures. A larger heap takes
 //!   longer to check, so it is checked less often.
 //!
@@ -15,7 +16,7 @@ use core::{cell::Cell, fmt, ptr::NonNull};
 
 use crate::{
     geometry::{Geometry, size_class::SizeClass},
-    pool::{PoolPtr, block::BlockPtr},
+    pool::{PoolPtr, State, block::BlockPtr},
 };
 
 /// True if heaps check themselves. Loom checks the models instead, and Miri finds such errors
@@ -79,12 +80,30 @@ pub(crate) fn freeing<G: Geometry>(pool: PoolPtr, block: &BlockPtr) {
         && let Some(class) = pool.header().class::<G>()
         && has_two_words(class)
     {
-        if block.is_poisoned() && is_listed(pool, block.start()) {
-            let (start, size) = (block.start(), class.block_size());
-            fail(format_args!("the block of {size} bytes at {start:p} was freed twice"));
+        let is_in_free_pool = matches!(pool.header().state(), State::Uncarved | State::Free);
+        if is_in_free_pool || (block.is_poisoned() && is_listed(pool, block.start())) {
+            fail_freed_twice(block.start(), class.block_size());
         }
         block.poison(class.block_size().min(POISONED));
     }
+}
+
+/// Checks that a large block of `size` bytes is in use. `is_retained` tells whether its heap retains
+/// it.
+#[inline]
+pub(crate) fn freeing_large(
+    start: NonNull<u8>,
+    size: impl FnOnce() -> usize,
+    is_retained: impl FnOnce() -> bool,
+) {
+    if IS_ON && is_retained() {
+        fail_freed_twice(start, size());
+    }
+}
+
+#[cold]
+fn fail_freed_twice(start: NonNull<u8>, size: usize) -> ! {
+    fail(format_args!("the block of {size} bytes at {start:p} was freed twice"))
 }
 
 /// Returns true if blocks have room for a link and for a word that shows whether they are free.

@@ -1,6 +1,6 @@
 //! Spans, which are pools of one block.
 //!
-//! Each size class retains its empty spans, which are pools of one block, in a list. A later
+//! A size class can retain its empty spans, which are pools of one block, in a list. A later
 //! request for the class takes a span from this list, so the heap need not search its arenas for
 //! one. The fast path allocates the block of the first span but leaves the span in the list. The
 //! next request therefore affects two spans, as the picture shows. It removes the first span, which
@@ -13,8 +13,9 @@
 //!   in no list           span, full      when its block is freed, it returns to the front
 //! ```
 //!
-//! A class retains a span only if it has freed another one recently, because many large blocks are
-//! used only once. A span that is not retained serves requests of all classes.
+//! A class retains a freed span only if it has freed another one since the last sweep, or retained
+//! spans at that sweep, because many blocks of these sizes are requested only once. The units of
+//! any other freed span can serve all classes.
 //!
 //! The arena source limits how many arenas may stay mapped only because they contain retained
 //! spans.
@@ -58,8 +59,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             self.used.remove(class, span);
         }
         if !self.empty.note_freed(class) || !self.may_retain_span(class, span) {
-            if self.arenas_of_spans == 0 {
-                // The arena may now have no unit in use except those of retained spans and pools.
+            if self.arenas_of_spans == 0 && self.could_free_arena_of(class, span) {
                 self.end_retentions();
             }
             return self.free_pool(span);
@@ -72,15 +72,19 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// source.
     fn may_retain_span(&mut self, class: SizeClass<G>, span: PoolPtr) -> bool {
         let arenas = (self.empty.units() + class.units()).div_ceil(Shape::<G>::POOLS);
-        if arenas <= self.arenas_of_spans
-            || !self.arenas.could_be_free::<G>(span.header().arena(), class.units())
-        {
+        if arenas <= self.arenas_of_spans || !self.could_free_arena_of(class, span) {
             return true;
         }
         let had = self.retained_arenas();
         let granted = self.source.retain(had, had - self.arenas_of_spans + arenas);
         self.arenas_of_spans = granted.saturating_sub(self.arenas.retained());
         arenas <= self.arenas_of_spans
+    }
+
+    /// Returns true if the arena of `span` has no other unit in use, except for those of retained
+    /// spans and pools.
+    fn could_free_arena_of(&self, class: SizeClass<G>, span: PoolPtr) -> bool {
+        self.arenas.could_be_free::<G>(span.header().arena(), class.units())
     }
 }
 
@@ -150,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_span_that_a_class_frees_is_not_retained() {
+    fn a_class_retains_a_span_only_if_it_freed_another_one_since_the_last_sweep() {
         let mut heap = heap();
         let class = SizeClass::<Native>::of(SIZE).unwrap();
         let mut kept = alloc(&mut heap, 3);

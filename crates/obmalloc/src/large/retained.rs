@@ -72,6 +72,15 @@ impl RetainedLarge {
         self.slots += slots_for::<G>(header.bytes);
     }
 
+    /// Returns true if `block` is in one of the lists. O(blocks).
+    pub(crate) fn holds<G: Geometry>(&self, block: LargeBlock) -> bool {
+        self.lists.iter().any(|first| {
+            // SAFETY: a block of a list is mapped (invariant), so its header is valid.
+            let next = |block: &LargeBlock| unsafe { block.header::<G>().as_ref() }.next;
+            core::iter::successors(*first, next).any(|listed| listed == block)
+        })
+    }
+
     /// Removes a block that can serve a request of `size` bytes without a special alignment.
     #[inline]
     pub(crate) fn pop<G: Geometry>(&mut self, size: usize) -> Option<LargeBlock> {

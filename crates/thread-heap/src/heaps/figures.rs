@@ -51,8 +51,8 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Returns the usable bytes of all blocks in use: those of their size classes, and those of large
-    /// blocks from their first byte to the end of their mappings.
+    /// Returns the usable bytes of all blocks in use. A large block counts from its first byte to the
+    /// end of its mapping, and any other block as its size class.
     pub fn allocated(&self) -> usize {
         let all: usize = Kind::ALL.iter().map(|kind| self.of_kind(*kind).allocated).sum();
         all.saturating_sub(self.waiting)

@@ -19,7 +19,7 @@ impl<P: Parts> Heaps<P> {
     pub fn alloc_large(&'static self, size: usize, align: usize) -> Option<NewLarge> {
         let mut arenas = SharedArenas::of(&self.shared);
         let new = LargeBlock::map::<P::Geometry>(&mut arenas, size, align)?;
-        // SAFETY: the block was mapped just now, with this geometry.
+        // SAFETY: the block was allocated just now with this geometry, so it is in use.
         unsafe { self.shared.add_alignment(new.block) };
         Some(new)
     }
@@ -76,34 +76,34 @@ impl<P: Parts> Heaps<P> {
 }
 
 impl<P: Parts> SharedSource<P> {
-    /// Counts the bytes before a new block that has a special alignment.
+    /// Adds the alignment bytes of a new block to the total.
     ///
     /// # Safety
     ///
     /// - `block` must be a live block of this source.
     unsafe fn add_alignment(&self, block: LargeBlock) {
         // SAFETY: the contract is the same.
-        let before = unsafe { Self::alignment_of(block) };
-        if before > 0 {
-            self.large_alignment.fetch_add(before, Relaxed);
+        let bytes = unsafe { Self::alignment_of(block) };
+        if bytes > 0 {
+            self.large_alignment.fetch_add(bytes, Relaxed);
         }
     }
 
-    /// Removes what [`add_alignment`](Self::add_alignment) has counted.
+    /// Subtracts the bytes that [`add_alignment`](Self::add_alignment) added.
     ///
     /// # Safety
     ///
     /// - `block` must be a live block of this source.
     unsafe fn remove_alignment(&self, block: LargeBlock) {
         // SAFETY: the contract is the same.
-        let before = unsafe { Self::alignment_of(block) };
-        if before > 0 {
-            self.large_alignment.fetch_sub(before, Relaxed);
+        let bytes = unsafe { Self::alignment_of(block) };
+        if bytes > 0 {
+            self.large_alignment.fetch_sub(bytes, Relaxed);
         }
     }
 
-    /// Returns by how much a block is farther from the start of its mapping than a block without a
-    /// special alignment, in bytes.
+    /// Returns how many bytes a special alignment adds before the block, beyond
+    /// [`OVERHEAD`](LargeBlock::OVERHEAD).
     ///
     /// # Safety
     ///
@@ -127,7 +127,7 @@ impl<P: Parts> Owner<P> {
     /// Needs no lock if this heap retains a block of about the same size.
     pub fn alloc_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
         let new = self.enter_slowly(|own| own.map_large(size, align))?;
-        // SAFETY: the block is in use, and came from a heap with this geometry.
+        // SAFETY: the block was allocated just now with this geometry, so it is in use.
         unsafe { self.heap().heaps.shared.add_alignment(new.block) };
         Some(new)
     }

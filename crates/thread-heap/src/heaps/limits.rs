@@ -14,12 +14,12 @@ impl<P: Parts> Heaps<P> {
         self.shared.before_refusal.set(callback);
     }
 
-    /// Calls the callback if a limit caused the last refusal. Returns true if the request should be
-    /// repeated.
+    /// Calls the callback if a limit caused the last refusal of a request of this thread. Returns
+    /// true if the request should be repeated.
     ///
     /// The caller must not hold a borrow of a heap, because the callback may use that heap.
     #[cold]
     pub(crate) fn ask_before_refusal(&self) -> bool {
-        self.shared.before_refusal.ask(|| self.shared.lock().usage.refusal())
+        self.shared.before_refusal.ask()
     }
 }

@@ -205,7 +205,7 @@ impl<P: Parts> Owner<P> {
         }
     }
 
-    /// Frees a small block or a span like [`free`](Self::free), but faster.
+    /// Frees a small block or a span. This is faster than [`free`](Self::free).
     ///
     /// # Safety
     ///
@@ -214,9 +214,9 @@ impl<P: Parts> Owner<P> {
     ///   [span](SizeClass::is_span).
     #[inline]
     pub unsafe fn free_small_or_span(&mut self, block: BlockPtr) {
-        // SAFETY: this value owns the heap (invariant). The block is of the accepted classes, and
-        // has the same source (contract).
-        if let Some(block) = unsafe { self.heap.free_small_if_own(block) } {
+        // SAFETY: this value owns the heap (invariant). The block is small or a span, and came from
+        // the same source (contract).
+        if let Some(block) = unsafe { self.heap.free_small_or_span_if_own(block) } {
             // SAFETY: the block belongs to another heap over the same source (contract).
             unsafe { self.free_elsewhere(block) };
         }

@@ -355,6 +355,8 @@ fn with_room(old: usize, new: usize) -> usize {
 /// Moves a block to a new block of at least `size` bytes. If this function returns `None`, the
 /// block is unchanged.
 ///
+/// The block stays in place if it is to become smaller and there is no memory for a new one.
+///
 /// # Safety
 ///
 /// - `start` must point to a live block of [`ThreadMalloc`] that has at least `old` bytes.
@@ -362,7 +364,8 @@ fn with_room(old: usize, new: usize) -> usize {
 #[inline(never)]
 unsafe fn move_to(start: NonNull<u8>, old: usize, size: usize) -> Option<NonNull<u8>> {
     PerThread.visit_heap();
-    let new = ThreadMalloc.malloc(with_room(old, size)).or_else(|| ThreadMalloc.malloc(size))?;
+    let new = ThreadMalloc.malloc(with_room(old, size)).or_else(|| ThreadMalloc.malloc(size));
+    let Some(new) = new else { return (size <= old).then_some(start) };
     // SAFETY: both blocks are live, have this many bytes, and do not overlap.
     unsafe { new.copy_from_nonoverlapping(start, old.min(size)) };
     // SAFETY: the block is live, and is not used again (contract).

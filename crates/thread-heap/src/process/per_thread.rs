@@ -245,7 +245,7 @@ unsafe impl Blocks for PerThread {
         let heap = slot::get();
         // SAFETY: the block is small and came from these heaps (contract). The calling thread owns
         // the heap in its slot, unless it is `NO_HEAP`, which never has an arena.
-        if let Some(block) = unsafe { heap.free_small_if_own(block) } {
+        if let Some(block) = unsafe { heap.free_small_or_span_if_own(block) } {
             // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
             unsafe { free_small_elsewhere(heap, block) };
         }
@@ -256,7 +256,8 @@ unsafe impl Blocks for PerThread {
         if !HEAPS.holds(ptr.addr().get()) {
             return Some(ptr);
         }
-        // SAFETY: `ptr` lies in an arena of these heaps, so the caller gives up a block (contract).
+        // SAFETY: `ptr` lies in an arena of these heaps, so it is a live block that the caller gives
+        // up (contract).
         unsafe { self.free(BlockPtr::from_start(ptr)) };
         None
     }
