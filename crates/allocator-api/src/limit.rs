@@ -208,7 +208,13 @@ unsafe impl<A: MemAlloc> MemAlloc for Limited<A> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::{
+        sync::{
+            Barrier,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
+        thread,
+    };
 
     use raw_mem::Malloc;
 
@@ -257,6 +263,21 @@ mod tests {
         // SAFETY: the block is live and not used again.
         unsafe { limited.free(Some(block)) };
         assert_eq!(limited.used(), 0);
+    }
+
+    /// The threads whose callback runs. Each waits for the other one inside the callback.
+    static INSIDE: Barrier = Barrier::new(2);
+
+    #[test]
+    fn a_callback_of_one_thread_does_not_keep_that_of_another_thread_from_running() {
+        let limited = Limited::new(Malloc, Limits::hard(1000), |_| {
+            INSIDE.wait();
+            false
+        });
+        thread::scope(|scope| {
+            let threads = [(); 2].map(|()| scope.spawn(|| limited.malloc(2000).is_none()));
+            assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+        });
     }
 
     static CALLS: AtomicUsize = AtomicUsize::new(0);

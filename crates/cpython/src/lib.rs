@@ -245,8 +245,10 @@ impl Start {
         if !settings.is_silent() {
             settings.errors.iter().for_each(say);
         }
-        if settings.switch == Ok(Switch::Debug) {
-            request_debug_hooks();
+        if settings.switch == Ok(Switch::Debug)
+            && let Some(choice) = request_debug_hooks()
+        {
+            say(format_args!("OBMALLOC=debug has no effect with PYTHONMALLOC={choice}"));
         }
         let options = Options::from_process();
         if settings.switch == Ok(Switch::Debug) && options.ignores_environment {
@@ -308,15 +310,20 @@ impl Start {
     }
 }
 
-/// Makes CPython use debug hooks, unless the user chose an allocator.
+/// Makes CPython use debug hooks. If the user chose an allocator without debug hooks, returns the
+/// choice.
 ///
 /// The variable stays in the environment, so a second `Py_Initialize` uses debug hooks too.
-fn request_debug_hooks() {
+fn request_debug_hooks() -> Option<String> {
     const CHOICE: &str = "PYTHONMALLOC";
-    if env::var_os(CHOICE).is_none_or(|choice| choice.is_empty()) {
+    let choice = env::var_os(CHOICE).unwrap_or_default();
+    if choice.is_empty() {
         // SAFETY: this runs before `main`, so no other thread uses the environment.
         unsafe { env::set_var(CHOICE, "debug") };
+        return None;
     }
+    let choice = choice.to_string_lossy();
+    (!choice.ends_with("debug")).then(|| choice.into_owned())
 }
 
 /// Prints one line on stderr, and ignores errors such as a closed stderr.

@@ -80,6 +80,12 @@ impl Settings {
         let stats = (!stats.is_empty()).then(|| place(&stats, &mut errors)).flatten();
         let after_gc = host::switch("OBMALLOC_TRIM_AFTER_GC", trim_after_gc.as_bytes());
         let signal = host::signal("OBMALLOC_TRIM_SIGNAL", trim_signal.as_bytes());
+        let mut trim_signal = known(signal, &mut errors).flatten();
+        if trim_signal.is_some() && trim_signal == moments.as_ref().and_then(|on| on.signal) {
+            let same = "OBMALLOC_TRIM_SIGNAL names the signal of OBMALLOC_STATS_ON, and is ignored";
+            errors.push(same.to_owned());
+            trim_signal = None;
+        }
         let status = host::switch("OBMALLOC_STATUS", status.as_bytes());
         let huge_pages = host::huge_pages("OBMALLOC_HUGE_PAGES", huge_pages.as_bytes());
         let when_short = host::switch("OBMALLOC_TRIM_WHEN_SHORT", when_short.as_bytes());
@@ -94,7 +100,7 @@ impl Settings {
             decay,
             huge_pages: known(huge_pages, &mut errors).unwrap_or_default(),
             trim_when_short: known(when_short, &mut errors).unwrap_or_default(),
-            trim_signal: known(signal, &mut errors).flatten(),
+            trim_signal,
             trim_after_gc: known(after_gc, &mut errors).unwrap_or_default(),
             status: known(status, &mut errors).unwrap_or_default(),
             moments: moments.unwrap_or(Moments::EXIT),

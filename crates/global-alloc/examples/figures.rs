@@ -46,14 +46,21 @@ fn work(seed: usize) {
 }
 
 /// Returns the processor time per request in nanoseconds, averaged over a quarter of a second.
-fn cost(is_watched: bool) -> f64 {
+/// Calls `stats` `rate` times per second in the meantime.
+///
+/// While all processors are busy, this thread sleeps longer than it asks for. It then makes up for
+/// the calls that it has missed.
+fn cost(rate: f64) -> f64 {
     let (turns, time, start) = (TURNS.load(Relaxed), TIME.load(Relaxed), Instant::now());
+    let mut calls = 0;
     while start.elapsed() < Duration::from_millis(250) {
-        if is_watched {
+        while f64::from(calls) < rate * start.elapsed().as_secs_f64() {
             std::hint::black_box(GLOBAL.stats());
+            calls += 1;
         }
-        thread::sleep(Duration::from_micros(900));
+        thread::sleep(Duration::from_micros(500));
     }
+    assert!(f64::from(calls) >= 0.9 * rate * 0.25, "there were only {calls} calls");
     (TIME.load(Relaxed) - time) as f64 / (1000 * (TURNS.load(Relaxed) - turns).max(1)) as f64
 }
 
@@ -74,10 +81,13 @@ fn main() {
         let mut metrics = String::new();
         figures.write_prometheus(&mut metrics, Detail::Kinds).expect("a string takes everything");
         println!("{metrics}");
+        let mut json = String::new();
+        figures.write_json(&mut json, Detail::Kinds).expect("a string takes everything");
+        println!("{json}");
         let start = Instant::now();
         (0..1000).for_each(|_| _ = std::hint::black_box(GLOBAL.stats()));
         println!("a call takes {:?}", start.elapsed() / 1000);
-        let pairs: Vec<_> = (0..30).map(|_| (cost(false), cost(true))).collect();
+        let pairs: Vec<_> = (0..30).map(|_| (cost(0.0), cost(1000.0))).collect();
         let plain = median(pairs.iter().map(|(plain, _)| *plain).collect());
         let watched = median(pairs.iter().map(|(_, watched)| *watched).collect());
         println!(
@@ -85,4 +95,15 @@ fn main() {
         );
         IS_DONE.store(true, Relaxed);
     });
+    let kept: Vec<_> = (1..=1000).map(|size| vec![0_u8; size]).collect();
+    let (mut blocks, mut bytes) = (0, 0);
+    // SAFETY: the other threads have ended, and the closure does not allocate.
+    unsafe {
+        GLOBAL.for_each_block(|block| {
+            blocks += 1;
+            bytes += block.size;
+        });
+    }
+    println!("beside {} vectors, {} blocks are in use", kept.len(), blocks - kept.len());
+    println!("all of them have {bytes} bytes, and stats counts {}", GLOBAL.stats().allocated());
 }

@@ -110,6 +110,11 @@ unsafe impl<A: MemAlloc> MemAlloc for Counting<A> {
         unsafe { self.below.free(ptr) }
     }
 
+    unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
+        // SAFETY: a live block of this hook is one of `below` (contract).
+        unsafe { self.below.usable_size(ptr) }
+    }
+
     fn supports_alignment(&self) -> bool {
         self.below.supports_alignment()
     }
@@ -124,6 +129,53 @@ mod tests {
     use raw_mem::{Malloc, NoAlloc};
 
     use super::*;
+
+    #[test]
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn every_hook_knows_the_usable_size_that_the_allocator_below_knows() {
+        use crate::{
+            Domain,
+            hooks::{Debug, Trace, Traces},
+        };
+        fn usable(hook: impl MemAlloc) -> Option<usize> {
+            let block = hook.malloc(100);
+            // SAFETY: the block is live, and is freed once.
+            unsafe {
+                let usable = hook.usable_size(block.unwrap());
+                hook.free(block);
+                usable
+            }
+        }
+        static TRACES: Traces = Traces::new();
+        assert!(usable(Counting::new(Malloc, 512)) >= Some(100));
+        assert!(usable(Trace::new(Malloc, Domain::Raw, &TRACES)) >= Some(100));
+        assert_eq!(usable(Debug::new(Malloc, Domain::Raw)), Some(100));
+        assert_eq!(usable(Counting::new(NoUsableSize, 512)), None);
+    }
+
+    /// Forwards to `Malloc`, but does not know the sizes of blocks.
+    struct NoUsableSize;
+
+    // SAFETY: `Malloc` serves every request.
+    unsafe impl MemAlloc for NoUsableSize {
+        fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+            Malloc.malloc(size)
+        }
+
+        fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+            Malloc.calloc(count, size)
+        }
+
+        unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+            // SAFETY: the contract is the same.
+            unsafe { Malloc.realloc(ptr, size) }
+        }
+
+        unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+            // SAFETY: the contract is the same.
+            unsafe { Malloc.free(ptr) }
+        }
+    }
 
     #[test]
     fn requests_and_bytes_are_counted_below_and_above_the_threshold() {

@@ -377,6 +377,12 @@ unsafe impl<A: MemAlloc> MemAlloc for Debug<A> {
         unsafe { self.release(block, size, letter) };
     }
 
+    /// Returns the requested size, because the bytes after it are checked.
+    unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
+        // SAFETY: the contract is the same.
+        Some(unsafe { self.size(ptr) })
+    }
+
     fn supports_alignment(&self) -> bool {
         true
     }

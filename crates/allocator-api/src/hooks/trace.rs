@@ -289,6 +289,11 @@ unsafe impl<A: MemAlloc> MemAlloc for Trace<A> {
         traced.unwrap_or_else(below);
     }
 
+    unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
+        // SAFETY: a live block of this hook is one of `below` (contract).
+        unsafe { self.below.usable_size(ptr) }
+    }
+
     fn supports_alignment(&self) -> bool {
         self.below.supports_alignment()
     }

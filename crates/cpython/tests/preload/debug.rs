@@ -117,6 +117,19 @@ fn debug_that_cpython_would_ignore_is_reported() {
 }
 
 #[test]
+fn debug_that_another_choice_overrides_is_reported() {
+    for python in supported() {
+        for choice in ["malloc", "pymalloc"] {
+            let mut command = preloaded(python);
+            command.env("OBMALLOC", "debug").env("PYTHONMALLOC", choice);
+            let run = run(command.args(["-c", "print(1)"]));
+            let line = format!("obmalloc: OBMALLOC=debug has no effect with PYTHONMALLOC={choice}");
+            assert!(run.stdout == "1\n" && run.stderr.lines().any(|said| said == line), "{run:?}");
+        }
+    }
+}
+
+#[test]
 fn an_overflow_is_reported_with_the_stack_of_python() {
     for python in supported() {
         let report = ctypes_misuse(python, "p = malloc(16); write(p + 16, 0x78); free(p)");

@@ -6,6 +6,8 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -86,13 +88,14 @@ fn every_process_of_a_pre_fork_server_that_is_stopped_by_sigterm_reports() {
 }
 
 const POOLS: &str = r#"
-import multiprocessing, sys
+import multiprocessing, os, sys
 def total(number):
     return len(bytes(number % 600))
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])
     pool = context.Pool(2)
     pool.map(total, range(100))
+    print(os.getpid(), *(worker.pid for worker in pool._pool))
     if sys.argv[2] == "close":
         pool.close()
     else:
@@ -110,12 +113,17 @@ fn the_workers_of_pools_report_however_they_end() {
             for end in ["close", "terminate"] {
                 let place = TempDir::new().unwrap();
                 let mut command = with_moments(python, place.path(), "exit,termination");
-                run(command.arg("-Wignore").arg(&file).args([method, end])).is_clean(python);
+                let run = run(command.arg("-Wignore").arg(&file).args([method, end]));
                 let reports = reports(place.path());
-                // Reports come from the main process, two workers, and sometimes Python's resource
-                // tracker.
+                // There can also be a report of Python's resource tracker.
                 let case = format!("{python:?} {method} {end}: {reports:?}");
                 assert!((3..=4).contains(&reports.len()), "{case}");
+                let processes = run.is_clean(python).stdout.split_whitespace();
+                let pids: Vec<u64> = processes.map(|pid| pid.parse().unwrap()).collect();
+                assert_eq!(pids.len(), 3, "{case}");
+                for pid in pids {
+                    assert!(reports.iter().any(|report| report["pid"] == pid), "{pid} {case}");
+                }
             }
         }
     }
@@ -194,6 +202,39 @@ print("goes on")
         assert_eq!(run(command.args(["-c", code])).is_clean(python).stdout, own.stdout);
         let reports = reports(folder.path());
         assert_eq!((reports.len(), &reports[0]["moment"]), (1, &Value::from("signal 10")));
+    }
+}
+
+#[test]
+fn a_report_is_written_at_an_interval() {
+    for python in supported() {
+        let folder = TempDir::new().unwrap();
+        let mut command = with_moments(python, folder.path(), "20ms");
+        command.args(["-c", "import time; time.sleep(60)"]);
+        let mut child = command.spawn().unwrap();
+        let file = folder.path().join(format!("{}.json", child.id()));
+        let start = Instant::now();
+        while !file.exists() {
+            assert!(start.elapsed() < Duration::from_secs(50), "{python:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let report: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(report["moment"], "interval", "{python:?}: {report}");
+    }
+}
+
+#[test]
+fn one_signal_cannot_have_two_effects() {
+    for python in supported() {
+        let folder = TempDir::new().unwrap();
+        let mut command = with_moments(python, folder.path(), "SIGUSR1");
+        command.env("OBMALLOC_TRIM_SIGNAL", "USR1").args(["-c", "print(1)"]);
+        let run = run(&mut command);
+        let line = "obmalloc: OBMALLOC_TRIM_SIGNAL names the signal of OBMALLOC_STATS_ON, and is \
+                    ignored\n";
+        assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("1\n", line), "{python:?}");
     }
 }
 

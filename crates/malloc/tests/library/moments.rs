@@ -159,3 +159,15 @@ fn a_program_goes_on_after_requests_beyond_its_limit() {
     let run = run(preloaded(program).env("OBMALLOC_MALLOC_LIMIT", "32M"));
     assert_eq!(run.is_clean().stdout, "done\n");
 }
+
+#[test]
+fn a_soft_limit_is_reported_once_and_refuses_nothing() {
+    let folder = TempDir::new().unwrap();
+    let program = compile(folder.path(), "limited.c", &[]);
+    let mut command = preloaded(program);
+    command.env("OBMALLOC_MALLOC_LIMIT", "32M").env("OBMALLOC_MALLOC_SOFT_LIMIT", "4M");
+    let run = run(&mut command);
+    assert_eq!(run.stdout, "done\n");
+    let warning = "which exceeds the soft limit of 4194304 bytes\n";
+    assert!(run.stderr.ends_with(warning) && run.stderr.lines().count() == 1, "{run:?}");
+}

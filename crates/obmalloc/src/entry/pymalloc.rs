@@ -317,7 +317,7 @@ mod tests {
     use core::cell::Cell;
     use std::vec::Vec;
 
-    use raw_mem::{ArenaSource, Malloc, MmapArenas, RetainingArenas};
+    use raw_mem::{ArenaSize, ArenaSource, Malloc, MapError, MmapArenas, NoAlloc, RetainingArenas};
 
     use super::*;
     use crate::{
@@ -433,6 +433,52 @@ mod tests {
         assert_eq!(spans(&pymalloc), 0);
         // SAFETY: the block is live and not used again.
         unsafe { pymalloc.free(Some(block)) };
+    }
+
+    #[test]
+    fn a_span_stays_in_place_if_there_is_no_memory_for_a_smaller_block() {
+        let heap: TestHeap<Native> =
+            Heap::with_geometry(KnownArenas::with_geometry(MmapArenas::new(), Malloc), Malloc);
+        // SAFETY: the test uses one thread, and nothing below the heap calls back into it.
+        let heap = unsafe { GilHeld::new(heap) };
+        // SAFETY: the layer below has no blocks.
+        let pymalloc = unsafe { Pymalloc::new(heap, NoAlloc) };
+        let span = pymalloc.malloc(200 << 10);
+        // SAFETY: the span is live, and is freed once.
+        unsafe {
+            assert_eq!(pymalloc.realloc(span, 1 << 20), None);
+            assert_eq!(pymalloc.realloc(span, 1000), span);
+            pymalloc.free(span);
+        }
+    }
+
+    /// A source without memory.
+    struct Exhausted;
+
+    // SAFETY: the source never returns an arena.
+    unsafe impl ArenaSource for Exhausted {
+        fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+            Err(MapError::Exhausted { size })
+        }
+
+        unsafe fn unmap(&mut self, _arena: NonNull<u8>, _size: ArenaSize) {}
+    }
+
+    #[test]
+    fn the_layer_below_serves_spans_for_which_no_arena_can_be_mapped() {
+        let known = KnownArenas::<_, _, Native>::with_geometry(Exhausted, Malloc);
+        // SAFETY: the test uses one thread, and nothing below the heap calls back into it.
+        let heap = unsafe { GilHeld::new(Heap::with_geometry(known, Malloc)) };
+        // SAFETY: malloc never returns memory that lies in an arena of the heap.
+        let pymalloc = unsafe { Pymalloc::new(heap, Malloc) };
+        let mut block = pymalloc.malloc(200 << 10);
+        for size in [300 << 10, 100, 400 << 10] {
+            // SAFETY: the block is live, and is replaced by the result.
+            block = unsafe { pymalloc.realloc(block, size) };
+            assert!(block.is_some());
+        }
+        // SAFETY: the block is live, and is freed once.
+        unsafe { pymalloc.free(block) };
     }
 
     #[test]

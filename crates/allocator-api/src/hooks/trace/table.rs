@@ -58,6 +58,10 @@ impl Table {
 
     /// Adds a block with its place.
     pub(super) fn insert(&mut self, address: usize, block: Block) {
+        if block.place >= self.places.len() {
+            // The table was cleared after the block was removed from it.
+            return;
+        }
         if self.blocks.try_reserve(1).is_err() {
             self.untraced += 1;
             return;
