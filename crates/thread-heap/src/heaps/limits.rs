@@ -23,3 +23,32 @@ impl<P: Parts> Heaps<P> {
         self.shared.before_refusal.ask()
     }
 }
+
+#[cfg(all(test, not(loom), not(miri)))]
+mod tests {
+    use std::thread;
+
+    use raw_mem::{Limits, Malloc, MmapArenas};
+
+    use super::*;
+    use crate::ThreadGeometry;
+
+    static HEAPS: Heaps<(MmapArenas, Malloc, ThreadGeometry)> =
+        Heaps::new(MmapArenas::new(), Malloc);
+
+    /// Regression test: a success of another thread made the heaps forget the refusal.
+    #[test]
+    fn the_callback_runs_for_a_refused_thread_after_another_thread_was_served() {
+        HEAPS.before_refusal(|reached| reached.requested > 100 << 20);
+        HEAPS.lock_source().set_limits(Limits::hard(50 << 20));
+        assert!(HEAPS.alloc_large(100 << 20, 16).is_none());
+        thread::spawn(|| {
+            assert!(HEAPS.alloc_large(1 << 20, 16).is_some());
+            assert!(!HEAPS.ask_before_refusal(), "this thread was not refused");
+        })
+        .join()
+        .unwrap();
+        assert!(HEAPS.ask_before_refusal());
+        assert!(!HEAPS.ask_before_refusal(), "the callback runs once for a refusal");
+    }
+}
