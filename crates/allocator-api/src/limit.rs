@@ -13,10 +13,9 @@ use sync::Mutex;
 /// A hook that limits how many bytes of the allocator below it are in use.
 ///
 /// If a request would exceed the limit, the hook calls a callback, which can free memory and must
-/// not panic. If the callback returns true, the hook tries the request again. If the callback
-/// itself makes a request that exceeds a limit, that request is refused without another call of a
-/// callback. The callback must not free or resize the block that the request would resize, because
-/// whoever made the request still uses it.
+/// not panic. If the callback returns true, the hook tries the request again. A request of the
+/// callback itself that exceeds a limit is refused without another call. If the original request
+/// resizes a block, the callback must not free or resize this block.
 ///
 /// The allocator that `Limited` wraps should know the [usable size](MemAlloc::usable_size) of its
 /// blocks. Otherwise, `Limited` stores the size of each block in a table, which allocates from the
@@ -76,7 +75,7 @@ impl<A: MemAlloc> Limited<A> {
         }
     }
 
-    /// Adds `bytes` if the limit allows it. Otherwise, returns the refusal.
+    /// Adds `bytes` if the limit allows it. Otherwise, returns the limit that was reached.
     fn try_charge(&self, bytes: usize) -> Option<LimitReached> {
         let mut state = sync::lock(&self.state);
         if state.usage.allows(bytes) && state.usage.add(bytes) {
@@ -87,7 +86,7 @@ impl<A: MemAlloc> Limited<A> {
 
     /// Calls the callback. Returns true if the request should be repeated.
     ///
-    /// The state is not locked, because the callback may free memory of this domain.
+    /// Returns false without a call if this thread is already in a callback. The state is not locked, because the callback may free memory of this domain.
     #[cold]
     fn ask(&self, reached: LimitReached) -> bool {
         if IS_ASKING.replace(true) {
@@ -265,7 +264,7 @@ mod tests {
         assert_eq!(limited.used(), 0);
     }
 
-    /// The threads whose callback runs. Each waits for the other one inside the callback.
+    /// Makes both threads wait inside their callbacks.
     static INSIDE: Barrier = Barrier::new(2);
 
     #[test]

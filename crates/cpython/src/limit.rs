@@ -27,13 +27,13 @@ static CALLBACK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 ///
 /// The calling thread holds the GIL, so the callback may call CPython. However, CPython may be in the
 /// middle of a change of the object for which it requests memory, for example of a list or a
-/// dictionary that grows. The callback must not use or change such an object. It can safely empty
-/// caches that do not grow at that moment.
+/// dictionary that grows. The callback can safely empty caches that do not grow at that moment.
 ///
 /// # Safety
 ///
 /// - `callback` must be null or a function that stays valid until the process ends.
 /// - The function must not unwind.
+/// - The function must not use an object that CPython may be changing.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn obmalloc_before_refusal(callback: Option<Callback>) {
     // INVARIANT: the address is null or that of a callback.

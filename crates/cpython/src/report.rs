@@ -233,7 +233,7 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "served from pools: {requests} blocks, {bytes} bytes, {percent:.2} % of the \
-                 requests of at most {SMALL} bytes, and {large} larger ones"
+                 requests of at most {SMALL} bytes; and {large} larger requests"
             )?;
         }
         match &self.heap {

@@ -82,8 +82,8 @@ impl Settings {
         let signal = host::signal("OBMALLOC_TRIM_SIGNAL", trim_signal.as_bytes());
         let mut trim_signal = known(signal, &mut errors).flatten();
         if trim_signal.is_some() && trim_signal == moments.as_ref().and_then(|on| on.signal) {
-            let same = "OBMALLOC_TRIM_SIGNAL names the signal of OBMALLOC_STATS_ON, and is ignored";
-            errors.push(same.to_owned());
+            let why = "OBMALLOC_TRIM_SIGNAL is ignored, because OBMALLOC_STATS_ON has the same signal";
+            errors.push(why.to_owned());
             trim_signal = None;
         }
         let status = host::switch("OBMALLOC_STATUS", status.as_bytes());

@@ -79,10 +79,10 @@ fn main() {
         let figures = GLOBAL.stats();
         println!("{figures}");
         let mut metrics = String::new();
-        figures.write_prometheus(&mut metrics, Detail::Kinds).expect("a string takes everything");
+        figures.write_prometheus(&mut metrics, Detail::Kinds).expect("writing to a string cannot fail");
         println!("{metrics}");
         let mut json = String::new();
-        figures.write_json(&mut json, Detail::Kinds).expect("a string takes everything");
+        figures.write_json(&mut json, Detail::Kinds).expect("writing to a string cannot fail");
         println!("{json}");
         let start = Instant::now();
         (0..1000).for_each(|_| _ = std::hint::black_box(GLOBAL.stats()));

@@ -24,8 +24,7 @@ pub extern "C" fn malloc_trim(pad: size_t) -> c_int {
 
 /// Returns figures of all threads in the format of glibc. Fields that have no meaning here are 0.
 ///
-/// Blocks that one thread has freed and the thread which allocated them has not reclaimed yet count
-/// as free.
+/// Freed blocks count as free even before their owners have reclaimed them.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
     info()

@@ -21,13 +21,14 @@ pub struct Figures {
     pub purged_bytes: usize,
     /// The size of all arenas and large mappings.
     pub mapped_bytes: usize,
-    /// The largest size of what was mapped and not free.
+    /// The largest size that the arenas of heaps and the large blocks in use have had.
     pub highwater_bytes: usize,
-    /// The size of freed blocks that the threads which allocated them have not reclaimed yet.
+    /// The size of freed blocks that their owners have not reclaimed yet.
     pub waiting_bytes: usize,
     /// The number of arenas.
     pub arenas: usize,
-    /// The number of heaps. Each running thread that has allocated memory has one.
+    /// The number of heaps: one for each running thread that has allocated memory, and those without
+    /// an owner.
     pub heaps: usize,
 }
 
@@ -40,7 +41,7 @@ pub extern "C" fn obmalloc_version() -> *const c_char {
 /// Counts the memory of all threads, without stopping them. This takes time proportional to the
 /// size of all arenas.
 ///
-/// With `OBMALLOC=debug`, the blocks are not counted.
+/// With `OBMALLOC=debug`, the figures do not include the blocks of the debug heap.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_figures() -> Figures {
     let figures = heap::figures_of_process();

@@ -175,8 +175,9 @@ pub enum RetainRule {
     Unobservable,
     /// Each class can retain one pool until another class needs it or its arena could be unmapped.
     ///
-    /// If each block of a class fills a whole pool, the class can retain several empty pools. It
-    /// retains one only if it has freed another one since the last sweep, or retained some then. If
+    /// If each block of a class fills a whole pool, the class can retain several empty pools. Such a
+    /// class retains a freed pool only if it has freed another one since the last sweep, or retained
+    /// pools at that sweep. If
     /// all other pools of its arena are free or retained as well, such a pool keeps the arena
     /// mapped although no block in it is in use. The heap therefore retains this pool only if the
     /// arena source permits this in [`retain`](raw_mem::ArenaSource::retain). The heap also asks

@@ -23,11 +23,11 @@ thread_local! {
     /// without another call of the callback.
     static IS_ASKING: Cell<bool> = const { Cell::new(false) };
 
-    /// The limit that refused the thread's last request to map memory, if a limit did.
+    /// The limit that has refused this thread's last request to map memory, or `None`.
     static REACHED: Cell<Option<LimitReached>> = const { Cell::new(None) };
 }
 
-/// Records whether a limit has refused a request of this thread to map memory.
+/// Records which limit has refused this thread's request to map memory, or `None`.
 pub(crate) fn note(reached: Option<LimitReached>) {
     REACHED.set(reached);
 }
@@ -44,8 +44,8 @@ impl BeforeRefusal {
         self.0.store(callback as *mut (), Release);
     }
 
-    /// Calls the callback if a limit has refused this thread's last request to map memory. Returns
-    /// true if the request should be repeated.
+    /// Calls the callback if a limit has refused this thread's last request to map memory, and no
+    /// callback is running on this thread. Returns true if the request should be repeated.
     pub(crate) fn ask(&self) -> bool {
         let Some(reached) = REACHED.take() else { return false };
         let Some(callback) = self.get() else { return false };

@@ -29,8 +29,9 @@ pub(crate) struct Locked<S> {
 }
 
 impl<S> Locked<S> {
-    /// Returns true if the limit allows `bytes` more bytes to be mapped. Otherwise, the program's
-    /// callback can run before the request of this thread is refused.
+    /// Returns true if the limit allows `bytes` more bytes to be mapped.
+    ///
+    /// Also records a refusal for this thread, so that the program's callback can run later.
     pub(crate) fn allows(&mut self, bytes: usize) -> bool {
         let is_allowed = self.usage.allows(bytes);
         before_refusal::note(self.usage.refusal());

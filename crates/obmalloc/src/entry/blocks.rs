@@ -52,9 +52,9 @@ pub unsafe trait Blocks {
 
     /// Lets the calling thread's heap return memory that has been free for a long time.
     ///
-    /// This function is called for requests that the fast paths do not serve: those for the layer
-    /// below, those for a span, and reallocations that move a block. Otherwise, the heap would not
-    /// notice that time passes.
+    /// [`Pymalloc`](crate::Pymalloc) calls this function for spans, for requests to the layer below,
+    /// and for reallocations that move a block. Otherwise, the heap would not notice that time
+    /// passes.
     #[inline]
     fn visit(&self) {}
 

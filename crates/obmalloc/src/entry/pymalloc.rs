@@ -226,12 +226,12 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         request()
     }
 
-    /// Moves a block to a new block of `new_size` bytes. If this returns `None`, the old block is
-    /// unchanged.
+    /// Moves a block to a new block of `new_size` bytes.
     ///
-    /// A span stays in place if it is to become smaller and there is no memory for a new block.
+    /// If there is no memory for a new block, a span that is to shrink stays in place, and this
+    /// returns `ptr`. In all other such cases, this returns `None`, and the old block is unchanged.
     ///
-    /// It is not inlined, so that `realloc` needs no stack frame if a block stays in place.
+    /// This function is not inlined, so `realloc` needs no stack frame if a block stays in place.
     ///
     /// # Safety
     ///

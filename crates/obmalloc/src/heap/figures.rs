@@ -49,7 +49,7 @@ impl Kind {
 pub struct InUse {
     /// The number of blocks in use.
     pub blocks: usize,
-    /// The usable bytes of these blocks. Those that are not large are rounded up to their size class.
+    /// The usable bytes of these blocks. Blocks that are not large count with the size of their class.
     pub allocated: usize,
     /// The bytes of the pools or mappings that contain these blocks, including purged pages.
     pub active: usize,

@@ -14,8 +14,8 @@
 //! ```
 //!
 //! A class retains a freed span only if it has freed another one since the last sweep, or retained
-//! spans at that sweep, because many blocks of these sizes are requested only once. The units of
-//! any other freed span can serve all classes.
+//! spans at that sweep, because many blocks of these sizes are requested only once. Otherwise, the
+//! span's units are freed and can serve any class.
 //!
 //! The arena source limits how many arenas may stay mapped only because they contain retained
 //! spans.

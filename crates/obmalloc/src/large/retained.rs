@@ -72,7 +72,7 @@ impl RetainedLarge {
         self.slots += slots_for::<G>(header.bytes);
     }
 
-    /// Returns true if `block` is in one of the lists. O(blocks).
+    /// Returns true if `block` is in one of the lists. O(retained blocks).
     pub(crate) fn holds<G: Geometry>(&self, block: LargeBlock) -> bool {
         self.lists.iter().any(|first| {
             // SAFETY: a block of a list is mapped (invariant), so its header is valid.

@@ -14,8 +14,8 @@ impl<P: Parts> Heaps<P> {
         self.shared.before_refusal.set(callback);
     }
 
-    /// Calls the callback if a limit caused the last refusal of a request of this thread. Returns
-    /// true if the request should be repeated.
+    /// Calls the callback if a limit has refused this thread's last request to map memory, and no
+    /// callback is running on this thread. Returns true if the request should be repeated.
     ///
     /// The caller must not hold a borrow of a heap, because the callback may use that heap.
     #[cold]

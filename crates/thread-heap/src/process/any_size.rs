@@ -352,10 +352,10 @@ fn with_room(old: usize, new: usize) -> usize {
     if grows_a_little { new.saturating_add(new / 8).min(MAX_REQUEST) } else { new }
 }
 
-/// Moves a block to a new block of at least `size` bytes. If this function returns `None`, the
-/// block is unchanged.
+/// Moves a block to a new block of at least `size` bytes.
 ///
-/// The block stays in place if it is to become smaller and there is no memory for a new one.
+/// If there is no memory for a new block, a block that is to shrink stays in place, and this returns
+/// `start`. Otherwise, this returns `None` in such a case, and the block is unchanged.
 ///
 /// # Safety
 ///
