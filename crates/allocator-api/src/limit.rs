@@ -86,7 +86,8 @@ impl<A: MemAlloc> Limited<A> {
 
     /// Calls the callback. Returns true if the request should be repeated.
     ///
-    /// Returns false without a call if this thread is already in a callback. The state is not locked, because the callback may free memory of this domain.
+    /// Returns false without a call if this thread is already in a callback. The state is not
+    /// locked, because the callback may free memory of this domain.
     #[cold]
     fn ask(&self, reached: LimitReached) -> bool {
         if IS_ASKING.replace(true) {
@@ -208,11 +209,9 @@ unsafe impl<A: MemAlloc> MemAlloc for Limited<A> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::{
-        sync::{
-            Barrier,
-            atomic::{AtomicUsize, Ordering::Relaxed},
-        },
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
         thread,
+        time::{Duration, Instant},
     };
 
     use raw_mem::Malloc;
@@ -264,19 +263,24 @@ mod tests {
         assert_eq!(limited.used(), 0);
     }
 
-    /// Makes both threads wait inside their callbacks.
-    static INSIDE: Barrier = Barrier::new(2);
+    /// The number of threads that are or were inside the callback.
+    static INSIDE: AtomicUsize = AtomicUsize::new(0);
 
     #[test]
     fn a_callback_of_one_thread_does_not_keep_that_of_another_thread_from_running() {
         let limited = Limited::new(Malloc, Limits::hard(1000), |_| {
-            INSIDE.wait();
+            INSIDE.fetch_add(1, Relaxed);
+            let start = Instant::now();
+            while INSIDE.load(Relaxed) < 2 && start.elapsed() < Duration::from_secs(60) {
+                thread::yield_now();
+            }
             false
         });
         thread::scope(|scope| {
             let threads = [(); 2].map(|()| scope.spawn(|| limited.malloc(2000).is_none()));
             assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
         });
+        assert_eq!(INSIDE.load(Relaxed), 2);
     }
 
     static CALLS: AtomicUsize = AtomicUsize::new(0);

@@ -42,7 +42,8 @@ pub struct Domain {
 pub struct Served {
     /// Those for at most 512 bytes.
     requests: u64,
-    /// Those for more than 512 bytes.
+    /// Those for more than 512 bytes. A report of an older library does not have this field.
+    #[serde(default)]
     large: u64,
 }
 

@@ -245,14 +245,13 @@ impl Start {
         if !settings.is_silent() {
             settings.errors.iter().for_each(say);
         }
-        if settings.switch == Ok(Switch::Debug)
-            && let Some(choice) = request_debug_hooks()
-        {
-            say(format_args!("OBMALLOC=debug has no effect with PYTHONMALLOC={choice}"));
-        }
+        let wants_debug = settings.switch == Ok(Switch::Debug);
+        let other_choice = wants_debug.then(request_debug_hooks).flatten();
         let options = Options::from_process();
-        if settings.switch == Ok(Switch::Debug) && options.ignores_environment {
+        if wants_debug && options.ignores_environment {
             say("OBMALLOC=debug has no effect with -E and -I, which -X dev has");
+        } else if let Some(choice) = other_choice {
+            say(format_args!("OBMALLOC=debug has no effect with PYTHONMALLOC={choice}"));
         }
         // SAFETY: our caller has promised the same (contract of this function).
         let (outcome, plan) = unsafe { carry_out(&python, &settings, &options) };

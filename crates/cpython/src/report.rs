@@ -189,7 +189,8 @@ impl Served {
     fn new((requested, passed_below): ([Counts; 2], Counts)) -> Self {
         let all: u64 = requested.iter().map(|counts| counts.small.requests).sum();
         let bytes: u64 = requested.iter().map(|counts| counts.small.bytes).sum();
-        let large: u64 = requested.iter().map(|counts| counts.large.requests).sum();
+        let served = |tally: Tally| tally.requests.saturating_sub(tally.refused);
+        let large: u64 = requested.iter().map(|counts| served(counts.large)).sum();
         // Other threads may allocate between the reads, so the differences could be negative.
         let requests = all.saturating_sub(passed_below.small.requests);
         let share = if all == 0 { 1.0 } else { requests as f64 / all as f64 };
@@ -197,7 +198,7 @@ impl Served {
             requests,
             bytes: bytes.saturating_sub(passed_below.small.bytes),
             share,
-            large: large.saturating_sub(passed_below.large.requests),
+            large: large.saturating_sub(served(passed_below.large)),
         }
     }
 }

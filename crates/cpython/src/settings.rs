@@ -81,8 +81,9 @@ impl Settings {
         let after_gc = host::switch("OBMALLOC_TRIM_AFTER_GC", trim_after_gc.as_bytes());
         let signal = host::signal("OBMALLOC_TRIM_SIGNAL", trim_signal.as_bytes());
         let mut trim_signal = known(signal, &mut errors).flatten();
-        if trim_signal.is_some() && trim_signal == moments.as_ref().and_then(|on| on.signal) {
-            let why = "OBMALLOC_TRIM_SIGNAL is ignored, because OBMALLOC_STATS_ON has the same signal";
+        let is_taken = |signal| moments.as_ref().is_some_and(|on| on.uses(signal));
+        if stats.is_some() && trim_signal.is_some_and(is_taken) {
+            let why = "OBMALLOC_TRIM_SIGNAL is ignored, because OBMALLOC_STATS_ON uses the signal";
             errors.push(why.to_owned());
             trim_signal = None;
         }

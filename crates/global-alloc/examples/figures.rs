@@ -22,6 +22,9 @@ static TURNS: AtomicUsize = AtomicUsize::new(0);
 /// The processor time that these requests took, in nanoseconds.
 static TIME: AtomicUsize = AtomicUsize::new(0);
 
+/// The number of calls of `stats` while the cost was measured.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
 /// Returns the processor time of the calling thread, in nanoseconds.
 fn processor_time() -> usize {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -52,15 +55,16 @@ fn work(seed: usize) {
 /// the calls that it has missed.
 fn cost(rate: f64) -> f64 {
     let (turns, time, start) = (TURNS.load(Relaxed), TIME.load(Relaxed), Instant::now());
-    let mut calls = 0;
-    while start.elapsed() < Duration::from_millis(250) {
-        while f64::from(calls) < rate * start.elapsed().as_secs_f64() {
+    let is_over = || start.elapsed() >= Duration::from_millis(250);
+    let mut calls: u32 = 0;
+    while !is_over() {
+        while f64::from(calls) < rate * start.elapsed().as_secs_f64() && !is_over() {
             std::hint::black_box(GLOBAL.stats());
             calls += 1;
         }
         thread::sleep(Duration::from_micros(500));
     }
-    assert!(f64::from(calls) >= 0.9 * rate * 0.25, "there were only {calls} calls");
+    CALLS.fetch_add(calls as usize, Relaxed);
     (TIME.load(Relaxed) - time) as f64 / (1000 * (TURNS.load(Relaxed) - turns).max(1)) as f64
 }
 
@@ -79,7 +83,9 @@ fn main() {
         let figures = GLOBAL.stats();
         println!("{figures}");
         let mut metrics = String::new();
-        figures.write_prometheus(&mut metrics, Detail::Kinds).expect("writing to a string cannot fail");
+        figures
+            .write_prometheus(&mut metrics, Detail::Kinds)
+            .expect("writing to a string cannot fail");
         println!("{metrics}");
         let mut json = String::new();
         figures.write_json(&mut json, Detail::Kinds).expect("writing to a string cannot fail");
@@ -90,8 +96,9 @@ fn main() {
         let pairs: Vec<_> = (0..30).map(|_| (cost(0.0), cost(1000.0))).collect();
         let plain = median(pairs.iter().map(|(plain, _)| *plain).collect());
         let watched = median(pairs.iter().map(|(_, watched)| *watched).collect());
+        let rate = CALLS.load(Relaxed) as f64 / (pairs.len() as f64 * 0.25);
         println!(
-            "a request takes {plain:.2} ns, and {watched:.2} ns with a thousand calls per second"
+            "a request takes {plain:.2} ns, and {watched:.2} ns with {rate:.0} calls per second"
         );
         IS_DONE.store(true, Relaxed);
     });

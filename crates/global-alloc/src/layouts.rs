@@ -255,6 +255,9 @@ pub(crate) unsafe trait Layouts {
 
     /// Resizes or moves memory of any kind. It is not inlined, which keeps small requests short.
     ///
+    /// If there is no memory for a move, a block stays in place if the new layout fits and is not
+    /// small.
+    ///
     /// # Safety
     ///
     /// As for [`reallocate`](Self::reallocate).
@@ -266,11 +269,19 @@ pub(crate) unsafe trait Layouts {
         new: Layout,
     ) -> Option<NonNull<u8>> {
         match (place(old), place(new)) {
-            (Place::Block(_), Place::Block(after))
+            (Place::Block(_), Place::Block(after)) => {
                 // SAFETY: `old` has a class, so the memory is a block in use.
-                if serves(unsafe { SizeClass::at(ptr) }, new, after) =>
-            {
-                return Some(ptr);
+                let block = unsafe { SizeClass::<Pools>::at(ptr) };
+                if serves(block, new, after) {
+                    return Some(ptr);
+                }
+                let fits = block.is_some_and(|block| new.size() <= block.block_size());
+                let is_aligned = ptr.addr().get().is_multiple_of(new.align());
+                // A layout that is not small is freed as a block of any class.
+                let can_stay = fits && is_aligned && !after.is_small();
+                // SAFETY: the contract is the same.
+                let moved = unsafe { self.move_to(ptr, old, new) };
+                return moved.or(can_stay.then_some(ptr));
             }
             (Place::Mapping, Place::Mapping) if old.align() == new.align() => {
                 // SAFETY: memory for such a layout has its own mapping (contract).

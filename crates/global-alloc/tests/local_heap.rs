@@ -296,3 +296,23 @@ fn a_local_heap_accepts_every_decay_time() {
         }
     }
 }
+
+#[test]
+fn a_block_that_shrinks_stays_in_place_if_there_is_no_memory_for_a_smaller_one() {
+    let heap = LocalHeap::with_limit(1 << 20);
+    let mut vectors = [(); 2].map(|()| {
+        let mut bytes = v04::vec::Vec::with_capacity_in(480 << 10, &heap);
+        bytes.resize(100 << 10, 7_u8);
+        bytes
+    });
+    // Three units of the only arena are free, but the smaller block needs seven.
+    for bytes in &mut vectors {
+        let start = bytes.as_ptr();
+        bytes.shrink_to_fit();
+        assert_eq!((bytes.as_ptr(), bytes.capacity()), (start, 100 << 10));
+        assert!(bytes.iter().all(|byte| *byte == 7));
+        bytes.push(8);
+    }
+    drop(vectors);
+    assert_eq!(in_use(&heap), 0);
+}

@@ -53,7 +53,17 @@ const SIGNALS: [(&str, c_int); 9] = [
     ("SIGPROF", libc::SIGPROF),
 ];
 
+/// Returns the signal that the timer of an interval sends.
+pub(crate) fn timer_signal() -> c_int {
+    libc::SIGRTMAX() - 1
+}
+
 impl Moments {
+    /// Returns true if reports at these moments need `signal`.
+    pub fn uses(&self, signal: c_int) -> bool {
+        self.signal == Some(signal) || (self.interval.is_some() && signal == timer_signal())
+    }
+
     /// Only at exit.
     pub const EXIT: Self = Self { exit: true, ..Self::NEVER };
 

@@ -34,7 +34,7 @@ use std::{
 use libc::{c_int, c_void, sigaction as Action, sighandler_t, siginfo_t};
 
 use crate::{
-    moments::{Moment, Moments},
+    moments::{Moment, Moments, timer_signal},
     output::errno,
 };
 
@@ -93,7 +93,7 @@ pub fn watch(moments: &Moments, trigger: Trigger) {
         TERMINATING.into_iter().filter(|signal| is_default(*signal)).for_each(install);
     }
     if let Some(interval) = moments.interval {
-        let signal = libc::SIGRTMAX() - 1;
+        let signal = timer_signal();
         TIMER.store(signal, Relaxed);
         INTERVAL.store(interval.as_millis() as usize, Relaxed);
         install(signal);

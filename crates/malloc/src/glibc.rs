@@ -24,7 +24,8 @@ pub extern "C" fn malloc_trim(pad: size_t) -> c_int {
 
 /// Returns figures of all threads in the format of glibc. Fields that have no meaning here are 0.
 ///
-/// Freed blocks count as free even before their owners have reclaimed them.
+/// Freed blocks count as free even before their owners have reclaimed them. As in glibc, a signal
+/// handler must not call this function. With `OBMALLOC=debug`, all figures are 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
     info()

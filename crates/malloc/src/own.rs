@@ -41,7 +41,8 @@ pub extern "C" fn obmalloc_version() -> *const c_char {
 /// Counts the memory of all threads, without stopping them. This takes time proportional to the
 /// size of all arenas.
 ///
-/// With `OBMALLOC=debug`, the figures do not include the blocks of the debug heap.
+/// A signal handler must not call this function, because it waits for a lock while another request
+/// maps memory. With `OBMALLOC=debug`, the figures do not include the blocks of the debug heap.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_figures() -> Figures {
     let figures = heap::figures_of_process();

@@ -52,6 +52,7 @@ struct Header {
     /// The index of the list that can retain a mapping of this size, or [`usize::MAX`] if none can.
     list: usize,
     next: Option<LargeBlock>,
+    /// In builds that check themselves, a block that a heap retains refers to itself here.
     prev: Option<LargeBlock>,
 }
 
@@ -166,6 +167,16 @@ impl LargeBlock {
         // SAFETY: the block is in use (contract), so its header is valid.
         let mapping = unsafe { self.header::<G>().as_ref() }.mapping;
         self.0.addr().get() - mapping.addr().get()
+    }
+
+    /// Returns true if a heap retains the block. Always false in builds that do not check themselves.
+    ///
+    /// # Safety
+    ///
+    /// The block's mapping must be mapped, in a heap with the geometry `G`.
+    pub(crate) unsafe fn is_retained<G: Geometry>(self) -> bool {
+        // SAFETY: the header lies in the mapping (contract), and was written when it was mapped.
+        unsafe { self.header::<G>().as_ref() }.prev == Some(self)
     }
 
     /// Unmaps the block.

@@ -13,7 +13,8 @@ const CASE: &str = "OBMALLOC_TEST_ERROR";
 fn err(case: &str) {
     match case {
         "double free of a large block" => free_a_large_block_twice(),
-        "double free in a free pool" => free_twice(100_000),
+        "double free of a span" => free_twice(100_000),
+        "double free in a free pool" => free_in_a_free_pool(),
         "double free" | "write after free" => misuse_a_small_block(case),
         _ => panic!("there is no case {case}"),
     }
@@ -47,6 +48,19 @@ fn free_twice(size: usize) {
     for _ in 0..2 {
         // SAFETY: the program breaks the rules of the heap, which must end the process.
         unsafe { heap.free(BlockPtr::from_start(start)) };
+    }
+}
+
+/// Frees all blocks of two pools of several units, and then one in a later unit of the first pool
+/// again. The class retains only the second pool.
+fn free_in_a_free_pool() {
+    let mut heap = Heap::<_, _, Native>::with_geometry(MmapArenas::new(), Malloc);
+    let _other = heap.alloc(SizeClass::of(16).unwrap());
+    let class = SizeClass::<Native>::of(6000).unwrap();
+    let blocks: Vec<_> = (0..2 * 16).map(|_| heap.alloc(class).unwrap().into_start()).collect();
+    for start in blocks.iter().chain([&blocks[10]]) {
+        // SAFETY: the program breaks the rules of the heap, which must end the process.
+        unsafe { heap.free(BlockPtr::from_start(*start)) };
     }
 }
 
@@ -84,16 +98,17 @@ fn report(case: &str) -> String {
 #[test]
 fn a_double_free_is_found_at_the_second_free() {
     let report = report("double free");
-    assert!(report.starts_with("obmalloc: the block of 48 bytes at 0x"), "{report}");
+    assert!(report.starts_with("obmalloc: the block at 0x"), "{report}");
     assert!(report.ends_with(" was freed twice\n"), "{report}");
 }
 
 #[test]
-fn a_double_free_of_a_span_or_a_large_block_is_found() {
-    let of_span = report("double free in a free pool");
-    assert!(of_span.starts_with("obmalloc: the block of 114688 bytes at 0x"), "{of_span}");
-    let of_large = report("double free of a large block");
-    assert!(of_large.ends_with(" was freed twice\n"), "{of_large}");
+fn a_double_free_is_found_in_every_kind_of_memory() {
+    for case in ["of a span", "in a free pool", "of a large block"] {
+        let report = report(&format!("double free {case}"));
+        assert!(report.starts_with("obmalloc: the block at 0x"), "{report}");
+        assert!(report.ends_with(" was freed twice\n"), "{report}");
+    }
 }
 
 #[test]

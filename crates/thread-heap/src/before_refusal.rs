@@ -27,7 +27,8 @@ thread_local! {
     static REACHED: Cell<Option<LimitReached>> = const { Cell::new(None) };
 }
 
-/// Records which limit has refused this thread's request to map memory, or `None`.
+/// Records which limit has refused this thread's request to map memory. `None` forgets an earlier
+/// refusal.
 pub(crate) fn note(reached: Option<LimitReached>) {
     REACHED.set(reached);
 }

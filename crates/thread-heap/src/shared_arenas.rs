@@ -8,6 +8,7 @@ use raw_mem::{
 };
 
 use crate::{
+    before_refusal,
     parts::Parts,
     shared_source::{Locked, SharedSource},
 };
@@ -34,10 +35,8 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
 
     fn map_with_contents(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
         let shared = self.0.ok_or(MapError::Exhausted { size })?;
-        let (arena, contents) = shared.map_from_source(|locked| {
-            if !locked.allows(size.bytes()) {
-                return Err(MapError::Exhausted { size });
-            }
+        let exhausted = MapError::Exhausted { size };
+        let (arena, contents) = shared.map_within_limit(size.bytes(), exhausted, |locked| {
             let (arena, contents) = locked.source.map_with_contents(size)?;
             locked.note_mapped(size.bytes());
             // SAFETY: the arena is new, and only a heap of this family will use it. It is removed
@@ -64,10 +63,7 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
         let exhausted = MapError::LargeExhausted { bytes };
         let shared = self.0.ok_or(exhausted)?;
-        let mapping = shared.map_from_source(|locked| {
-            if !locked.allows(bytes) {
-                return Err(exhausted);
-            }
+        let mapping = shared.map_within_limit(bytes, exhausted, |locked| {
             let mapping = locked.source.map_large(bytes, align)?;
             locked.note_mapped(mapping.bytes);
             shared.large.add(1, mapping.bytes);
@@ -101,10 +97,7 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
     ) -> Result<LargeMapping, MapError> {
         let exhausted = MapError::LargeExhausted { bytes: new };
         let shared = self.0.ok_or(exhausted)?;
-        shared.map_from_source(|locked| {
-            if !locked.allows(new.saturating_sub(old)) {
-                return Err(exhausted);
-            }
+        shared.map_within_limit(new.saturating_sub(old), exhausted, |locked| {
             // SAFETY: the mapping came from the shared source; the caller upholds the rest.
             let mapping = unsafe { locked.source.resize_large(start, old, new, align) }?;
             locked.note_mapped(mapping.bytes.saturating_sub(old));
@@ -178,6 +171,32 @@ impl<P: Parts> SharedSource<P> {
         // locked. A static map is never released.
         unsafe { self.map().reserve(locked.source.reserved()) };
         Ok(mapped)
+    }
+
+    /// Maps or resizes memory like [`map_from_source`](Self::map_from_source), if the limit allows
+    /// `more` bytes more. Otherwise, returns `exhausted`.
+    ///
+    /// Records a refusal by the limit for this thread, so that the program's callback can run later.
+    /// This happens after the source is unlocked, because the first access to a thread-local variable
+    /// may allocate memory.
+    fn map_within_limit<T>(
+        &'static self,
+        more: usize,
+        exhausted: MapError,
+        map: impl FnOnce(&mut Locked<P::Source>) -> Result<T, MapError>,
+    ) -> Result<T, MapError> {
+        let mut reached = None;
+        let mapped = self.map_from_source(|locked| {
+            if !locked.usage.allows(more) {
+                reached = locked.usage.refusal();
+                return Err(exhausted);
+            }
+            map(locked)
+        });
+        if reached.is_some() {
+            before_refusal::note(reached);
+        }
+        mapped
     }
 
     /// Counts the memory of the arenas of all heaps. O(units).

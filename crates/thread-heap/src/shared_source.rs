@@ -13,11 +13,7 @@ use sync::{
     atomic::{AtomicBool, AtomicUsize},
 };
 
-use crate::{
-    before_refusal::{self, BeforeRefusal},
-    large_counts::LargeCounts,
-    parts::Parts,
-};
+use crate::{before_refusal::BeforeRefusal, large_counts::LargeCounts, parts::Parts};
 
 /// The state that is protected by the lock of the source.
 pub(crate) struct Locked<S> {
@@ -29,15 +25,6 @@ pub(crate) struct Locked<S> {
 }
 
 impl<S> Locked<S> {
-    /// Returns true if the limit allows `bytes` more bytes to be mapped.
-    ///
-    /// Also records a refusal for this thread, so that the program's callback can run later.
-    pub(crate) fn allows(&mut self, bytes: usize) -> bool {
-        let is_allowed = self.usage.allows(bytes);
-        before_refusal::note(self.usage.refusal());
-        is_allowed
-    }
-
     /// Records that `bytes` bytes were mapped. Warns if that exceeds the soft limit for the first
     /// time.
     pub(crate) fn note_mapped(&mut self, bytes: usize) {

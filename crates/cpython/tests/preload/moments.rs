@@ -232,8 +232,8 @@ fn one_signal_cannot_have_two_effects() {
         let mut command = with_moments(python, folder.path(), "SIGUSR1");
         command.env("OBMALLOC_TRIM_SIGNAL", "USR1").args(["-c", "print(1)"]);
         let run = run(&mut command);
-        let line = "obmalloc: OBMALLOC_TRIM_SIGNAL is ignored, because OBMALLOC_STATS_ON has the \
-                    same signal\n";
+        let line = "obmalloc: OBMALLOC_TRIM_SIGNAL is ignored, because OBMALLOC_STATS_ON uses the \
+                    signal\n";
         assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("1\n", line), "{python:?}");
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Barrier, thread};
 
-use crate::api::{Filled, Ptr, api, errno, refused, set_errno};
+use crate::{
+    api::{Filled, Ptr, api, errno, refused, set_errno},
+    support::of_figures,
+};
 
 /// Sizes just below and above each limit at which requests are served in a different way.
 pub(crate) fn sizes() -> Vec<usize> {
@@ -150,7 +153,8 @@ fn memory_may_be_freed_by_another_thread() {
 
 #[test]
 fn figures_count_what_all_threads_have_in_use() {
-    const COUNT: usize = 200_000;
+    const COUNT: usize = 400_000;
+    let _alone = of_figures();
     let api = api();
     // SAFETY: the functions have no precondition.
     let figures = || unsafe { ((api.mallinfo2)(), (api.mallinfo)()) };
@@ -168,13 +172,13 @@ fn figures_count_what_all_threads_have_in_use() {
         });
         counted.wait();
         let (after, short) = figures();
+        done.wait();
         // Other tests of this process allocate and free less than half of this memory meanwhile.
         let least = COUNT * 100 / 2;
         assert!(after.uordblks >= before.uordblks + least, "{after:?} {before:?}");
         assert!(after.uordblks + after.fordblks <= after.arena);
         assert!(after.hblks >= 1 && after.hblkhd >= 4 << 20);
         assert!(usize::try_from(short.uordblks).unwrap() >= least);
-        done.wait();
     });
     // SAFETY: the functions have no precondition.
     assert_eq!(unsafe { (api.mallopt)(libc::M_MMAP_THRESHOLD, 1 << 20) }, 0);

@@ -5,6 +5,7 @@ use std::ptr;
 use crate::{
     api::{Filled, api, errno, refused, set_errno},
     basics::sizes,
+    support::of_figures,
 };
 
 #[test]
@@ -70,6 +71,7 @@ fn a_size_of_zero_frees_the_block_and_returns_null() {
         // SAFETY: as above.
         assert!(unsafe { (api.reallocarray)((api.malloc)(size), 0, 8) }.is_null());
     }
+    let _alone = of_figures();
     // SAFETY: the function has no precondition.
     let before = unsafe { (api.mallinfo2)() };
     for _ in 0..100_000 {

@@ -33,7 +33,8 @@ use crate::{
 /// An allocator that serves small requests, and those that get a span, from a heap, and all others
 /// from another allocator.
 ///
-/// [`Rules::spans_from`](crate::Rules::spans_from) says which requests get a span. Small blocks are aligned to [`Sizes::alignment`](crate::Sizes::alignment) of the geometry.
+/// [`Rules::spans_from`](crate::Rules::spans_from) says which requests get a span. Small blocks are
+/// aligned to [`Sizes::alignment`](crate::Sizes::alignment) of the geometry.
 ///
 /// ```
 /// use obmalloc::{GilHeld, Heap, KnownArenas, Pymalloc};

@@ -44,6 +44,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// - `block` must have come from [`alloc_large`](Self::alloc_large) of this heap.
     /// - The block must not be used again.
     pub unsafe fn free_large(&mut self, block: LargeBlock) {
+        // SAFETY: as in `unmap_large`. Its check is too late here, because the list is changed first.
+        self_check::freeing_large(block.start(), || unsafe { block.is_retained::<G>() });
         // SAFETY: the block is in use, and in the list of this heap (contract).
         unsafe { self.large.in_use.remove::<G>(block) };
         // SAFETY: the block came from this heap's source, and is not used again (contract).
@@ -146,8 +148,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     pub unsafe fn unmap_large(&mut self, block: LargeBlock) {
         // SAFETY: the block is in use (contract). If the program breaks the contract by freeing a
         // retained block again, the block is still mapped, so its header can be read.
-        let size = || unsafe { block.size::<G>() };
-        self_check::freeing_large(block.start(), size, || self.large.retained.holds::<G>(block));
+        self_check::freeing_large(block.start(), || unsafe { block.is_retained::<G>() });
         // SAFETY: the block is in use (contract).
         if unsafe { self.may_retain_large(block) } {
             // SAFETY: the block came from this heap's source, and is not used again (contract).

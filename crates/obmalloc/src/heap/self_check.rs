@@ -76,34 +76,33 @@ pub(crate) fn allocated<G: Geometry>(class: SizeClass<G>, block: Option<&BlockPt
 /// Checks that `block` is in use, and overwrites it. The block must belong to `pool`.
 #[inline]
 pub(crate) fn freeing<G: Geometry>(pool: PoolPtr, block: &BlockPtr) {
-    if IS_ON
-        && let Some(class) = pool.header().class::<G>()
-        && has_two_words(class)
-    {
-        let is_in_free_pool = matches!(pool.header().state(), State::Uncarved | State::Free);
-        if is_in_free_pool || (block.is_poisoned() && is_listed(pool, block.start())) {
-            fail_freed_twice(block.start(), class.block_size());
+    if !IS_ON {
+        return;
+    }
+    let header = pool.header();
+    // A pool in use has a class.
+    let class = header.class::<G>();
+    let is_in_free_pool = matches!(header.state(), State::Uncarved | State::Free);
+    let Some(class) = class.filter(|_| !is_in_free_pool) else { fail_freed_twice(block.start()) };
+    if has_two_words(class) {
+        if block.is_poisoned() && is_listed(pool, block.start()) {
+            fail_freed_twice(block.start());
         }
         block.poison(class.block_size().min(POISONED));
     }
 }
 
-/// Checks that a large block of `size` bytes is in use. `is_retained` tells whether its heap retains
-/// it.
+/// Checks that the large block at `start` is in use. `is_retained` tells whether a heap retains it.
 #[inline]
-pub(crate) fn freeing_large(
-    start: NonNull<u8>,
-    size: impl FnOnce() -> usize,
-    is_retained: impl FnOnce() -> bool,
-) {
+pub(crate) fn freeing_large(start: NonNull<u8>, is_retained: impl FnOnce() -> bool) {
     if IS_ON && is_retained() {
-        fail_freed_twice(start, size());
+        fail_freed_twice(start);
     }
 }
 
 #[cold]
-fn fail_freed_twice(start: NonNull<u8>, size: usize) -> ! {
-    fail(format_args!("the block of {size} bytes at {start:p} was freed twice"))
+fn fail_freed_twice(start: NonNull<u8>) -> ! {
+    fail(format_args!("the block at {start:p} was freed twice"))
 }
 
 /// Returns true if blocks have room for a link and for a word that shows whether they are free.

@@ -4,7 +4,10 @@ use super::{
     LargeBlock, OFFSET,
     size::{self, SIZES},
 };
-use crate::geometry::{Geometry, shape::Shape};
+use crate::{
+    geometry::{Geometry, shape::Shape},
+    heap::self_check,
+};
 
 /// Free large blocks that stay mapped. There is one list for each size of their mappings.
 ///
@@ -64,21 +67,15 @@ impl RetainedLarge {
         let header = unsafe { block.header::<G>().as_mut() };
         let Some(list) = self.lists.get_mut(header.list) else { return };
         header.next = *list;
+        if self_check::IS_ON {
+            header.prev = Some(block);
+        }
         // INVARIANT: the block is no longer used (contract), and its header gives the index of this
         // list.
         *list = Some(block);
         self.blocks += 1;
         self.bytes += header.bytes;
         self.slots += slots_for::<G>(header.bytes);
-    }
-
-    /// Returns true if `block` is in one of the lists. O(retained blocks).
-    pub(crate) fn holds<G: Geometry>(&self, block: LargeBlock) -> bool {
-        self.lists.iter().any(|first| {
-            // SAFETY: a block of a list is mapped (invariant), so its header is valid.
-            let next = |block: &LargeBlock| unsafe { block.header::<G>().as_ref() }.next;
-            core::iter::successors(*first, next).any(|listed| listed == block)
-        })
     }
 
     /// Removes a block that can serve a request of `size` bytes without a special alignment.
@@ -97,8 +94,11 @@ impl RetainedLarge {
         let list = self.lists.get_mut(index)?;
         let block = (*list)?;
         // SAFETY: a block of the list is mapped and not in use (invariant), so its header is valid.
-        let header = unsafe { block.header::<G>().as_ref() };
+        let header = unsafe { block.header::<G>().as_mut() };
         *list = header.next;
+        if self_check::IS_ON {
+            header.prev = None;
+        }
         self.blocks -= 1;
         self.bytes -= header.bytes;
         self.slots -= slots_for::<G>(header.bytes);

@@ -11,6 +11,7 @@ use sync::{
 
 use super::{Heaps, OwnHeap, ThreadHeap};
 use crate::{
+    before_refusal,
     freed::{
         batch::{Batch, Batches, Kind},
         inbox::Inbox,
@@ -177,6 +178,8 @@ impl<P: Parts> Owner<P> {
     /// follows the program's callback.
     #[cold]
     fn retry(&mut self, request: impl Fn(&mut OwnHeap<P>) -> Option<BlockPtr>) -> Option<BlockPtr> {
+        // Only a refusal of the repeated request leads to a call of the callback.
+        before_refusal::note(None);
         self.flush();
         // The callback may allocate and free, because this owner does not use the heap during the
         // call.

@@ -27,6 +27,7 @@ use super::{
     slot,
 };
 use crate::{
+    before_refusal,
     heaps::{OwnHeap, ThreadHeap},
     parts::ThreadGeometry,
 };
@@ -175,6 +176,8 @@ impl PerThread {
     /// follows the program's callback.
     #[cold]
     fn retry<T>(self, request: impl Fn() -> Option<T>) -> Option<T> {
+        // Only a refusal of the repeated request leads to a call of the callback.
+        before_refusal::note(None);
         self.flush();
         request().or_else(|| if HEAPS.ask_before_refusal() { request() } else { None })
     }
@@ -364,7 +367,11 @@ fn with_room(old: usize, new: usize) -> usize {
 #[inline(never)]
 unsafe fn move_to(start: NonNull<u8>, old: usize, size: usize) -> Option<NonNull<u8>> {
     PerThread.visit_heap();
-    let new = ThreadMalloc.malloc(with_room(old, size)).or_else(|| ThreadMalloc.malloc(size));
+    let room = with_room(old, size);
+    let mut new = ThreadMalloc.malloc(room);
+    if new.is_none() && room > size {
+        new = ThreadMalloc.malloc(size);
+    }
     let Some(new) = new else { return (size <= old).then_some(start) };
     // SAFETY: both blocks are live, have this many bytes, and do not overlap.
     unsafe { new.copy_from_nonoverlapping(start, old.min(size)) };
