@@ -25,9 +25,9 @@ static CALLBACK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 /// Sets the callback that runs before a request is refused because of `OBMALLOC_LIMIT`. Null
 /// removes the callback.
 ///
-/// The calling thread holds the GIL, so the callback may call CPython. However, CPython may be in the
-/// middle of a change of the object for which it requests memory, for example of a list or a
-/// dictionary that grows. The callback can safely empty caches that do not grow at that moment.
+/// The calling thread holds the GIL, so the callback may call CPython. However, CPython may need the
+/// memory for an object that it is changing, such as a list that grows. The callback can safely
+/// empty other objects, such as caches.
 ///
 /// # Safety
 ///
