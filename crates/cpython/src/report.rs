@@ -187,12 +187,13 @@ impl From<Tally> for Requests {
 impl Served {
     /// Subtracts the requests that the heap forwarded to the allocator below it.
     fn new((requested, passed_below): ([Counts; 2], Counts)) -> Self {
-        let all: u64 = requested.iter().map(|counts| counts.small.requests).sum();
-        let bytes: u64 = requested.iter().map(|counts| counts.small.bytes).sum();
-        let served = |tally: Tally| tally.requests.saturating_sub(tally.refused);
-        let large: u64 = requested.iter().map(|counts| served(counts.large)).sum();
+        let sum = |figure: fn(&Counts) -> u64| requested.iter().map(figure).sum::<u64>();
+        let all = sum(|counts| counts.small.requests);
+        let bytes = sum(|counts| counts.small.bytes);
+        let small = sum(|counts| served(counts.small));
+        let large = sum(|counts| served(counts.large));
         // Other threads may allocate between the reads, so the differences could be negative.
-        let requests = all.saturating_sub(passed_below.small.requests);
+        let requests = small.saturating_sub(served(passed_below.small));
         let share = if all == 0 { 1.0 } else { requests as f64 / all as f64 };
         Self {
             requests,
@@ -201,6 +202,11 @@ impl Served {
             large: large.saturating_sub(served(passed_below.large)),
         }
     }
+}
+
+/// Returns the number of requests that were not refused.
+fn served(tally: Tally) -> u64 {
+    tally.requests.saturating_sub(tally.refused)
 }
 
 impl fmt::Display for Report {

@@ -97,13 +97,23 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
     now == Some(after) || (fits && 4 * new.size() > 3 * size)
 }
 
+/// Returns true if memory whose layout has the class `after` may lie in a block of the class `block`.
+///
+/// Memory with a small layout is freed as a small block, which begins in the first unit of its pool.
+/// It must therefore lie in such a block.
+#[inline]
+pub(crate) fn may_lie_in(block: SizeClass<Pools>, after: SizeClass<Pools>) -> bool {
+    block.is_small() || !after.is_small()
+}
+
 /// Returns a size class with spare room if `new` is larger than `old` by less than a quarter.
 ///
 /// If a reallocation makes memory larger by less than a quarter, the memory is likely to grow
 /// again. The function therefore returns the class for a size that is an eighth larger than the
-/// size of `new`. Returns `None` if this larger size has no class. Also returns `None` if the
-/// blocks of this class are too large for `new` according to [`serves`], because the next
-/// reallocation would then move the memory from such a block to a smaller one.
+/// size of `new`. Returns `None` if this larger size has no class, or one in which the memory must not
+/// lie. Also returns `None` if the blocks of this class are too large for `new` according to
+/// [`serves`], because the next reallocation would then move the memory from such a block to a
+/// smaller one.
 ///
 /// The argument `class` must be the function [`class`] or [`small_class`].
 #[inline]
@@ -119,7 +129,7 @@ pub(crate) fn grown(
     let roomy = roomy.ok().filter(|_| a_little).and_then(&class);
     let least = class(new)?;
     // If the block were too large for `new`, the next reallocation would move the memory again.
-    roomy.filter(|_| serves(roomy, new, least))
+    roomy.filter(|block| may_lie_in(*block, least) && serves(roomy, new, least))
 }
 
 #[cfg(test)]
@@ -188,7 +198,7 @@ mod tests {
         assert_eq!([block(256, 319), block(256, 320)], [Some(368), None]);
         assert_eq!([block(256, 256), block(256, 255)], [None; 2]);
         assert_eq!([block(64, 128), block(256, 240)], [None; 2]);
-        assert_eq!([block(500, 508), block(4000, 4096)], [Some(576), Some(4608)]);
+        assert_eq!([block(500, 508), block(4000, 4096)], [None, Some(4608)]);
         assert_eq!(block(48, 58), None);
         assert_eq!([block(480 << 10, 490 << 10), block(1 << 62, 1 + (1 << 62))], [None; 2]);
     }

@@ -13,7 +13,9 @@ use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 
 use obmalloc::{BlockPtr, LargeBlock, NewLarge, SizeClass};
 
-use crate::classes::{Place, Pools, class, class_size, grown, place, serves, small_class};
+use crate::classes::{
+    Place, Pools, class, class_size, grown, may_lie_in, place, serves, small_class,
+};
 
 /// The required contents of new memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,7 +231,8 @@ pub(crate) unsafe trait Layouts {
 
     /// Moves the contents of a small block to a new block.
     ///
-    /// This function is never inlined, so a resize that moves nothing needs no stack frame.
+    /// This function is never inlined, so a resize that moves nothing needs no stack frame. If there
+    /// is no memory for a new block, the memory stays in place if the new layout fits there.
     ///
     /// # Safety
     ///
@@ -244,7 +247,11 @@ pub(crate) unsafe trait Layouts {
         after: SizeClass<Pools>,
     ) -> Option<NonNull<u8>> {
         let roomy = grown(old, new, small_class).unwrap_or(after);
-        let block = self.alloc_block(roomy).or_else(|| self.alloc_block(after))?;
+        let Some(block) = self.alloc_block(roomy).or_else(|| self.alloc_block(after)) else {
+            // SAFETY: `ptr` is a live small block (contract).
+            let block = unsafe { SizeClass::at_small(ptr) };
+            return fits(ptr, block, new).then_some(ptr);
+        };
         let to = block.into_start();
         // SAFETY: both blocks are live, have that many bytes and do not overlap.
         unsafe { to.copy_from_nonoverlapping(ptr, old.size().min(new.size())) };
@@ -255,8 +262,7 @@ pub(crate) unsafe trait Layouts {
 
     /// Resizes or moves memory of any kind. It is not inlined, which keeps small requests short.
     ///
-    /// If there is no memory for a move, a block stays in place if the new layout fits and is not
-    /// small.
+    /// If there is no memory for a move, memory stays in its block if the new layout fits there.
     ///
     /// # Safety
     ///
@@ -272,16 +278,13 @@ pub(crate) unsafe trait Layouts {
             (Place::Block(_), Place::Block(after)) => {
                 // SAFETY: `old` has a class, so the memory is a block in use.
                 let block = unsafe { SizeClass::<Pools>::at(ptr) };
-                if serves(block, new, after) {
+                let may_stay = block.is_some_and(|block| may_lie_in(block, after));
+                if may_stay && serves(block, new, after) {
                     return Some(ptr);
                 }
-                let fits = block.is_some_and(|block| new.size() <= block.block_size());
-                let is_aligned = ptr.addr().get().is_multiple_of(new.align());
-                // A layout that is not small is freed as a block of any class.
-                let can_stay = fits && is_aligned && !after.is_small();
                 // SAFETY: the contract is the same.
                 let moved = unsafe { self.move_to(ptr, old, new) };
-                return moved.or(can_stay.then_some(ptr));
+                return moved.or_else(|| (may_stay && fits(ptr, block, new)).then_some(ptr));
             }
             (Place::Mapping, Place::Mapping) if old.align() == new.align() => {
                 // SAFETY: memory for such a layout has its own mapping (contract).
@@ -312,6 +315,12 @@ pub(crate) unsafe trait Layouts {
         unsafe { self.deallocate(ptr, old) };
         Some(to)
     }
+}
+
+/// Returns true if memory for the layout `new` can lie in the block of the class `block` at `ptr`.
+fn fits(ptr: NonNull<u8>, block: Option<SizeClass<Pools>>, new: Layout) -> bool {
+    block.is_some_and(|block| new.size() <= block.block_size())
+        && ptr.addr().get().is_multiple_of(new.align())
 }
 
 /// Returns the size to map when a large block is resized from `old` to `new`.

@@ -136,3 +136,21 @@ fn a_request_for_too_much_returns_null_and_changes_nothing() {
         assert!(black_box(unsafe { realloc(filled.start, filled.layout, most - 7) }).is_null());
     }
 }
+
+/// Regression test: such a block stayed in a pool of several units, and was then freed like a small
+/// block, which always begins in the first unit of its pool.
+#[test]
+fn blocks_that_shrink_below_the_smallest_medium_class_are_freed_to_their_own_pools() {
+    for (from, to) in [(576, 500), (640, 512), (576, 433)] {
+        let mut blocks: Vec<_> = (0..300).map(|nth| Filled::new(plain(from), nth as u8)).collect();
+        blocks.iter_mut().for_each(|block| block.resize(to));
+        blocks.iter().for_each(|block| block.has_contents(to));
+        blocks.clear();
+        // All of the memory can be used again.
+        (0..300).for_each(|nth| Filled::new(plain(from), nth as u8).has_contents(from));
+    }
+}
+
+fn plain(size: usize) -> Layout {
+    Layout::from_size_align(size, 1).expect("a valid layout")
+}

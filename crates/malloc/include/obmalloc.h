@@ -41,11 +41,11 @@ typedef struct obmalloc_figures_t {
    */
   size_t mapped_bytes;
   /**
-   * The largest size of what was mapped and not free.
+   * The largest size that the arenas of heaps and the large blocks have had.
    */
   size_t highwater_bytes;
   /**
-   * The size of freed blocks that the threads which allocated them have not reclaimed yet.
+   * The size of freed blocks that their owners have not reclaimed yet.
    */
   size_t waiting_bytes;
   /**
@@ -53,7 +53,8 @@ typedef struct obmalloc_figures_t {
    */
   size_t arenas;
   /**
-   * The number of heaps. Each running thread that has allocated memory has one.
+   * The number of heaps: one for each running thread that has allocated memory, and those without
+   * an owner.
    */
   size_t heaps;
 } obmalloc_figures_t;
@@ -71,7 +72,8 @@ const char *obmalloc_version(void);
  * Counts the memory of all threads, without stopping them. This takes time proportional to the
  * size of all arenas.
  *
- * With `OBMALLOC=debug`, the blocks are not counted.
+ * A signal handler must not call this function, because it waits for a lock while another request
+ * maps memory. With `OBMALLOC=debug`, the figures do not include the blocks of the debug heap.
  */
 struct obmalloc_figures_t obmalloc_figures(void);
 

@@ -21,7 +21,7 @@ pub struct Figures {
     pub purged_bytes: usize,
     /// The size of all arenas and large mappings.
     pub mapped_bytes: usize,
-    /// The largest size that the arenas of heaps and the large blocks in use have had.
+    /// The largest size that the arenas of heaps and the large blocks have had.
     pub highwater_bytes: usize,
     /// The size of freed blocks that their owners have not reclaimed yet.
     pub waiting_bytes: usize,

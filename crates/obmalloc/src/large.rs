@@ -26,6 +26,7 @@ use raw_mem::{ArenaSource, LargeMapping, MAX_REQUEST, resize_or_copy};
 
 use crate::{
     geometry::{Geometry, shape::Shape},
+    heap::self_check,
     pool::{PoolPtr, tag::HeapTag},
 };
 
@@ -186,6 +187,8 @@ impl LargeBlock {
     /// - `self` must be a live block that `source` mapped with geometry `G`.
     /// - Nothing may use the block afterwards.
     pub unsafe fn unmap<G: Geometry>(self, source: &mut impl ArenaSource) {
+        // SAFETY: the block is in use (contract). If a heap retains it, it is still mapped.
+        self_check::freeing_large(self.0, || unsafe { self.is_retained::<G>() });
         // SAFETY: the block is in use (contract), so its header is valid.
         let Header { mapping, bytes, .. } = unsafe { self.header::<G>().read() };
         // SAFETY: the mapping came from the source (invariant), and nothing uses it (contract).

@@ -21,8 +21,8 @@ for _ in range(4):
 print("done")
 "#;
     for python in supported() {
-        let mut crashes_of_cpython = if python.version.1 == 10 { 15 } else { 0 };
         for _ in 0..5 {
+            let mut crashes_of_cpython = if python.version.1 == 10 { 2 } else { 0 };
             let mut command = preloaded(python);
             command.env("OBMALLOC_STATS", "/dev/null").args(["-c", code]);
             let mut last = run(&mut command);
