@@ -3,6 +3,7 @@
 The environment needs gunicorn, celery, ipykernel and pytest.
 """
 
+import http.client
 import json
 import os
 import signal
@@ -45,12 +46,6 @@ def test_leak():
 """
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 # Each task writes a file that is named after its worker.
 TASKS = """
 import os, time
@@ -89,7 +84,7 @@ class Load(threading.Thread):
                 with urllib.request.urlopen(self.address, timeout=5) as answer:
                     found = json.load(answer)
                 self.workers[found["pid"]] = found["in_force"]
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 pass
             time.sleep(0.01)
 
@@ -111,14 +106,18 @@ class Programs(unittest.TestCase):
         with open(os.path.join(self.folder.name, name), "w") as file:
             file.write(text)
 
-    def start(self, *words):
-        """Starts a program on the heap, and kills it after the test if it still runs."""
+    def start(self, *words, inherited=()):
+        """Starts a program on the heap, and kills it after the test if it still runs.
+
+        The program inherits the file descriptors `inherited`.
+        """
         program = subprocess.Popen(
             [sys.executable, "-m", "obmalloc", "run"] + list(words),
             cwd=self.folder.name,
             env=self.environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            pass_fds=inherited,
         )
         self.addCleanup(program.wait)
         self.addCleanup(program.kill)
@@ -132,10 +131,13 @@ class Programs(unittest.TestCase):
 
     def test_every_worker_of_gunicorn_is_seen_and_its_last_figures_are_kept(self):
         self.put("application.py", APPLICATION)
-        port = free_port()
-        server = self.start(
-            "-m", "gunicorn", "-w", "2", "-b", "127.0.0.1:%d" % port, "application:app"
-        )
+        # The server inherits the socket, so no other program can take the port before it.
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port, inherited = listener.getsockname()[1], listener.fileno()
+            server = self.start(
+                "-m", "gunicorn", "-w", "2", "-b", "fd://%d" % inherited, "application:app",
+                inherited=[inherited],
+            )
         with Load(port) as load:
             self.wait_until(lambda: len(load.workers) == 2, load.workers)
             pids = set(load.workers)
