@@ -3,7 +3,6 @@
 The environment needs gunicorn, celery, ipykernel and pytest.
 """
 
-import http.client
 import json
 import os
 import signal
@@ -84,7 +83,7 @@ class Load(threading.Thread):
                 with urllib.request.urlopen(self.address, timeout=5) as answer:
                     found = json.load(answer)
                 self.workers[found["pid"]] = found["in_force"]
-            except (OSError, http.client.HTTPException):
+            except OSError:
                 pass
             time.sleep(0.01)
 

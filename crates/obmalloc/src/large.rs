@@ -170,14 +170,23 @@ impl LargeBlock {
         self.0.addr().get() - mapping.addr().get()
     }
 
-    /// Returns true if a heap retains the block. Always false in builds that do not check themselves.
+    /// In builds that check themselves, ends the process if a heap retains the block, because the
+    /// program then frees the block for a second time.
     ///
     /// # Safety
     ///
-    /// The block's mapping must be mapped, in a heap with the geometry `G`.
-    pub(crate) unsafe fn is_retained<G: Geometry>(self) -> bool {
-        // SAFETY: the header lies in the mapping (contract), and was written when it was mapped.
-        unsafe { self.header::<G>().as_ref() }.prev == Some(self)
+    /// - A heap with the geometry `G` must retain the block, or the block must be in use in such a
+    ///   heap.
+    #[inline]
+    unsafe fn check_in_use<G: Geometry>(self) {
+        if !self_check::IS_ON {
+            return;
+        }
+        // SAFETY: the block is mapped (contract), so its header is valid.
+        if unsafe { self.header::<G>().as_ref() }.prev == Some(self) {
+            // SAFETY: as above.
+            self_check::fail_freed_twice(self.0, unsafe { self.size::<G>() });
+        }
     }
 
     /// Unmaps the block.
@@ -187,8 +196,8 @@ impl LargeBlock {
     /// - `self` must be a live block that `source` mapped with geometry `G`.
     /// - Nothing may use the block afterwards.
     pub unsafe fn unmap<G: Geometry>(self, source: &mut impl ArenaSource) {
-        // SAFETY: the block is in use (contract). If a heap retains it, it is still mapped.
-        self_check::freeing_large(self.0, || unsafe { self.is_retained::<G>() });
+        // SAFETY: the block is in use (contract).
+        unsafe { self.check_in_use::<G>() };
         // SAFETY: the block is in use (contract), so its header is valid.
         let Header { mapping, bytes, .. } = unsafe { self.header::<G>().read() };
         // SAFETY: the mapping came from the source (invariant), and nothing uses it (contract).
@@ -308,6 +317,8 @@ impl LargeBlocks {
     ///
     /// - The block must be in this list.
     pub(crate) unsafe fn remove<G: Geometry>(&mut self, block: LargeBlock) {
+        // SAFETY: the block is in use (contract).
+        unsafe { block.check_in_use::<G>() };
         // SAFETY: the block is in the list (contract), so it is in use (invariant).
         let Header { next, prev, .. } = unsafe { block.header::<G>().read() };
         if let Some(next) = next {

@@ -12,7 +12,8 @@ const CASE: &str = "OBMALLOC_TEST_ERROR";
 
 fn err(case: &str) {
     match case {
-        "double free of a large block" => free_a_large_block_twice(),
+        "double free of a large block" => free_a_large_block_twice(false),
+        "double free of a large block of a heap" => free_a_large_block_twice(true),
         "double free of a span" => free_twice(100_000),
         "double free in a free pool" => free_in_a_free_pool(),
         "double free" | "write after free" => misuse_a_small_block(case),
@@ -24,7 +25,7 @@ fn misuse_a_small_block(case: &str) {
     let mut heap = Heap::new(MmapArenas::new(), Malloc);
     let class = SizeClass::of(40).unwrap();
     let [first, second] = [(); 2].map(|()| heap.alloc(class).unwrap().into_start());
-    // SAFETY: the program breaks the rules of the heap, which must end the process.
+    // SAFETY: these calls break the contract on purpose. The heap must detect that and abort.
     unsafe {
         let free = |heap: &mut Heap<_, _>, start| heap.free(BlockPtr::from_start(start));
         free(&mut heap, first);
@@ -46,7 +47,7 @@ fn free_twice(size: usize) {
     let _other = heap.alloc(SizeClass::of(16).unwrap());
     let start = heap.alloc(SizeClass::of(size).unwrap()).unwrap().into_start();
     for _ in 0..2 {
-        // SAFETY: the program breaks the rules of the heap, which must end the process.
+        // SAFETY: these calls break the contract on purpose. The heap must detect that and abort.
         unsafe { heap.free(BlockPtr::from_start(start)) };
     }
 }
@@ -59,22 +60,25 @@ fn free_in_a_free_pool() {
     let class = SizeClass::<Native>::of(6000).unwrap();
     let blocks: Vec<_> = (0..2 * 16).map(|_| heap.alloc(class).unwrap().into_start()).collect();
     for start in blocks.iter().chain([&blocks[10]]) {
-        // SAFETY: the program breaks the rules of the heap, which must end the process.
+        // SAFETY: these calls break the contract on purpose. The heap must detect that and abort.
         unsafe { heap.free(BlockPtr::from_start(*start)) };
     }
 }
 
-/// Frees a large block that the heap retains a second time.
-fn free_a_large_block_twice() {
+/// Frees a large block twice, while the heap retains it after the first free. If `is_owned` is true,
+/// the block belongs to the heap.
+fn free_a_large_block_twice(is_owned: bool) {
     let arenas = ReservedArenas::new(MmapArenas::new());
     let mut heap = Heap::<_, _, Native>::with_geometry(arenas, Malloc);
+    let alloc = if is_owned { Heap::alloc_large } else { Heap::map_large };
+    let free = if is_owned { Heap::free_large } else { Heap::unmap_large };
     for _ in 0..3 {
-        let block = heap.map_large(1 << 20, 16).unwrap().block;
+        let block = alloc(&mut heap, 1 << 20, 16).unwrap().block;
         // SAFETY: the block came from this heap, and is not used again in this round.
-        unsafe { heap.unmap_large(block) };
+        unsafe { free(&mut heap, block) };
         if heap.retained_large().0 > 0 {
-            // SAFETY: the program breaks the rules of the heap, which must end the process.
-            unsafe { heap.unmap_large(block) };
+            // SAFETY: this call breaks the contract on purpose. The heap must detect that and abort.
+            unsafe { free(&mut heap, block) };
         }
     }
 }
@@ -98,15 +102,20 @@ fn report(case: &str) -> String {
 #[test]
 fn a_double_free_is_found_at_the_second_free() {
     let report = report("double free");
-    assert!(report.starts_with("obmalloc: the block at 0x"), "{report}");
+    assert!(report.starts_with("obmalloc: the block of 48 bytes at 0x"), "{report}");
     assert!(report.ends_with(" was freed twice\n"), "{report}");
 }
 
 #[test]
 fn a_double_free_is_found_in_every_kind_of_memory() {
-    for case in ["of a span", "in a free pool", "of a large block"] {
+    for (case, block) in [
+        ("of a span", "block of 114688 bytes"),
+        ("in a free pool", "block"),
+        ("of a large block", "block of 1175552 bytes"),
+        ("of a large block of a heap", "block of 1175552 bytes"),
+    ] {
         let report = report(&format!("double free {case}"));
-        assert!(report.starts_with("obmalloc: the block at 0x"), "{report}");
+        assert!(report.starts_with(&format!("obmalloc: the {block} at 0x")), "{report}");
         assert!(report.ends_with(" was freed twice\n"), "{report}");
     }
 }

@@ -134,7 +134,7 @@ mod tests {
     #[cfg(all(target_os = "linux", not(miri)))]
     fn every_hook_knows_the_usable_size_that_the_allocator_below_knows() {
         use crate::{
-            Domain,
+            CAllocator, Domain,
             hooks::{Debug, Trace, Traces},
         };
         fn usable(hook: impl MemAlloc) -> Option<usize> {
@@ -150,31 +150,9 @@ mod tests {
         assert!(usable(Counting::new(Malloc, 512)) >= Some(100));
         assert!(usable(Trace::new(Malloc, Domain::Raw, &TRACES)) >= Some(100));
         assert_eq!(usable(Debug::new(Malloc, Domain::Raw)), Some(100));
-        assert_eq!(usable(Counting::new(NoUsableSize, 512)), None);
-    }
-
-    /// Forwards to `Malloc`, but does not know the sizes of blocks.
-    struct NoUsableSize;
-
-    // SAFETY: `Malloc` serves every request.
-    unsafe impl MemAlloc for NoUsableSize {
-        fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
-            Malloc.malloc(size)
-        }
-
-        fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
-            Malloc.calloc(count, size)
-        }
-
-        unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
-            // SAFETY: the contract is the same.
-            unsafe { Malloc.realloc(ptr, size) }
-        }
-
-        unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
-            // SAFETY: the contract is the same.
-            unsafe { Malloc.free(ptr) }
-        }
+        // A vtable has no function for the usable size.
+        static VTABLE: CAllocator = CAllocator::of(&Malloc);
+        assert_eq!(usable(Counting::new(VTABLE, 512)), None);
     }
 
     #[test]

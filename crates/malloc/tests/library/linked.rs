@@ -9,8 +9,8 @@ use crate::support::{compile, library, run};
 
 const FOLDER: &str = env!("CARGO_MANIFEST_DIR");
 
-#[test]
-fn programs_in_c_and_cpp_can_include_the_header_and_link_to_the_library() {
+/// Compiles `source`, links it to the library, and runs it. Returns its output.
+fn output_of(source: &str) -> String {
     let folder = TempDir::new().unwrap();
     fs::copy(library(), folder.path().join("libobmalloc.so")).unwrap();
     let place = folder.path().display();
@@ -22,12 +22,20 @@ fn programs_in_c_and_cpp_can_include_the_header_and_link_to_the_library() {
         "-Wextra".to_owned(),
         "-pedantic".to_owned(),
     ];
-    let flags = flags.each_ref().map(String::as_str);
+    let program = compile(folder.path(), source, &flags.each_ref().map(String::as_str));
+    run(&mut clean_command(program)).is_clean().stdout.clone()
+}
+
+#[test]
+fn programs_in_c_and_cpp_can_include_the_header_and_link_to_the_library() {
     for source in ["linked.c", "linked.cpp"] {
-        let program = compile(folder.path(), source, &flags);
-        let run = run(&mut clean_command(program));
-        assert_eq!(run.is_clean().stdout, concat!(env!("CARGO_PKG_VERSION"), "\n"), "{source}");
+        assert_eq!(output_of(source), concat!(env!("CARGO_PKG_VERSION"), "\n"), "{source}");
     }
+}
+
+#[test]
+fn figures_count_exactly_what_all_threads_have_in_use() {
+    assert_eq!(output_of("figures.c"), "done\n");
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::ptr;
 use crate::{
     api::{Filled, api, errno, refused, set_errno},
     basics::sizes,
-    support::of_figures,
 };
 
 #[test]
@@ -71,16 +70,6 @@ fn a_size_of_zero_frees_the_block_and_returns_null() {
         // SAFETY: as above.
         assert!(unsafe { (api.reallocarray)((api.malloc)(size), 0, 8) }.is_null());
     }
-    let _alone = of_figures();
-    // SAFETY: the function has no precondition.
-    let before = unsafe { (api.mallinfo2)() };
-    for _ in 0..100_000 {
-        // SAFETY: the block is live, and is given up with this call.
-        assert!(unsafe { (api.realloc)((api.malloc)(500), 0) }.is_null());
-    }
-    // SAFETY: the function has no precondition.
-    let after = unsafe { (api.mallinfo2)() };
-    assert!(after.uordblks < before.uordblks + (25 << 20), "the blocks are not freed");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output},
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::LazyLock,
 };
 
 use testkit::pythons::clean_command;
@@ -83,10 +83,4 @@ pub(crate) fn compile(folder: &Path, source: &str, flags: &[&str]) -> PathBuf {
     assert!(status.success(), "{} cannot be compiled", path.display());
     assert!(fs::exists(&product).unwrap());
     product
-}
-
-/// Serialises the tests that compare the figures of this process at two moments.
-pub(crate) fn of_figures() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -65,25 +65,13 @@ pub unsafe trait Blocks {
     /// `block` must have been allocated by one of this implementer's heaps.
     unsafe fn free(&self, block: BlockPtr);
 
-    /// Frees `block` to the heap that allocated it. This is faster than [`free`](Self::free).
-    ///
-    /// # Safety
-    ///
-    /// `block` must have been allocated by one of this implementer's heaps, with
-    /// a [small](SizeClass::is_small) class.
-    #[inline]
-    unsafe fn free_small(&self, block: BlockPtr) {
-        // SAFETY: the requirements of `free` are weaker than those of `free_small`.
-        unsafe { self.free(block) };
-    }
-
     /// Frees the block at `ptr` if one of these heaps allocated it. Otherwise returns `ptr`.
     ///
     /// # Safety
     ///
-    /// If `ptr` lies in an arena of these heaps:
+    /// If `ptr` lies in an arena of these heaps, the following conditions must hold:
     ///
-    /// - It must point to a live block that the caller owns.
+    /// - `ptr` must point to the start of a live block, which the caller must own.
     /// - The block's class must be [small](SizeClass::is_small) or a [span](SizeClass::is_span).
     unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>>;
 

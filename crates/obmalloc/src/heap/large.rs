@@ -20,7 +20,7 @@ use raw_mem::{ArenaSource, MemAlloc};
 
 use crate::{
     geometry::Geometry,
-    heap::{Heap, self_check, stats::LargeStats},
+    heap::{Heap, stats::LargeStats},
     large::{LargeBlock, NewLarge, OFFSET, retained::RetainedLarge},
 };
 
@@ -44,8 +44,6 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// - `block` must have come from [`alloc_large`](Self::alloc_large) of this heap.
     /// - The block must not be used again.
     pub unsafe fn free_large(&mut self, block: LargeBlock) {
-        // SAFETY: as in `unmap_large`. Its check is too late here, because the list is changed first.
-        self_check::freeing_large(block.start(), || unsafe { block.is_retained::<G>() });
         // SAFETY: the block is in use, and in the list of this heap (contract).
         unsafe { self.large.in_use.remove::<G>(block) };
         // SAFETY: the block came from this heap's source, and is not used again (contract).
@@ -146,9 +144,6 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///   [`map_large`](Self::map_large) or [`LargeBlock::map`].
     /// - The caller must not use `block` afterwards.
     pub unsafe fn unmap_large(&mut self, block: LargeBlock) {
-        // SAFETY: the block is in use (contract). If the program breaks the contract by freeing a
-        // retained block again, the block is still mapped, so its header can be read.
-        self_check::freeing_large(block.start(), || unsafe { block.is_retained::<G>() });
         // SAFETY: the block is in use (contract).
         if unsafe { self.may_retain_large(block) } {
             // SAFETY: the block came from this heap's source, and is not used again (contract).

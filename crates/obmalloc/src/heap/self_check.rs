@@ -80,29 +80,24 @@ pub(crate) fn freeing<G: Geometry>(pool: PoolPtr, block: &BlockPtr) {
         return;
     }
     let header = pool.header();
-    // A pool in use has a class.
-    let class = header.class::<G>();
-    let is_in_free_pool = matches!(header.state(), State::Uncarved | State::Free);
-    let Some(class) = class.filter(|_| !is_in_free_pool) else { fail_freed_twice(block.start()) };
+    let Some(class) = header.class::<G>() else {
+        // The unit belonged to a pool of several units, which is free now.
+        let start = block.start();
+        fail(format_args!("the block at {start:p} was freed twice"));
+    };
+    let is_free = matches!(header.state(), State::Uncarved | State::Free);
+    let is_marked = has_two_words(class) && block.is_poisoned();
+    if is_free || (is_marked && is_listed(pool, block.start())) {
+        fail_freed_twice(block.start(), class.block_size());
+    }
     if has_two_words(class) {
-        if block.is_poisoned() && is_listed(pool, block.start()) {
-            fail_freed_twice(block.start());
-        }
         block.poison(class.block_size().min(POISONED));
     }
 }
 
-/// Checks that the large block at `start` is in use. `is_retained` tells whether a heap retains it.
-#[inline]
-pub(crate) fn freeing_large(start: NonNull<u8>, is_retained: impl FnOnce() -> bool) {
-    if IS_ON && is_retained() {
-        fail_freed_twice(start);
-    }
-}
-
 #[cold]
-fn fail_freed_twice(start: NonNull<u8>) -> ! {
-    fail(format_args!("the block at {start:p} was freed twice"))
+pub(crate) fn fail_freed_twice(start: NonNull<u8>, size: usize) -> ! {
+    fail(format_args!("the block of {size} bytes at {start:p} was freed twice"))
 }
 
 /// Returns true if blocks have room for a link and for a word that shows whether they are free.

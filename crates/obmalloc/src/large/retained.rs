@@ -63,6 +63,8 @@ impl RetainedLarge {
     /// - The caller must not use `block` after this call.
     #[inline]
     pub(crate) unsafe fn push<G: Geometry>(&mut self, block: LargeBlock) {
+        // SAFETY: the block is in use (contract).
+        unsafe { block.check_in_use::<G>() };
         // SAFETY: the block is in use (contract), so its header is valid. Nothing else refers to it.
         let header = unsafe { block.header::<G>().as_mut() };
         let Some(list) = self.lists.get_mut(header.list) else { return };

@@ -38,7 +38,7 @@ impl Figures {
             total("retained", "Free bytes that may be backed by memory.", self.retained()),
             total("purged", "Free bytes without memory.", self.purged()),
             total("mapped", "Bytes of arenas and large mappings.", self.mapped()),
-            total("highwater", "The largest size of what was mapped and not free.", self.highwater),
+            total("highwater", "The peak of the memory that heaps have mapped.", self.highwater),
             total("waiting", "Bytes of freed blocks that wait for their owners.", self.waiting),
             total("arenas", "The number of arenas.", self.arenas()),
             total("heaps", "The number of heaps.", self.heaps),
