@@ -22,7 +22,7 @@ static TURNS: AtomicUsize = AtomicUsize::new(0);
 /// The processor time that these requests took, in nanoseconds.
 static TIME: AtomicUsize = AtomicUsize::new(0);
 
-/// The number of calls of `stats` while the cost was measured.
+/// The number of calls to `stats` while the cost was measured.
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
 /// Returns the processor time of the calling thread, in nanoseconds.
@@ -51,7 +51,7 @@ fn work(seed: usize) {
 /// Returns the processor time per request in nanoseconds, averaged over a quarter of a second.
 /// Calls `stats` `rate` times per second in the meantime.
 ///
-/// While all processors are busy, this thread sleeps longer than it asks for. It then makes up for
+/// If all processors are busy, this thread sleeps for longer than requested. It then makes up for
 /// the calls that it has missed.
 fn cost(rate: f64) -> f64 {
     let (turns, time, start) = (TURNS.load(Relaxed), TIME.load(Relaxed), Instant::now());
@@ -104,7 +104,7 @@ fn main() {
     });
     let kept: Vec<_> = (1..=1000).map(|size| vec![0_u8; size]).collect();
     let (mut blocks, mut bytes) = (0, 0);
-    // SAFETY: the other threads have ended, and the closure does not allocate.
+    // SAFETY: the other threads have ended, and the closure neither allocates nor frees.
     unsafe {
         GLOBAL.for_each_block(|block| {
             blocks += 1;

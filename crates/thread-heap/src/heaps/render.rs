@@ -103,7 +103,11 @@ impl Figures {
         }
         let limits = [("limit", self.limits.hard), ("soft_limit", self.limits.soft)];
         for (name, limit) in limits.into_iter().filter(|(_, limit)| *limit != usize::MAX) {
-            gauge(out, format_args!("{name}_bytes"), "The limit on what is mapped and not free.")?;
+            gauge(
+                out,
+                format_args!("{name}_bytes"),
+                "The limit on the memory that heaps have mapped.",
+            )?;
             writeln!(out, "obmalloc_{name}_bytes {limit}")?;
         }
         for (name, help, number) in PER_KIND {
