@@ -10,17 +10,18 @@ use std::collections::BTreeMap;
 use raw_mem::{LimitReached, Limits, MemAlloc, Usage, calloc_size, warn_of_soft_limit};
 use sync::Mutex;
 
-/// A hook that limits how many bytes of the allocator below it are in use.
+/// A hook that limits how many bytes may be in use in the allocator below it.
 ///
-/// If a request would exceed the limit, the hook calls a callback, which can free memory and must
-/// not panic. If the callback returns true, the hook tries the request again. A request of the
-/// callback itself that exceeds a limit is refused without another call. If the original request
-/// resizes a block, the callback must not free or resize this block.
+/// Before the hook refuses a request because of the hard limit, it calls a callback, which can free
+/// memory. If the callback returns true, the hook tries the request again. The callback must not
+/// panic. If the callback itself makes a request that exceeds a limit, the request is refused
+/// without another call. If the original request resizes a block, the callback must not free or
+/// resize that block.
 ///
 /// The allocator that `Limited` wraps should know the [usable size](MemAlloc::usable_size) of its
 /// blocks. Otherwise, `Limited` stores the size of each block in a table, which allocates from the
 /// global allocator while `Limited` holds its lock. In this case, `Limited` must not be part of the
-/// global allocator, because it would wait for its own lock forever.
+/// global allocator, because a request of the table would then wait for this lock forever.
 ///
 /// ```
 /// use allocator_api::Limited;
@@ -46,7 +47,7 @@ struct State {
 }
 
 thread_local! {
-    /// True while this thread runs the callback of a hook.
+    /// True while this thread runs the callback of any [`Limited`].
     static IS_ASKING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -75,7 +76,8 @@ impl<A: MemAlloc> Limited<A> {
         }
     }
 
-    /// Adds `bytes` if the limit allows it. Otherwise, returns the limit that was reached.
+    /// Counts `bytes` as in use if the hard limit allows that. Otherwise, returns the limit that
+    /// was reached.
     fn try_charge(&self, bytes: usize) -> Option<LimitReached> {
         let mut state = sync::lock(&self.state);
         if state.usage.allows(bytes) && state.usage.add(bytes) {
@@ -86,8 +88,8 @@ impl<A: MemAlloc> Limited<A> {
 
     /// Calls the callback. Returns true if the request should be repeated.
     ///
-    /// Returns false without a call if this thread is already in a callback. The state is not
-    /// locked, because the callback may free memory of this domain.
+    /// If this thread is already in a callback, returns false without a call. We do not hold the
+    /// lock of the state during the call, because the callback may free memory of this domain.
     #[cold]
     fn ask(&self, reached: LimitReached) -> bool {
         if IS_ASKING.replace(true) {
@@ -263,7 +265,7 @@ mod tests {
         assert_eq!(limited.used(), 0);
     }
 
-    /// The number of threads that are or were inside the callback.
+    /// The number of threads that have entered the callback.
     static INSIDE: AtomicUsize = AtomicUsize::new(0);
 
     #[test]

@@ -40,9 +40,10 @@ pub struct Domain {
 /// The numbers of requests that our heap served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Served {
-    /// Those for at most 512 bytes.
+    /// The number of requests for at most 512 bytes.
     requests: u64,
-    /// Those for more than 512 bytes. A report of an older library does not have this field.
+    /// The number of requests for more than 512 bytes. In a report of an older library, this field
+    /// is missing and counts as 0.
     #[serde(default)]
     large: u64,
 }

@@ -1,4 +1,4 @@
-//! A heap that also keeps the status page current.
+//! A wrapper around a heap that keeps the status page up to date.
 
 use std::ptr::NonNull;
 
@@ -6,11 +6,11 @@ use obmalloc::{BlockPtr, Blocks, Geometry, SizeClass};
 
 use crate::status;
 
-/// The heap `B`, which also calls [`status::beat`] when it allocates a span.
+/// A wrapper around the heap `B` that calls [`status::beat`] before the heap allocates a span.
 ///
-/// [`Lower`](crate::lower::Lower) calls the function when it serves a request. Together, the two
-/// types call it for every request of more than 512 bytes, and never for smaller ones that the heap
-/// serves.
+/// [`Lower`](crate::lower::Lower) calls `beat` before it allocates or resizes a block. Together,
+/// the two types call `beat` for every request of more than 512 bytes, except for a `realloc` that
+/// leaves a span in place. They never call `beat` for a smaller request that the heap serves.
 #[derive(Debug)]
 pub(crate) struct Beating<B>(B);
 
@@ -24,7 +24,7 @@ impl<B> Beating<B> {
     }
 }
 
-// SAFETY: the heap inside fulfils the contract, and gets each request unchanged.
+// SAFETY: the wrapped heap fulfils the contract, and every request reaches it unchanged.
 unsafe impl<B: Blocks> Blocks for Beating<B> {
     type Geometry = B::Geometry;
 

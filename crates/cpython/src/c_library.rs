@@ -1,23 +1,25 @@
 //! Returns free memory of the C library to the system.
 //!
-//! The C library's `malloc` serves most requests above 512 bytes, and retains most of this memory
-//! after CPython frees it. The function `malloc_trim` returns this memory to the system.
+//! The C library's `malloc` serves most requests above 512 bytes. After CPython frees a block, the
+//! C library usually retains the block's memory. The function `malloc_trim` returns the retained
+//! memory to the system.
 //!
-//! A trim costs time in two ways. The call of `malloc_trim` visits all free memory of the C
-//! library, and each page that it returns causes a page fault when the program uses the page again.
-//! Two rules limit both costs:
+//! A trim costs time in two ways. First, `malloc_trim` visits all free memory of the C library.
+//! Second, each returned page causes a page fault when the program uses the page again. Three rules
+//! limit both costs:
 //!
 //! - We divide time into intervals, and call an interval *calm* if the amount of memory in use
 //!   changes little during it. We trim only after two calm intervals, because the program is then
 //!   unlikely to need the returned pages soon.
+//! - We trim only if memory in use has changed by at least [`WORTHWHILE`] bytes since the last
+//!   trim.
 //! - All automatic trims together take at most the fraction 1/[`PART_OF_TIME`] of the running time,
 //!   which is less than one percent.
 //!
 //! We decide once per interval whether to trim the C library. An interval lasts two fifths of the
 //! *decay time*, which is how long our own heap retains free memory before it returns the memory to
-//! the system. Normally, we trim only after two intervals in which the amount of memory in use
-//! changed little. If the user sets the decay time to zero, however, free memory should be returned
-//! as soon as possible, so we then trim even if the amount of memory in use changes much.
+//! the system. If the user sets the decay time to zero, free memory should be returned as soon as
+//! possible. In this case, the first rule does not apply.
 
 use std::{
     ffi::{c_int, c_void},

@@ -46,17 +46,16 @@ use crate::{
     settings::Settings,
 };
 
-/// The largest small request, in bytes. Of the larger ones, the heap serves only those that get a
-/// span (see [`Rules::spans_from`](obmalloc::Rules::spans_from)).
+/// The largest size of a small request, in bytes. Of the larger requests, the heap serves only
+/// those that get a span (see [`Rules::spans_from`](obmalloc::Rules::spans_from)).
 pub(crate) const SMALL: usize = Native::SIZES.small_threshold;
 
-/// The largest size of the range of addresses that the heap reserves for its arenas, in bytes.
+/// The largest size of the address range that the heap reserves for its arenas, in bytes.
 ///
-/// We limit the size of the heap's reserved range of addresses because some programs have only a
-/// limited address space. When the heap unmaps an arena in this range, the addresses of the arena
-/// stay reserved, so only later arenas of the heap can use them. Most of CPython's blocks above 512
-/// bytes, for example, can never be placed at these addresses, because they come from the C
-/// library's `malloc` and not from the heap.
+/// We limit this size because some programs have only a limited address space. When the heap unmaps
+/// an arena in the range, the addresses of the arena stay reserved, so only later arenas of the
+/// heap can use them. Most of CPython's blocks above 512 bytes, for example, can never be placed at
+/// these addresses, because they come from the C library's `malloc` and not from the heap.
 ///
 /// If the user requests huge pages for the heap, we do not limit the size of the range. Only arenas
 /// inside the reserved range can have huge pages, so a limit would leave all further arenas without

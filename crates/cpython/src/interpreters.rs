@@ -297,11 +297,12 @@ unsafe impl Blocks for PerInterpreter {
         if !PerThread.holds(ptr.addr().get()) {
             return Some(ptr);
         }
-        // SAFETY: a pointer into an arena of these heaps is the start of a block in use (contract).
+        // SAFETY: `ptr` lies in an arena of these heaps, so it points to the start of a live block
+        // that the caller owns (contract).
         let block = unsafe { BlockPtr::from_start(ptr) };
         if main_is_at_hand() {
-            // SAFETY: the thread holds the main GIL. The block is small or a span, and the caller
-            // gives it up (contract).
+            // SAFETY: the thread holds the main GIL. The block came from one of these heaps and is
+            // small or a span. The caller gives up the block (contract).
             unsafe { MAIN.heap().free_small_or_span(block) };
         } else {
             // SAFETY: `block` came from one of these heaps and is not used again (contract).

@@ -139,18 +139,18 @@ extern "C" fn destruct() {
 
 /// Returns unused memory to the system.
 ///
-/// Python code calls this function as `ctypes.CDLL(None).obmalloc_trim()`. The function takes the
-/// GIL if the caller does not hold it.
+/// Python code calls this function as `ctypes.CDLL(None).obmalloc_trim()`. If the calling thread
+/// does not hold the GIL, the function takes the GIL.
 ///
-/// The system gets back the unused memory of the current interpreter's heap, and of the heaps that
-/// no interpreter or thread owns. Every other heap has an owner, and only this owner may change the
-/// heap, so this function cannot trim such a heap. Of its memory, the system gets back only the
-/// blocks that other threads have freed and the owner has not reclaimed yet. Finally, the function
-/// trims the C library's `malloc`, which serves most requests above 512 bytes.
+/// The function trims the current interpreter's heap, and the heaps that no interpreter or thread
+/// owns. It cannot trim any other heap, because only the owner may change that heap. From such a
+/// heap, the system gets back only pages that consist entirely of blocks that other threads have
+/// freed and the owner has not reclaimed yet. Finally, the function trims the C library's `malloc`,
+/// which serves most requests above 512 bytes.
 ///
-/// The result is the number of bytes that the heap returned, or 0 if the heap is not installed. It
-/// does not include the C library's memory, because the C library does not report how much it
-/// returned.
+/// The result is the number of bytes that the heaps returned. It is 0 if our heap is not installed
+/// or CPython is not initialised. It does not include the C library's memory, because the C library
+/// does not report how much it returned.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_trim() -> usize {
     let Some(Start { python, outcome: Outcome::Installed(installation), .. }) = START.get() else {
@@ -309,10 +309,11 @@ impl Start {
     }
 }
 
-/// Makes CPython use debug hooks. If the user chose an allocator without debug hooks, returns the
-/// choice.
+/// Sets the environment variable `PYTHONMALLOC` to `debug`, so that CPython uses debug hooks.
 ///
-/// The variable stays in the environment, so a second `Py_Initialize` uses debug hooks too.
+/// If the user has already set the variable, leaves it unchanged. In this case, returns the user's
+/// choice if this choice is an allocator without debug hooks. The variable stays in the
+/// environment, so a second `Py_Initialize` uses debug hooks too.
 fn request_debug_hooks() -> Option<String> {
     const CHOICE: &str = "PYTHONMALLOC";
     let choice = env::var_os(CHOICE).unwrap_or_default();

@@ -25,9 +25,9 @@ static CALLBACK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 /// Sets the callback that runs before a request is refused because of `OBMALLOC_LIMIT`. Null
 /// removes the callback.
 ///
-/// The calling thread holds the GIL, so the callback may call CPython. However, CPython may need the
-/// memory for an object that it is changing, such as a list that grows. The callback can safely
-/// empty other objects, such as caches.
+/// The thread that runs the callback holds the GIL, so the callback may call CPython. However,
+/// CPython may need the memory for an object that it is changing, such as a list that grows. The
+/// callback can safely empty other objects, such as caches.
 ///
 /// # Safety
 ///
@@ -49,6 +49,7 @@ pub(crate) fn ask(reached: LimitReached) -> bool {
     // SAFETY: an address that is not null is a callback (invariant).
     let callback = unsafe { mem::transmute::<*mut (), Callback>(callback) };
     let LimitReached { requested, used, limit, .. } = reached;
-    // SAFETY: the function can be called at any time (contract of `obmalloc_before_refusal`).
+    // SAFETY: the function stays valid, does not unwind, and uses no object that CPython may be
+    // changing (contract of `obmalloc_before_refusal`).
     unsafe { callback(requested, used, limit) != 0 }
 }

@@ -72,7 +72,7 @@ struct Served {
     requests: u64,
     bytes: u64,
     share: f64,
-    /// The number of larger requests that the heap served.
+    /// The number of requests for more than [`SMALL`] bytes that the heap served.
     large: u64,
 }
 
@@ -185,14 +185,16 @@ impl From<Tally> for Requests {
 }
 
 impl Served {
-    /// Subtracts the requests that the heap forwarded to the allocator below it.
+    /// Computes what the heap served itself: the requests that were not refused, minus those that
+    /// the heap passed to the allocator below it.
     fn new((requested, passed_below): ([Counts; 2], Counts)) -> Self {
         let sum = |figure: fn(&Counts) -> u64| requested.iter().map(figure).sum::<u64>();
         let all = sum(|counts| counts.small.requests);
         let bytes = sum(|counts| counts.small.bytes);
         let small = sum(|counts| served(counts.small));
         let large = sum(|counts| served(counts.large));
-        // Other threads may allocate between the reads, so the differences could be negative.
+        // Other threads may allocate while we read the counters, so the differences could be
+        // negative.
         let requests = small.saturating_sub(served(passed_below.small));
         let share = if all == 0 { 1.0 } else { requests as f64 / all as f64 };
         Self {

@@ -3,18 +3,18 @@
 //! The status page exists only if the environment variable `OBMALLOC_STATUS` is on.
 //!
 //! A refresh of the page carries out a client's command, counts the blocks of the heap and
-//! publishes the figures. It is due if the figures are a second old or a client has sent a command.
-//! This is checked in requests of more than 512 bytes, because smaller ones are far more frequent.
-//! Only one in 16 of the larger requests reads the clock. The heap can be in use during such a
+//! publishes the figures. A refresh is due if the figures are a second old or a client has sent a
+//! command. We check this in requests of more than 512 bytes, because smaller requests are far more
+//! frequent. Only one in 16 of the larger requests reads the clock. The heap can be in use during a
 //! request, so the request does not refresh the page itself. Instead, it schedules the function
-//! passed to [`start`], and CPython calls this function in its main thread between two instructions
-//! of Python code.
+//! passed to [`start`]. CPython then calls this function in its main thread between two
+//! instructions of Python code.
 //!
-//! A process that exits normally less than a second after it created its status page removes the
-//! page. A process that ends with `_exit` does not run the code that removes the page. If a forked
-//! child created its own page at once, each child that soon ends with `_exit` would leave a page
-//! behind. A child therefore waits until one to two seconds have passed since the fork, and creates
-//! its page in a later request for more than 512 bytes.
+//! If a process exits normally less than a second after it created its status page, it removes the
+//! page. A process that ends with `_exit`, however, does not run the code that removes the page. If
+//! forked children created their pages at once, each child that soon ends with `_exit` would leave
+//! a page behind. A child therefore waits until one to two seconds have passed since the fork. It
+//! creates its page in the next request for more than 512 bytes that reads the clock.
 
 use std::{
     ffi::{c_int, c_void},
@@ -85,19 +85,18 @@ struct Client {
 
 static CLIENT: OnceLock<Client> = OnceLock::new();
 
-/// Creates the page. Must be called before `main`.
+/// Creates the status page of this process. The library's constructor calls this function.
 ///
-/// If `first` returns a text, the status page contains this text until CPython first calls
-/// `refresh`, which publishes new figures. We request this call only during an allocation of more
-/// than 512 bytes. CPython then calls `refresh` in its main thread, while this
-/// thread holds the main interpreter's GIL. If the heap is not installed, it gets no requests, so
-/// CPython never calls `refresh`.
+/// If `first` returns a text, the page contains this text until CPython first calls `refresh`,
+/// which publishes new figures. We schedule this call during a request for more than 512 bytes.
+/// CPython then calls `refresh` in its main thread, while this thread holds the main interpreter's
+/// GIL. If our heap is not installed, the heap gets no requests, so CPython never calls `refresh`.
 ///
 /// # Errors
 ///
-/// Fails if the status page cannot be created. To refresh a status page, we need CPython's function
-/// `Py_AddPendingCall`, which makes CPython call `refresh`. If the process does not export
-/// `Py_AddPendingCall`, we do not try to create a page, and this function returns `Ok`.
+/// Fails if the page cannot be created. We can refresh a page only with CPython's function
+/// `Py_AddPendingCall`. If the process does not export that function, we create no page and return
+/// `Ok`.
 pub(crate) fn start(
     python: &CPython,
     refresh: Refresh,
@@ -141,7 +140,8 @@ fn shown() -> Option<&'static Shown> {
     unsafe { SHOWN.load(Acquire).as_ref() }
 }
 
-/// Schedules a refresh of the page if one is due. Called for requests above 512 bytes.
+/// Schedules a refresh of the page if one is due. In a forked child without a page, first creates
+/// the page if enough time has passed since the fork. Called for requests above 512 bytes.
 #[inline]
 pub(crate) fn beat() {
     if STATE.load(Relaxed) != OFF {

@@ -97,10 +97,11 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
     now == Some(after) || (fits && 4 * new.size() > 3 * size)
 }
 
-/// Returns true if memory whose layout has the class `after` may lie in a block of the class `block`.
+/// Returns true if memory whose layout has the class `after` may lie in a block of class `block`.
 ///
-/// Memory with a small layout is freed as a small block, which begins in the first unit of its pool.
-/// It must therefore lie in such a block.
+/// If `after` is small, the memory is later freed by a function that accepts only small blocks, so
+/// `block` must be small too. That function relies on the fact that every small block begins in the
+/// first unit of its pool.
 #[inline]
 pub(crate) fn may_lie_in(block: SizeClass<Pools>, after: SizeClass<Pools>) -> bool {
     block.is_small() || !after.is_small()
@@ -108,12 +109,14 @@ pub(crate) fn may_lie_in(block: SizeClass<Pools>, after: SizeClass<Pools>) -> bo
 
 /// Returns a size class with spare room if `new` is larger than `old` by less than a quarter.
 ///
-/// If a reallocation makes memory larger by less than a quarter, the memory is likely to grow
-/// again. The function therefore returns the class for a size that is an eighth larger than the
-/// size of `new`. Returns `None` if this larger size has no class, or one in which the memory must not
-/// lie. Also returns `None` if the blocks of this class are too large for `new` according to
-/// [`serves`], because the next reallocation would then move the memory from such a block to a
-/// smaller one.
+/// Memory that grows by less than a quarter is likely to grow again. The function therefore returns
+/// the class for a size that is an eighth larger than the size of `new`. It returns `None` if the
+/// memory does not grow, or grows by a quarter or more, and in three other cases:
+///
+/// - The larger size has no class.
+/// - Memory for `new` must not lie in a block of this class (see [`may_lie_in`]).
+/// - The blocks of this class are too large for `new` (see [`serves`]). The next reallocation would
+///   then move the memory to a smaller block.
 ///
 /// The argument `class` must be the function [`class`] or [`small_class`].
 #[inline]

@@ -231,13 +231,15 @@ pub(crate) unsafe trait Layouts {
 
     /// Moves the contents of a small block to a new block.
     ///
-    /// This function is never inlined, so a resize that moves nothing needs no stack frame. If there
-    /// is no memory for a new block, the memory stays in place if the new layout fits there.
+    /// If no new block can be allocated but the new layout fits in the old block, the memory stays
+    /// in place. This function is never inlined, so a resize that moves nothing needs no stack
+    /// frame.
     ///
     /// # Safety
     ///
     /// - The requirements of [`reallocate`](Self::reallocate) must be met.
-    /// - `old` and `new` must have small classes, `new` the class `after`.
+    /// - The classes of `old` and `new` must be small.
+    /// - `after` must be the class of `new`.
     #[inline(never)]
     unsafe fn move_small(
         &self,
@@ -260,13 +262,16 @@ pub(crate) unsafe trait Layouts {
         Some(to)
     }
 
-    /// Resizes or moves memory of any kind. It is not inlined, which keeps small requests short.
+    /// Resizes or moves memory of any kind. It is not inlined, which keeps the code of small
+    /// requests short.
     ///
-    /// If there is no memory for a move, memory stays in its block if the new layout fits there.
+    /// If memory in a block of the pools has to move but there is no memory for a new block, the
+    /// memory stays in place, provided that the old block has room for `new` and [`may_lie_in`]
+    /// allows this.
     ///
     /// # Safety
     ///
-    /// As for [`reallocate`](Self::reallocate).
+    /// - The requirements of [`reallocate`](Self::reallocate) must be met.
     #[inline(never)]
     unsafe fn resize_or_move(
         &self,
@@ -317,7 +322,8 @@ pub(crate) unsafe trait Layouts {
     }
 }
 
-/// Returns true if memory for the layout `new` can lie in the block of the class `block` at `ptr`.
+/// Returns true if the block at `ptr` is large enough and sufficiently aligned for `new`. The class
+/// of the block is `block`.
 fn fits(ptr: NonNull<u8>, block: Option<SizeClass<Pools>>, new: Layout) -> bool {
     block.is_some_and(|block| new.size() <= block.block_size())
         && ptr.addr().get().is_multiple_of(new.align())

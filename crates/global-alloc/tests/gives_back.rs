@@ -159,7 +159,7 @@ fn thinned(decay: Option<Duration>) -> LocalHeap {
             unsafe { heap.dealloc(block, layout(64, 8)) };
         }
     }
-    // The memory of the vector came from another heap, which may retain it.
+    // This thread's heap of `GLOBAL` may retain the memory of the vector, so we flush that heap.
     GLOBAL.flush();
     heap
 }
@@ -167,7 +167,8 @@ fn thinned(decay: Option<Duration>) -> LocalHeap {
 #[test]
 fn a_local_heap_gives_back_by_itself_only_if_it_has_a_decay_time() {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    // The first heap leaves behind memory that every later one uses again.
+    // The first heap leaves behind memory that all later heaps reuse. We therefore create and drop
+    // the first heap before we measure.
     drop(thinned(None));
     let start = resident();
     let heap = thinned(None);

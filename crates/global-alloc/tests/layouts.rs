@@ -137,8 +137,8 @@ fn a_request_for_too_much_returns_null_and_changes_nothing() {
     }
 }
 
-/// Regression test: such a block stayed in a pool of several units, and was then freed like a small
-/// block, which always begins in the first unit of its pool.
+/// Regression test: a block that shrank to a small size stayed in a pool of several units. It was
+/// then freed like a small block, but a small block always begins in the first unit of its pool.
 #[test]
 fn blocks_that_shrink_below_the_smallest_medium_class_are_freed_to_their_own_pools() {
     for (from, to) in [(576, 500), (640, 512), (576, 433)] {

@@ -305,7 +305,8 @@ fn a_block_that_shrinks_stays_in_place_if_there_is_no_memory_for_a_smaller_one()
         bytes.resize(100 << 10, 7_u8);
         bytes
     });
-    // Three units of the only arena are free, but the smaller block needs seven.
+    // The limit allows only one arena. Three of its units are free, but a block of 100 KiB needs
+    // seven.
     for bytes in &mut vectors {
         let start = bytes.as_ptr();
         bytes.shrink_to_fit();

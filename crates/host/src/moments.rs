@@ -53,7 +53,7 @@ const SIGNALS: [(&str, c_int); 9] = [
     ("SIGPROF", libc::SIGPROF),
 ];
 
-/// Returns the signal that the timer of an interval sends.
+/// Returns the signal that the interval timer sends.
 pub(crate) fn timer_signal() -> c_int {
     libc::SIGRTMAX() - 1
 }

@@ -217,8 +217,8 @@ pub fn bytes<'v>(setting: &'static str, value: &'v [u8]) -> Result<Option<usize>
 
 /// Returns the limits that two settings specify. Each setting is given as its name and its value.
 ///
-/// Calls `report` for each value that is not a number of bytes (see [`bytes`]). Such a setting sets
-/// no limit, and does not affect the other one.
+/// Calls `report` for each value that [`bytes`] rejects. A setting with such a value sets no limit,
+/// and does not affect the other setting.
 pub fn limits<'v>(
     hard: (&'static str, &'v [u8]),
     soft: (&'static str, &'v [u8]),

@@ -14,14 +14,14 @@
 #include <stddef.h>
 
 /**
- * The memory of the process that this library manages, for all threads. Sizes are in bytes.
+ * The memory that this library manages in the process, for all threads. Sizes are in bytes.
  *
- * `mapped_bytes` is the sum of `active_bytes`, `retained_bytes` and `purged_bytes`. The figures are
- * approximate while other threads allocate and free memory.
+ * `mapped_bytes` is the sum of `active_bytes`, `retained_bytes` and `purged_bytes`. The figures
+ * are approximate while other threads allocate and free memory.
  */
 typedef struct obmalloc_figures_t {
   /**
-   * The usable size of all blocks in use.
+   * The total usable size of all blocks in use.
    */
   size_t in_use_bytes;
   /**
@@ -41,11 +41,12 @@ typedef struct obmalloc_figures_t {
    */
   size_t mapped_bytes;
   /**
-   * The largest size that the arenas of heaps and the large blocks have had.
+   * The largest total size that the arenas of heaps and the large blocks have had at one time.
    */
   size_t highwater_bytes;
   /**
-   * The size of freed blocks that their owners have not reclaimed yet.
+   * The approximate size of blocks that other threads have freed and passed to the owners, but
+   * that the owners have not reclaimed yet.
    */
   size_t waiting_bytes;
   /**
@@ -53,8 +54,8 @@ typedef struct obmalloc_figures_t {
    */
   size_t arenas;
   /**
-   * The number of heaps: one for each running thread that has allocated memory, and those without
-   * an owner.
+   * The number of heaps. Each running thread that has allocated memory has one, and there can be
+   * heaps without an owner.
    */
   size_t heaps;
 } obmalloc_figures_t;
@@ -69,11 +70,12 @@ extern "C" {
 const char *obmalloc_version(void);
 
 /**
- * Counts the memory of all threads, without stopping them. This takes time proportional to the
+ * Counts the memory of all threads, without stopping them. The call takes time proportional to the
  * size of all arenas.
  *
- * A signal handler must not call this function, because it waits for a lock while another request
- * maps memory. With `OBMALLOC=debug`, the figures do not include the blocks of the debug heap.
+ * A signal handler must not call this function, because the function waits for a lock that the
+ * interrupted thread may hold while it maps memory. With `OBMALLOC=debug`, the figures do not
+ * include the blocks of the debug heap.
  */
 struct obmalloc_figures_t obmalloc_figures(void);
 

@@ -24,8 +24,9 @@ pub extern "C" fn malloc_trim(pad: size_t) -> c_int {
 
 /// Returns figures of all threads in the format of glibc. Fields that have no meaning here are 0.
 ///
-/// Freed blocks count as free even before their owners have reclaimed them. As in glibc, a signal
-/// handler must not call this function. With `OBMALLOC=debug`, all figures are 0.
+/// If a thread frees a block of another thread's heap, the block counts as free once it has been
+/// passed to the owner, even if the owner has not reclaimed it yet. As in glibc, a signal handler
+/// must not call this function. With `OBMALLOC=debug`, all figures are 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
     info()

@@ -4,14 +4,14 @@ use std::ffi::{c_char, c_void};
 
 use crate::{c::release, heap};
 
-/// The memory of the process that this library manages, for all threads. Sizes are in bytes.
+/// The memory that this library manages in the process, for all threads. Sizes are in bytes.
 ///
-/// `mapped_bytes` is the sum of `active_bytes`, `retained_bytes` and `purged_bytes`. The figures are
-/// approximate while other threads allocate and free memory.
+/// `mapped_bytes` is the sum of `active_bytes`, `retained_bytes` and `purged_bytes`. The figures
+/// are approximate while other threads allocate and free memory.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
-    /// The usable size of all blocks in use.
+    /// The total usable size of all blocks in use.
     pub in_use_bytes: usize,
     /// The size of the pools and mappings that have a block in use, except for purged pages.
     pub active_bytes: usize,
@@ -21,14 +21,15 @@ pub struct Figures {
     pub purged_bytes: usize,
     /// The size of all arenas and large mappings.
     pub mapped_bytes: usize,
-    /// The largest size that the arenas of heaps and the large blocks have had.
+    /// The largest total size that the arenas of heaps and the large blocks have had at one time.
     pub highwater_bytes: usize,
-    /// The size of freed blocks that their owners have not reclaimed yet.
+    /// The approximate size of blocks that other threads have freed and passed to the owners, but
+    /// that the owners have not reclaimed yet.
     pub waiting_bytes: usize,
     /// The number of arenas.
     pub arenas: usize,
-    /// The number of heaps: one for each running thread that has allocated memory, and those without
-    /// an owner.
+    /// The number of heaps. Each running thread that has allocated memory has one, and there can be
+    /// heaps without an owner.
     pub heaps: usize,
 }
 
@@ -38,11 +39,12 @@ pub extern "C" fn obmalloc_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// Counts the memory of all threads, without stopping them. This takes time proportional to the
+/// Counts the memory of all threads, without stopping them. The call takes time proportional to the
 /// size of all arenas.
 ///
-/// A signal handler must not call this function, because it waits for a lock while another request
-/// maps memory. With `OBMALLOC=debug`, the figures do not include the blocks of the debug heap.
+/// A signal handler must not call this function, because the function waits for a lock that the
+/// interrupted thread may hold while it maps memory. With `OBMALLOC=debug`, the figures do not
+/// include the blocks of the debug heap.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_figures() -> Figures {
     let figures = heap::figures_of_process();

@@ -136,9 +136,9 @@ pub struct Rules {
     /// The smallest request, in bytes, that [`Pymalloc`](crate::Pymalloc) serves with a span, which
     /// is a pool with a single block.
     ///
-    /// CPython passes all requests above the small threshold to the layer below, so its geometries
-    /// use [`usize::MAX`]. The value must exceed half of the `pool_size`, because smaller classes
-    /// have no spans.
+    /// The value must exceed `pool_size / 2`, because blocks of up to that size share their pool
+    /// with other blocks. CPython passes all requests above the small threshold to the layer below,
+    /// so its geometries use [`usize::MAX`].
     pub spans_from: usize,
 }
 
@@ -175,13 +175,14 @@ pub enum RetainRule {
     Unobservable,
     /// Each class can retain one pool until another class needs it or its arena could be unmapped.
     ///
-    /// If each block of a class fills a whole pool, the class can retain several empty pools. Such a
-    /// class retains a freed pool only if it has freed another one since the last sweep, or retained
-    /// pools at that sweep. If
-    /// all other pools of its arena are free or retained as well, such a pool keeps the arena
-    /// mapped although no block in it is in use. The heap therefore retains this pool only if the
-    /// arena source permits this in [`retain`](raw_mem::ArenaSource::retain). The heap also asks
-    /// the source before it retains an arena whose pools are all free.
+    /// A class of [spans](crate::SizeClass::is_span), which are pools of one block, can retain
+    /// several empty spans. The class does not retain the first span that it frees after a sweep,
+    /// unless it may still have had retained spans at the time of that sweep.
+    ///
+    /// If all other pools of a span's arena are free or retained, retaining the span keeps an arena
+    /// mapped in which no block is in use. The heap therefore retains such a span only if the arena
+    /// source permits this in [`retain`](raw_mem::ArenaSource::retain). The heap also asks the
+    /// source before it retains an arena whose pools are all free.
     ///
     /// A class that needs another pool prefers a free pool that it used before.
     EachClass,

@@ -221,13 +221,16 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Frees `block`, which must not be used again. This is faster than [`free`](Self::free),
-    /// because such a block begins in the first unit of its pool.
+    /// Frees a small block or a span, which must not be used again.
+    ///
+    /// Small blocks and spans always begin in the first unit of their pool. This function therefore
+    /// finds the pool faster than [`free`](Self::free) does.
     ///
     /// # Safety
     ///
     /// - `block` must have been allocated from this heap.
-    /// - Its class must be [small](SizeClass::is_small) or a [span](SizeClass::is_span).
+    /// - The class of `block` must be [small](SizeClass::is_small) or a
+    ///   [span](SizeClass::is_span).
     #[inline]
     pub unsafe fn free_small_or_span(&mut self, block: BlockPtr) {
         let pool = PoolPtr::of_small::<G>(&block);

@@ -53,7 +53,10 @@ struct Header {
     /// The index of the list that can retain a mapping of this size, or [`usize::MAX`] if none can.
     list: usize,
     next: Option<LargeBlock>,
-    /// In builds that check themselves, a block that a heap retains refers to itself here.
+    /// The previous block in the list of [`LargeBlocks`].
+    ///
+    /// If heaps check themselves (see `self_check`), a block that a heap retains refers to itself
+    /// here, so that the heap can detect a double free.
     prev: Option<LargeBlock>,
 }
 
@@ -158,11 +161,12 @@ impl LargeBlock {
 
     /// Returns the number of bytes between the start of the block's mapping and the block.
     ///
-    /// This is [`OVERHEAD`](Self::OVERHEAD) unless the block has a special alignment.
+    /// This number is [`OVERHEAD`](Self::OVERHEAD), unless the block was requested with an
+    /// alignment of more than `OVERHEAD` bytes.
     ///
     /// # Safety
     ///
-    /// The block must be in use, in a heap with the geometry `G`.
+    /// - The block must be in use, in a heap with the geometry `G`.
     #[inline]
     pub unsafe fn offset<G: Geometry>(self) -> usize {
         // SAFETY: the block is in use (contract), so its header is valid.
@@ -170,19 +174,20 @@ impl LargeBlock {
         self.0.addr().get() - mapping.addr().get()
     }
 
-    /// In builds that check themselves, ends the process if a heap retains the block, because the
-    /// program then frees the block for a second time.
+    /// Ends the process if a heap retains the block, because the program is then freeing the block
+    /// for the second time.
+    ///
+    /// Does nothing in builds in which heaps do not check themselves.
     ///
     /// # Safety
     ///
-    /// - A heap with the geometry `G` must retain the block, or the block must be in use in such a
-    ///   heap.
+    /// - The block must be in use or retained, in a heap with the geometry `G`.
     #[inline]
     unsafe fn check_in_use<G: Geometry>(self) {
         if !self_check::IS_ON {
             return;
         }
-        // SAFETY: the block is mapped (contract), so its header is valid.
+        // SAFETY: the block is in use or retained (contract), so its header is mapped and valid.
         if unsafe { self.header::<G>().as_ref() }.prev == Some(self) {
             // SAFETY: as above.
             self_check::fail_freed_twice(self.0, unsafe { self.size::<G>() });

@@ -32,7 +32,7 @@ fn misuse_a_small_block(case: &str) {
         if case == "double free" {
             free(&mut heap, first);
         } else {
-            // The list of free blocks is now a cycle.
+            // This write turns the list of free blocks into a cycle.
             first.cast().write(first);
             let other = SizeClass::of(100).unwrap();
             let _blocks: Vec<_> = (0..100_000).map(|_| heap.alloc(other)).collect();
@@ -41,7 +41,8 @@ fn misuse_a_small_block(case: &str) {
     }
 }
 
-/// Frees the only block of its pool twice. Another block keeps the arena mapped.
+/// Allocates a span of at least `size` bytes and frees it twice. Another block keeps the arena
+/// mapped.
 fn free_twice(size: usize) {
     let mut heap = Heap::<_, _, Native>::with_geometry(MmapArenas::new(), Malloc);
     let _other = heap.alloc(SizeClass::of(16).unwrap());
@@ -52,8 +53,11 @@ fn free_twice(size: usize) {
     }
 }
 
-/// Frees all blocks of two pools of several units, and then one in a later unit of the first pool
-/// again. The class retains only the second pool.
+/// Frees all blocks of two pools that have several units each. Then frees one of these blocks
+/// again.
+///
+/// That block begins in a later unit of the first pool. The first pool is free at that time,
+/// because the class retains only the second one.
 fn free_in_a_free_pool() {
     let mut heap = Heap::<_, _, Native>::with_geometry(MmapArenas::new(), Malloc);
     let _other = heap.alloc(SizeClass::of(16).unwrap());
@@ -65,8 +69,9 @@ fn free_in_a_free_pool() {
     }
 }
 
-/// Frees a large block twice, while the heap retains it after the first free. If `is_owned` is true,
-/// the block belongs to the heap.
+/// Frees a large block twice. After the first free, the heap retains the block.
+///
+/// If `is_owned` is true, the block belongs to the heap. Otherwise, it belongs to no heap.
 fn free_a_large_block_twice(is_owned: bool) {
     let arenas = ReservedArenas::new(MmapArenas::new());
     let mut heap = Heap::<_, _, Native>::with_geometry(arenas, Malloc);
@@ -74,7 +79,8 @@ fn free_a_large_block_twice(is_owned: bool) {
     let free = if is_owned { Heap::free_large } else { Heap::unmap_large };
     for _ in 0..3 {
         let block = alloc(&mut heap, 1 << 20, 16).unwrap().block;
-        // SAFETY: the block came from this heap, and is not used again in this round.
+        // SAFETY: the block came from this heap, and is in use. Only the deliberate double free
+        // below uses the block again.
         unsafe { free(&mut heap, block) };
         if heap.retained_large().0 > 0 {
             // SAFETY: this call breaks the contract on purpose. The heap must detect that and abort.

@@ -23,12 +23,14 @@ thread_local! {
     /// without another call of the callback.
     static IS_ASKING: Cell<bool> = const { Cell::new(false) };
 
-    /// The limit that has refused this thread's last request to map memory, or `None`.
+    /// This thread's last request to map memory that a limit has refused.
+    ///
+    /// `None` if no request was refused, or if the last refusal was reported or forgotten since.
     static REACHED: Cell<Option<LimitReached>> = const { Cell::new(None) };
 }
 
-/// Records which limit has refused this thread's request to map memory. `None` forgets an earlier
-/// refusal.
+/// Records that a limit has refused a request of this thread to map memory. If `reached` is `None`,
+/// forgets any earlier refusal instead.
 pub(crate) fn note(reached: Option<LimitReached>) {
     REACHED.set(reached);
 }
@@ -45,8 +47,10 @@ impl BeforeRefusal {
         self.0.store(callback as *mut (), Release);
     }
 
-    /// Calls the callback if a limit has refused this thread's last request to map memory, and no
-    /// callback is running on this thread. Returns true if the request should be repeated.
+    /// Calls the callback if [`note`] has recorded a refusal for this thread, unless this thread is
+    /// already running the callback. Also forgets the refusal.
+    ///
+    /// Returns true if the callback was called and the request should be repeated.
     pub(crate) fn ask(&self) -> bool {
         let Some(reached) = REACHED.take() else { return false };
         let Some(callback) = self.get() else { return false };

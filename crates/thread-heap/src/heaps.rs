@@ -278,7 +278,7 @@ impl<P: Parts> ThreadHeap<P> {
         unsafe { self.enter_if_own(block, |own, block| own.free(block)) }
     }
 
-    /// Does the same as [`free_if_own`](Self::free_if_own) for a small block or a span. This is
+    /// Does the same as [`free_if_own`](Self::free_if_own) for a small block or a span, but is
     /// faster.
     ///
     /// # Safety
@@ -288,8 +288,8 @@ impl<P: Parts> ThreadHeap<P> {
     ///   [span](SizeClass::is_span).
     #[inline]
     pub(crate) unsafe fn free_small_or_span_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
-        // SAFETY: `enter_if_own` has the same contract. The block came from the heap, and its class
-        // is small or a span (contract).
+        // SAFETY: `enter_if_own` requires what `free_if_own` requires (contract), and calls the
+        // closure only with a block of this heap. The block is small or a span (contract).
         unsafe { self.enter_if_own(block, |own, block| own.free_small_or_span(block)) }
     }
 

@@ -173,12 +173,12 @@ impl<P: Parts> SharedSource<P> {
         Ok(mapped)
     }
 
-    /// Maps or resizes memory like [`map_from_source`](Self::map_from_source), if the limit allows
-    /// `more` bytes more. Otherwise, returns `exhausted`.
+    /// Maps or resizes memory like [`map_from_source`](Self::map_from_source), unless `more`
+    /// additional bytes would exceed the limit. In that case, returns `exhausted`.
     ///
-    /// Records a refusal by the limit for this thread, so that the program's callback can run later.
-    /// This happens after the source is unlocked, because the first access to a thread-local variable
-    /// may allocate memory.
+    /// If the limit is the reason, we record the refusal in a thread-local variable, so that the
+    /// program's callback can be called later. The first access to such a variable may allocate
+    /// memory, so we unlock the source before we record the refusal.
     fn map_within_limit<T>(
         &'static self,
         more: usize,

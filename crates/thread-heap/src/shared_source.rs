@@ -40,8 +40,10 @@ pub(crate) struct SharedSource<P: Parts> {
     lower: P::Lower,
     map: ArenaMap<P::Geometry>,
     pub(crate) large: LargeCounts,
-    /// The bytes that special alignments add before large blocks in use, beyond
-    /// [`OVERHEAD`](obmalloc::LargeBlock::OVERHEAD).
+    /// The number of bytes that precede the large blocks in use in their mappings, minus the usual
+    /// [`OVERHEAD`](obmalloc::LargeBlock::OVERHEAD) of each block.
+    ///
+    /// Only blocks with a special alignment contribute to this number.
     pub(crate) large_alignment: AtomicUsize,
     pub(crate) before_refusal: BeforeRefusal,
     /// True after the system has refused to purge pages. We then never try again.

@@ -147,7 +147,7 @@ fn the_figures_count_the_usable_bytes_of_aligned_blocks() {
     PerThread.flush();
     let before = PerThread.figures().allocated();
     let counted = || PerThread.figures().allocated() - before;
-    // SAFETY: the blocks below are live when their sizes are requested.
+    // SAFETY: we call this closure only with the starts of live blocks.
     let usable = |start| unsafe { ThreadMalloc.usable_size(start) };
     let mut blocks = Vec::with_capacity(1000);
     for align in (4..=23).map(|bits| 1 << bits) {

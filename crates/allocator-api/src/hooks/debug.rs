@@ -377,7 +377,8 @@ unsafe impl<A: MemAlloc> MemAlloc for Debug<A> {
         unsafe { self.release(block, size, letter) };
     }
 
-    /// Returns the requested size, because the bytes after it are checked.
+    /// Returns the requested size and not a larger one, because the hook checks the bytes after the
+    /// requested size.
     unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
         // SAFETY: the contract is the same.
         Some(unsafe { self.size(ptr) })

@@ -11,8 +11,8 @@ use crate::{
     domains::SERVED,
 };
 
-/// The sizes before and after a `realloc`, in bytes: of small blocks, of spans, and of blocks that
-/// the heap does not serve.
+/// The sizes before and after a `realloc`, in bytes. They cover small blocks, spans, and blocks
+/// that the heap does not serve.
 const SIZES: [(usize, usize); 8] = [
     (1, 40),
     (40, 512),
@@ -80,12 +80,13 @@ unsafe fn operations(functions: &DomainFunctions) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Returns true if the heap counts small blocks while they are live, and does not count a block of
-/// 100,000 bytes, which the layer below serves.
+/// Returns true if the heap's statistics are consistent and count small blocks exactly while the
+/// blocks are live. They must not count a block of 100,000 bytes, because the layer below serves
+/// it.
 ///
 /// # Safety
 ///
-/// - As for [`check`].
+/// - The requirements of [`check`] must be met.
 unsafe fn add_up(functions: &DomainFunctions, stats: impl Fn() -> Option<Stats>) -> bool {
     let in_use = || {
         let stats = stats()?;

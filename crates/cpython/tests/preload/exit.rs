@@ -6,7 +6,8 @@ use tempfile::TempDir;
 
 use crate::support::{Run, compile, library, plain, preloaded, run, supported};
 
-/// A library that reports invalid accesses to addresses near 0 by the code of CPython.
+/// The source of a library that ends the process after an invalid access to memory. The exit code
+/// is 86 if CPython's own code accessed an address near 0, and 87 otherwise.
 const REPORTER: &str = r#"
     #define _GNU_SOURCE
     #include <dlfcn.h>
@@ -39,13 +40,13 @@ const REPORTER: &str = r#"
     }
 "#;
 
-/// The exit code with which [`REPORTER`] ends the process after such an access.
+/// The exit code of [`REPORTER`] if CPython's own code accessed an address near 0.
 const CRASHED_IN_CPYTHON: i32 = 86;
 
-/// CPython 3.10 sometimes crashes here, also without the library, if the machine is busy. After the
-/// main thread has deleted the interpreter's state, a daemon thread that waits for the GIL follows a
-/// pointer in this state, which is then null (`COMPUTE_EVAL_BREAKER` in `Python/ceval.c`). Only for
-/// this crash, the test runs the program again.
+/// On a busy machine, CPython 3.10 sometimes crashes in this program, even without our library.
+/// After the main thread has deleted the interpreter's state, a daemon thread that waits for the
+/// GIL follows a pointer in this state, and this pointer is then null (`COMPUTE_EVAL_BREAKER` in
+/// `Python/ceval.c`). Only after this crash does the test run the program again.
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn daemon_threads_can_allocate_until_the_process_ends() {

@@ -115,7 +115,7 @@ fn the_workers_of_pools_report_however_they_end() {
                 let mut command = with_moments(python, place.path(), "exit,termination");
                 let run = run(command.arg("-Wignore").arg(&file).args([method, end]));
                 let reports = reports(place.path());
-                // There can also be a report of Python's resource tracker.
+                // Python's resource tracker may write a fourth report.
                 let case = format!("{python:?} {method} {end}: {reports:?}");
                 assert!((3..=4).contains(&reports.len()), "{case}");
                 let processes = run.is_clean(python).stdout.split_whitespace();

@@ -54,11 +54,11 @@ fn an_interpreter_is_served_from_its_first_allocation_on() {
     }
 }
 
-/// Receives small messages into buffers of 256 KiB, as `asyncio` does, and prints the number of page
-/// faults.
+/// Python code that receives small messages into buffers of 256 KiB, as `asyncio` does, and prints
+/// the number of page faults.
 ///
-/// Each buffer shrinks to the size of its message. With the C library's `malloc`, such a buffer has
-/// its own mapping, so each message costs at least one page fault.
+/// Each buffer shrinks to the size of its message. The C library's `malloc` would give each buffer
+/// its own mapping, so each message would cost at least one page fault.
 const RECEIVER: &str = r#"
 import resource, socket
 def faults():

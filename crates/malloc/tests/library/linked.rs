@@ -9,7 +9,7 @@ use crate::support::{compile, library, run};
 
 const FOLDER: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Compiles `source`, links it to the library, and runs it. Returns its output.
+/// Compiles `source`, links the program to the library, and runs it. Returns the program's output.
 fn output_of(source: &str) -> String {
     let folder = TempDir::new().unwrap();
     fs::copy(library(), folder.path().join("libobmalloc.so")).unwrap();

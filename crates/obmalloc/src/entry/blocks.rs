@@ -39,8 +39,8 @@ pub unsafe trait Blocks {
     /// Allocates a block of `class`, or returns `None` if no arena can be mapped.
     fn alloc(&self, class: SizeClass<Self::Geometry>) -> Option<BlockPtr>;
 
-    /// Allocates a block of `class` whose first `bytes` bytes are zero, or returns `None` if no arena
-    /// can be mapped.
+    /// Allocates a block of `class` whose first `bytes` bytes are zero, or returns `None` if no
+    /// arena can be mapped.
     ///
     /// `bytes` must not exceed the block size.
     fn alloc_zeroed(&self, class: SizeClass<Self::Geometry>, bytes: usize) -> Option<BlockPtr>;
@@ -52,9 +52,9 @@ pub unsafe trait Blocks {
 
     /// Lets the calling thread's heap return memory that has been free for a long time.
     ///
-    /// [`Pymalloc`](crate::Pymalloc) calls this function for spans, for requests to the layer below,
-    /// and for reallocations that move a block. Otherwise, the heap would not notice that time
-    /// passes.
+    /// [`Pymalloc`](crate::Pymalloc) calls this function when it allocates a block that is not
+    /// small, resizes a block of the layer below, or moves a block. The heap itself checks the time
+    /// only on its slow paths, so without these calls it could retain free memory for too long.
     #[inline]
     fn visit(&self) {}
 
@@ -132,7 +132,7 @@ where
             // SAFETY: a pointer into an arena of this heap is a block of the caller (contract).
             match unsafe { heap.claim(ptr) } {
                 Claim::Ours(block) => {
-                    // SAFETY: the heap has recognised the block, which is small or a span (contract).
+                    // SAFETY: the block came from this heap, and is small or a span (contract).
                     unsafe { heap.free_small_or_span(block) };
                     None
                 }

@@ -11,8 +11,8 @@
 //!        └───── any other p ────────────────► the layer below
 //! ```
 //!
-//! CPython's geometries have no spans. In our own, a request of [`Rules::spans_from`] to
-//! [`Sizes::arena_threshold`] bytes gets one.
+//! The geometries of CPython have no spans. In our own geometries, a request gets a span if its
+//! size is at least [`Rules::spans_from`] and at most [`Sizes::arena_threshold`] bytes.
 //!
 //! CPython: `_PyObject_Malloc`, `_PyObject_Calloc`, `_PyObject_Realloc`, `_PyObject_Free`.
 //!
@@ -30,11 +30,12 @@ use crate::{
     pool::block::BlockPtr,
 };
 
-/// An allocator that serves small requests, and those that get a span, from a heap, and all others
-/// from another allocator.
+/// An allocator that serves small requests and spans from a heap, and all other requests from
+/// another allocator.
 ///
-/// [`Rules::spans_from`](crate::Rules::spans_from) says which requests get a span. Small blocks are
-/// aligned to [`Sizes::alignment`](crate::Sizes::alignment) of the geometry.
+/// The geometry determines which requests get a span (see
+/// [`Rules::spans_from`](crate::Rules::spans_from)). Small blocks have the alignment
+/// [`Sizes::alignment`](crate::Sizes::alignment) of the geometry.
 ///
 /// ```
 /// use obmalloc::{GilHeld, Heap, KnownArenas, Pymalloc};
@@ -82,13 +83,13 @@ pub struct Pymalloc<X, A> {
 struct TheLayerBelowMustNotUseTheHeap;
 
 impl<X, A> Pymalloc<X, A> {
-    /// Creates an allocator that forwards small requests and those for spans to `heap`, and all
-    /// others to `lower`.
+    /// Creates an allocator that serves small requests and spans from `heap`, and all other
+    /// requests from `lower`.
     ///
     /// # Safety
     ///
-    /// No block of `lower` may lie in an arena of `heap`, because [`free`](MemAlloc::free) would
-    /// pass this block to `heap`.
+    /// - No block of `lower` may lie in an arena of `heap`, because [`free`](MemAlloc::free) would
+    ///   pass this block to `heap`.
     ///
     /// `Malloc` and allocators that map their own pages meet this requirement.
     pub const unsafe fn new(heap: X, lower: A) -> Self {
@@ -153,8 +154,8 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         block.or_else(|| self.lower_malloc(size))
     }
 
-    /// Allocates a span, or a block from the layer below. This function is never inlined, so small
-    /// requests need no stack frame.
+    /// Allocates a block for a request that is not small: a span, or a block from the layer below.
+    /// This function is never inlined, so small requests need no stack frame.
     #[inline(never)]
     fn malloc_above(&self, size: usize) -> Option<NonNull<u8>> {
         self.heap.visit();
@@ -172,7 +173,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         span.map(BlockPtr::into_start).or_else(|| self.lower_calloc(count, size))
     }
 
-    /// Allocates from the layer below.
+    /// Allocates from the layer below. If that fails, trims the heap and tries once more.
     fn lower_malloc(&self, size: usize) -> Option<NonNull<u8>> {
         let request = || self.lower.malloc(size);
         request().or_else(|| self.once_more(size, request))
@@ -229,14 +230,16 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
 
     /// Moves a block to a new block of `new_size` bytes.
     ///
-    /// If there is no memory for a new block, a span that is to shrink stays in place, and this
-    /// returns `ptr`. In all other such cases, this returns `None`, and the old block is unchanged.
+    /// If there is no memory for a new block, the old block is unchanged. In that case, the
+    /// function returns `ptr` if the old block is a span with room for `new_size` bytes, and `None`
+    /// otherwise.
     ///
-    /// This function is not inlined, so `realloc` needs no stack frame if a block stays in place.
+    /// This function is never inlined, so `realloc` needs no stack frame if a block stays in place.
     ///
     /// # Safety
     ///
-    /// `ptr` must be a live block of the heap, with at least `size` bytes.
+    /// - `ptr` must be a live block of the heap that has at least `size` bytes.
+    /// - If the function returns a new block, the caller must not use the old block again.
     #[inline(never)]
     unsafe fn move_to(
         &self,
@@ -250,7 +253,7 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         };
         // SAFETY: both blocks are live, have that many bytes and do not overlap.
         unsafe { new.copy_from_nonoverlapping(ptr, cmp::min(size, new_size)) };
-        // SAFETY: `ptr` is a live block of the heap (contract) and is not used again.
+        // SAFETY: `ptr` is a live block of the heap, and is not used again (contract).
         unsafe { self.heap.free(BlockPtr::from_start(ptr)) };
         Some(new)
     }
@@ -297,8 +300,9 @@ unsafe impl<B: Blocks, A: MemAlloc> MemAlloc for Pymalloc<B, A> {
     #[inline]
     unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
         let Some(ptr) = ptr else { return };
-        // SAFETY: `ptr` is a live block (contract). If it lies in an arena of the heap, the heap
-        // allocated it (invariant of `lower`), as a small block or a span.
+        // SAFETY: `ptr` is a live block (contract). If `ptr` lies in an arena of the heap, the heap
+        // allocated the block (invariant of `lower`). The block is then small or a span, because
+        // this allocator requests nothing else from the heap.
         if let Some(foreign) = unsafe { self.heap.free_if_ours(ptr) } {
             // SAFETY: the heap did not recognise the block, so the layer below allocated it.
             unsafe { self.lower_free(foreign) };
@@ -410,7 +414,7 @@ mod tests {
     fn a_span_stays_in_place_or_keeps_its_contents() {
         let pymalloc = pymalloc::<Native>();
         let mut block = pymalloc.malloc(256 << 10).unwrap();
-        // SAFETY: the block has this many bytes.
+        // SAFETY: the block is live and has at least 256 KiB.
         unsafe { block.write_bytes(7, 256 << 10) };
         let mut kept = 256 << 10;
         for (size, stays) in [
@@ -423,7 +427,8 @@ mod tests {
         ] {
             // SAFETY: the block is live, and is replaced by the result.
             let new = unsafe { pymalloc.realloc(Some(block), size) }.unwrap();
-            // The C library may or may not move its own blocks.
+            // We check the address only if the new block is a span, because the C library may or
+            // may not move its own blocks.
             assert!(spans(&pymalloc) == 0 || (new == block) == stays, "{size}");
             block = new;
             kept = kept.min(size);
@@ -442,7 +447,7 @@ mod tests {
             Heap::with_geometry(KnownArenas::with_geometry(MmapArenas::new(), Malloc), Malloc);
         // SAFETY: the test uses one thread, and nothing below the heap calls back into it.
         let heap = unsafe { GilHeld::new(heap) };
-        // SAFETY: the layer below has no blocks.
+        // SAFETY: `NoAlloc` never returns a block, so no block of it lies in an arena of the heap.
         let pymalloc = unsafe { Pymalloc::new(heap, NoAlloc) };
         let span = pymalloc.malloc(200 << 10);
         // SAFETY: the span is live, and is freed once.
@@ -453,7 +458,7 @@ mod tests {
         }
     }
 
-    /// A source without memory.
+    /// An arena source that never has memory.
     struct Exhausted;
 
     // SAFETY: the source never returns an arena.

@@ -27,8 +27,8 @@ pub(crate) struct EmptyPools {
     classes: [u64; WORDS],
     /// The classes whose retained pools have not changed since the last call of `note_idle`.
     idle: [u64; WORDS],
-    /// The classes that have freed a span since the last call of `note_idle`, or may have had
-    /// retained pools then.
+    /// The classes that have freed a span since the last call of `note_idle`, and the classes that
+    /// may have had retained pools at the time of that call.
     freed: [u64; WORDS],
     /// The number of units in the retained pools.
     units: usize,
@@ -111,7 +111,7 @@ impl EmptyPools {
     /// Records that `class` has freed a span.
     ///
     /// Returns true if the class had already freed a span since the last call of
-    /// [`note_idle`](Self::note_idle), or may have had retained pools then.
+    /// [`note_idle`](Self::note_idle), or may have had retained pools at the time of that call.
     pub(crate) fn note_freed<G: Geometry>(&mut self, class: SizeClass<G>) -> bool {
         let (word, bit) = place(class);
         let had_freed = self.freed[word] & bit != 0;
@@ -119,7 +119,8 @@ impl EmptyPools {
         had_freed
     }
 
-    /// Records which classes have retained pools now, and forgets which others have freed spans.
+    /// Marks each class that may have retained pools as idle, and as a class that has freed a span.
+    /// Removes both marks from all other classes.
     pub(crate) fn note_idle(&mut self) {
         self.idle = self.classes;
         self.freed = self.classes;

@@ -49,7 +49,8 @@ impl Kind {
 pub struct InUse {
     /// The number of blocks in use.
     pub blocks: usize,
-    /// The usable bytes of these blocks. Blocks that are not large count with the size of their class.
+    /// The total usable size of these blocks, in bytes. A block that is not large counts as the
+    /// block size of its class.
     pub allocated: usize,
     /// The bytes of the pools or mappings that contain these blocks, including purged pages.
     pub active: usize,

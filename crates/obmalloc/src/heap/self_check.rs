@@ -1,12 +1,13 @@
 //! Checks that a heap performs on itself in builds with debug assertions.
 //!
-//! - The heap overwrites every block that is freed, so a program that still uses the block is
-//!   likely to fail.
-//! - The heap detects most double frees. It misses a double free if the block's memory was allocated
-//!   again, purged or unmapped in between, or if the first free still waits in a queue of remote
-//!   frees.
-//! - From time to time, the heap checks the consistency of its data structures. A larger heap takes
-//!   longer to check, so it is checked less often.
+//! - The heap overwrites the beginning of each freed block, so a program that still uses the block
+//!   is likely to fail. Large blocks and blocks of less than two words are not overwritten.
+//! - The heap detects most double frees. It misses a double free if the freed memory has since been
+//!   reused, uncarved (see `arena::uncarved`) or returned to the arena source. The heap may also
+//!   miss a double free if the program has written to the freed block, or if the first free still
+//!   waits in a queue of remote frees.
+//! - From time to time, the heap checks the consistency of its data structures. A check of a larger
+//!   heap takes longer, so a larger heap is checked less often.
 //!
 //! In other builds, these checks take neither time nor memory.
 
@@ -81,7 +82,8 @@ pub(crate) fn freeing<G: Geometry>(pool: PoolPtr, block: &BlockPtr) {
     }
     let header = pool.header();
     let Some(class) = header.class::<G>() else {
-        // The unit belonged to a pool of several units, which is free now.
+        // The block was in a later unit of a pool of several units. The pool has been freed since,
+        // so the unit no longer has a class.
         let start = block.start();
         fail(format_args!("the block at {start:p} was freed twice"));
     };

@@ -1,21 +1,21 @@
 //! Spans, which are pools of one block.
 //!
-//! A size class can retain its empty spans, which are pools of one block, in a list. A later
-//! request for the class takes a span from this list, so the heap need not search its arenas for
-//! one. The fast path allocates the block of the first span but leaves the span in the list. The
-//! next request therefore affects two spans, as the picture shows. It removes the first span, which
-//! is in use, and takes the empty one after it:
+//! A size class can retain its empty spans in a list. A later request for the class takes a span
+//! from this list, so the heap need not search its arenas for one. The fast path allocates the
+//! block of the first span but leaves the span in the list. The next request therefore finds the
+//! first span in use, as the picture shows. This request removes the first span from the list, then
+//! removes the empty span after it, and allocates the block of that second span:
 //!
 //! ```text
 //!   list of the class    span, in use ► span, empty ► span, empty
-//!                        │ the next request marks it as full and takes the second one
+//!                        │ the next request marks it as full and takes the second span
 //!                        ▼
-//!   in no list           span, full      when its block is freed, it returns to the front
+//!   in no list           span, full      when its block is freed, it can return to the front
 //! ```
 //!
-//! A class retains a freed span only if it has freed another one since the last sweep, or retained
-//! spans at that sweep, because many blocks of these sizes are requested only once. Otherwise, the
-//! span's units are freed and can serve any class.
+//! Many blocks of these sizes are requested only once. A class therefore does not retain the first
+//! span that it frees after a sweep, unless the class may still have had retained spans at the time
+//! of that sweep. If a freed span is not retained, its units are freed and can serve any class.
 //!
 //! The arena source limits how many arenas may stay mapped only because they contain retained
 //! spans.
@@ -81,8 +81,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         arenas <= self.arenas_of_spans
     }
 
-    /// Returns true if the arena of `span` has no other unit in use, except for those of retained
-    /// spans and pools.
+    /// Returns true if the arena of `span` could be unmapped once `span` and all retained pools of
+    /// the arena are free.
     fn could_free_arena_of(&self, class: SizeClass<G>, span: PoolPtr) -> bool {
         self.arenas.could_be_free::<G>(span.header().arena(), class.units())
     }

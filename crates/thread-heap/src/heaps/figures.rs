@@ -51,8 +51,11 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Returns the usable bytes of all blocks in use. A large block counts from its first byte to the
-    /// end of its mapping, and any other block as its size class.
+    /// Returns the total usable size of all blocks in use, in bytes. Blocks that
+    /// [wait](Self::waiting) are not included.
+    ///
+    /// The usable part of a large block extends from its first byte to the end of its mapping. Any
+    /// other block counts as the block size of its class.
     pub fn allocated(&self) -> usize {
         let all: usize = Kind::ALL.iter().map(|kind| self.of_kind(*kind).allocated).sum();
         all.saturating_sub(self.waiting)

@@ -6,7 +6,6 @@
 //! retain the large block for its own next request.
 
 use obmalloc::{LargeBlock, NewLarge};
-
 use sync::atomic::Ordering::Relaxed;
 
 use super::{Heaps, owner::Owner};
@@ -76,7 +75,8 @@ impl<P: Parts> Heaps<P> {
 }
 
 impl<P: Parts> SharedSource<P> {
-    /// Adds the alignment bytes of a new block to the total.
+    /// Adds the number of bytes that [`alignment_of`](Self::alignment_of) returns for a new block
+    /// to the total in `large_alignment`.
     ///
     /// # Safety
     ///
@@ -89,7 +89,8 @@ impl<P: Parts> SharedSource<P> {
         }
     }
 
-    /// Subtracts the bytes that [`add_alignment`](Self::add_alignment) added.
+    /// Subtracts the bytes that [`add_alignment`](Self::add_alignment) has added for `block`, which
+    /// is about to be freed.
     ///
     /// # Safety
     ///
@@ -102,14 +103,16 @@ impl<P: Parts> SharedSource<P> {
         }
     }
 
-    /// Returns how many bytes a special alignment adds before the block, beyond
+    /// Returns the number of bytes that precede the block in its mapping, minus the usual
     /// [`OVERHEAD`](LargeBlock::OVERHEAD).
+    ///
+    /// The result is 0 unless the block has a special alignment.
     ///
     /// # Safety
     ///
     /// - `block` must be a live block of this source.
     unsafe fn alignment_of(block: LargeBlock) -> usize {
-        // SAFETY: the block is in use (contract), in a heap with this geometry.
+        // SAFETY: the block is a live block of this source (contract), so it has this geometry.
         unsafe { block.offset::<P::Geometry>() - LargeBlock::OVERHEAD }
     }
 }

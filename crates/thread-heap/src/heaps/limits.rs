@@ -14,8 +14,10 @@ impl<P: Parts> Heaps<P> {
         self.shared.before_refusal.set(callback);
     }
 
-    /// Calls the callback if a limit has refused this thread's last request to map memory, and no
-    /// callback is running on this thread. Returns true if the request should be repeated.
+    /// Calls the callback if a limit has refused a request of this thread to map memory, unless
+    /// this thread is already running the callback. Each refusal leads to at most one call.
+    ///
+    /// Returns true if the callback was called and the request should be repeated.
     ///
     /// The caller must not hold a borrow of a heap, because the callback may use that heap.
     #[cold]
@@ -36,7 +38,8 @@ mod tests {
     static HEAPS: Heaps<(MmapArenas, Malloc, ThreadGeometry)> =
         Heaps::new(MmapArenas::new(), Malloc);
 
-    /// Regression test: a success of another thread made the heaps forget the refusal.
+    /// Regression test: the heaps forgot that they had refused a thread's request when they served
+    /// a request of another thread.
     #[test]
     fn the_callback_runs_for_a_refused_thread_after_another_thread_was_served() {
         HEAPS.before_refusal(|reached| reached.requested > 100 << 20);

@@ -178,7 +178,8 @@ impl<P: Parts> Owner<P> {
     /// follows the program's callback.
     #[cold]
     fn retry(&mut self, request: impl Fn(&mut OwnHeap<P>) -> Option<BlockPtr>) -> Option<BlockPtr> {
-        // Only a refusal of the repeated request leads to a call of the callback.
+        // We forget earlier refusals, so that the callback is called only if a limit refuses the
+        // first retry.
         before_refusal::note(None);
         self.flush();
         // The callback may allocate and free, because this owner does not use the heap during the
@@ -208,7 +209,7 @@ impl<P: Parts> Owner<P> {
         }
     }
 
-    /// Frees a small block or a span. This is faster than [`free`](Self::free).
+    /// Does the same as [`free`](Self::free) for a small block or a span, but is faster.
     ///
     /// # Safety
     ///

@@ -176,7 +176,8 @@ impl PerThread {
     /// follows the program's callback.
     #[cold]
     fn retry<T>(self, request: impl Fn() -> Option<T>) -> Option<T> {
-        // Only a refusal of the repeated request leads to a call of the callback.
+        // We forget earlier refusals, so that the callback is called only if a limit refuses the
+        // first retry.
         before_refusal::note(None);
         self.flush();
         request().or_else(|| if HEAPS.ask_before_refusal() { request() } else { None })
@@ -357,8 +358,8 @@ fn with_room(old: usize, new: usize) -> usize {
 
 /// Moves a block to a new block of at least `size` bytes.
 ///
-/// If there is no memory for a new block, a block that is to shrink stays in place, and this returns
-/// `start`. Otherwise, this returns `None` in such a case, and the block is unchanged.
+/// If there is no memory for a new block, the old block is unchanged. In that case, the function
+/// returns `start` if the old block has room for `size` bytes, and `None` otherwise.
 ///
 /// # Safety
 ///

@@ -118,7 +118,8 @@ impl OwnedHeap {
     ///   [span](SizeClass::is_span).
     #[inline]
     pub unsafe fn free_small_or_span(&mut self, block: BlockPtr) {
-        // SAFETY: the contract is the same, and the block came from one of the process's heaps.
+        // SAFETY: the block came from one of the process's heaps, is not used afterwards, and is
+        // small or a span (contract).
         unsafe { self.owner.free_small_or_span(block) };
     }
 

@@ -197,17 +197,18 @@ impl PerThread {
         self.apply_policy();
     }
 
-    /// Frees a small block. This is faster than [`free`](Blocks::free).
+    /// Does the same as [`free`](Blocks::free) for a small block, but is faster.
     ///
     /// # Safety
     ///
-    /// - `block` must have come from one of the process's heaps, and must not be used afterwards.
-    /// - Its class must be [small](SizeClass::is_small).
+    /// - `block` must have come from one of the process's heaps.
+    /// - `block` must not be used afterwards.
+    /// - The class of `block` must be [small](SizeClass::is_small).
     #[inline]
     pub unsafe fn free_small(self, block: BlockPtr) {
         let heap = slot::get();
         // SAFETY: the block is small and came from these heaps (contract). The calling thread owns
-        // the heap in its slot, unless it is `NO_HEAP`, which never has an arena.
+        // the heap in its slot, unless that heap is `NO_HEAP`, which never has an arena.
         if let Some(block) = unsafe { heap.free_small_or_span_if_own(block) } {
             // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
             unsafe { free_small_elsewhere(heap, block) };
@@ -262,8 +263,8 @@ unsafe impl Blocks for PerThread {
         if !HEAPS.holds(ptr.addr().get()) {
             return Some(ptr);
         }
-        // SAFETY: `ptr` lies in an arena of these heaps, so it is a live block that the caller gives
-        // up (contract).
+        // SAFETY: `ptr` lies in an arena of these heaps, so it is the start of a live block that
+        // the caller owns (contract).
         unsafe { self.free(BlockPtr::from_start(ptr)) };
         None
     }

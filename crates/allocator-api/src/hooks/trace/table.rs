@@ -59,7 +59,8 @@ impl Table {
     /// Adds a block with its place.
     pub(super) fn insert(&mut self, address: usize, block: Block) {
         if block.place >= self.places.len() {
-            // The table was cleared since the block was removed, so its place no longer exists.
+            // The table has been cleared since this block was removed, so the block's place no
+            // longer exists.
             return;
         }
         if self.blocks.try_reserve(1).is_err() {
