@@ -86,6 +86,8 @@ mod report;
 mod reserved;
 #[cfg(feature = "std")]
 mod retaining;
+#[cfg(all(test, target_os = "linux"))]
+mod testing;
 mod usage;
 #[cfg(feature = "std")]
 mod warning;

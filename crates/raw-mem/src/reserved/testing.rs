@@ -1,6 +1,6 @@
 //! Code that the tests of this module share.
 
-use std::{cell::Cell, fs, vec::Vec};
+use std::cell::Cell;
 
 pub(super) use crate::{
     errno,
@@ -8,7 +8,7 @@ pub(super) use crate::{
 };
 
 use super::*;
-use crate::{MmapArenas, resize_or_copy};
+use crate::{MmapArenas, resize_or_copy, testing::mappings};
 
 pub(super) const SLOT: usize = 1 << 16;
 pub(super) const SIZE: ArenaSize = ArenaSize::new(SLOT).unwrap();
@@ -81,18 +81,6 @@ pub(super) fn retained(source: &mut Source) -> usize {
     source.range.as_ref().map_or(0, |range| range.slots.retained_count())
 }
 
-/// Returns the mappings of the process as `(start, end, permissions)`.
-pub(super) fn mappings() -> Vec<(usize, usize, String)> {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let line = |line: &str| {
-        let (range, rest) = line.split_once(' ')?;
-        let (start, end) = range.split_once('-')?;
-        let address = |text| usize::from_str_radix(text, 16).ok();
-        Some((address(start)?, address(end)?, rest.split(' ').next()?.to_owned()))
-    };
-    maps.lines().filter_map(line).collect()
-}
-
 /// Returns the addresses of all slots, including those that were never used.
 pub(super) fn addresses(source: &Source) -> core::ops::Range<usize> {
     let range = source.range.as_ref().expect("there is a range");
@@ -105,12 +93,12 @@ pub(super) fn writable_bytes(source: &mut Source) -> usize {
     // The page after the slots is reserved as well.
     let (base, end) = (addresses(source).start, addresses(source).end + 4096);
     let (mut at, mut writable) = (base, 0);
-    for (start, stop, permissions) in mappings() {
-        let (start, stop) = (start.max(base), stop.min(end));
+    for mapping in mappings() {
+        let (start, stop) = (mapping.start.max(base), mapping.end.min(end));
         if start < stop {
             assert_eq!(start, at, "the range has a hole");
             at = stop;
-            writable += if permissions.starts_with("rw") { stop - start } else { 0 };
+            writable += if mapping.permissions.starts_with("rw") { stop - start } else { 0 };
         }
     }
     assert_eq!(at, end, "the range has a hole at its end");
