@@ -159,7 +159,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_listed(&self, class: SizeClass<G>) -> Option<BlockPtr> {
-        let block = self.used.first(class).header().take();
+        let block = self.used.first(class).take(class);
         self_check::allocated(class, block.as_ref());
         block
     }
@@ -196,7 +196,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if units == 1 && class.block_size().is_multiple_of(align) {
             return self.alloc(class);
         }
-        let next = self.used.first(class).header().free_blocks().next();
+        let next = self.used.first(class).free_blocks::<G>().next();
         if next.is_some_and(|next| next.addr().get().is_multiple_of(align)) {
             return self.alloc_listed(class);
         }
@@ -204,7 +204,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             self.end_retentions_for(class);
         }
         let pool = self.unused_pool(class, units)?;
-        pool.header().take().or_else(|| pool.carve_block::<G>())
+        pool.take(class).or_else(|| pool.carve_block::<G>())
     }
 
     /// Frees `block`, which must not be used again.
@@ -214,9 +214,13 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// `block` must have been allocated from this heap.
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
-        let pool = PoolPtr::of::<G>(&block);
+        let unit = PoolPtr::of_small::<G>(&block);
+        if unit.header().is_small::<G>() {
+            return self.put_small_or_span(unit, block);
+        }
+        let pool = unit.header().inner_of().unwrap_or(unit);
         self_check::freeing::<G>(pool, &block);
-        if pool.header().put(block) {
+        if pool.put_above_small::<G>(block) {
             self.pool_event(pool);
         }
     }
@@ -234,8 +238,13 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline]
     pub unsafe fn free_small_or_span(&mut self, block: BlockPtr) {
         let pool = PoolPtr::of_small::<G>(&block);
+        self.put_small_or_span(pool, block);
+    }
+
+    #[inline]
+    fn put_small_or_span(&mut self, pool: PoolPtr, block: BlockPtr) {
         self_check::freeing::<G>(pool, &block);
-        if pool.header().put(block) {
+        if pool.put_small_or_span(block) {
             self.pool_event(pool);
         }
     }
@@ -354,7 +363,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if pool == PoolPtr::NONE {
             pool = self.new_pool(class)?;
         }
-        match pool.header().take() {
+        match pool.take(class) {
             Some(block) => Some(Found { block, carved_from: None }),
             None => self.carve(pool),
         }
@@ -374,7 +383,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[cold]
     fn carve_again(&mut self, pool: PoolPtr) -> Option<Found> {
         if self.arenas.carve_page::<G>(pool) {
-            return Some(Found { block: pool.header().take()?, carved_from: None });
+            let block = pool.take(pool.header().class::<G>()?)?;
+            return Some(Found { block, carved_from: None });
         }
         let before = pool.header().next_offset();
         let size = pool.header().class::<G>().map_or(0, SizeClass::block_size);
@@ -431,7 +441,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             let header = pool.header();
             header.state() == State::Full
                 && header.class() == Some(class)
-                && header.free_blocks().next().is_some()
+                && pool.free_blocks::<G>().next().is_some()
         };
         let pool = self.arenas.arenas().find_map(|(_, arena)| arena.pools::<G>().find(has_room))?;
         pool.header().become_used_again(class);

@@ -40,12 +40,14 @@ use core::{cell::Cell, cmp, mem::offset_of, ptr::NonNull};
 
 pub(crate) mod arena_index;
 pub(crate) mod block;
+pub(crate) mod free_bits;
 pub(crate) mod tag;
 pub(crate) mod watched;
 
 use self::{
     arena_index::ArenaIndex,
     block::{BlockPtr, FreeList},
+    free_bits::FreeBits,
     tag::HeapTag,
     watched::{Byte, Count, decrement},
 };
@@ -53,13 +55,12 @@ use crate::{
     arena::pages::PAGE,
     geometry::{
         Geometry, HeaderRule, MAX_CLASSES, RetainRule,
-        shape::{BlockStart, HEADER_SIZE, POOL_OVERHEAD, Shape},
+        shape::{BlockStart, POOL_OVERHEAD, Shape},
         size_class::SizeClass,
     },
 };
 
-const _: () = assert!(size_of::<PoolHeader>() == HEADER_SIZE);
-const _: () = assert!(HEADER_SIZE + size_of::<HeapTag>() == POOL_OVERHEAD);
+const _: () = assert!(size_of::<PoolHeader>() == POOL_OVERHEAD);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -106,6 +107,10 @@ const HAS_UNCARVED_PAGES: u32 = 1 << 31;
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct PoolHeader {
+    /// The free blocks of a pool of small blocks.
+    ///
+    /// In a pool of larger blocks, at most the block that was freed last. It does not contain a
+    /// link.
     free: FreeList,
     /// The number of frees after which the pool's state changes.
     ///
@@ -130,6 +135,11 @@ pub(crate) struct PoolHeader {
     ///
     /// [`HAS_UNCARVED_PAGES`] is set if the arena's record has uncarved pages of the pool.
     next_offset: Count,
+    /// The free blocks of a pool whose blocks are not small, except the one that was freed last.
+    ///
+    /// If pools begin with their headers, all blocks are small, and this place contains the tag of
+    /// the heap.
+    free_bits: FreeBits,
 }
 
 impl PoolHeader {
@@ -144,6 +154,7 @@ impl PoolHeader {
             prev: Cell::new(None),
             arena,
             next_offset: Count::new(first as u32),
+            free_bits: FreeBits::new(),
         }
     }
 
@@ -168,16 +179,10 @@ impl PoolHeader {
             (&raw mut (*place).prev).write(self.prev);
             (&raw mut (*place).arena).write(self.arena);
             (&raw mut (*place).next_offset).write(self.next_offset);
+            (&raw mut (*place).free_bits).write(self.free_bits);
         }
         // SAFETY: every byte is a valid state, so the field can be referred to before it is set.
         unsafe { &(*place).state }.set(self.state.get());
-    }
-
-    #[inline]
-    pub(crate) fn take(&self) -> Option<BlockPtr> {
-        let block = self.free.pop()?;
-        self.until_event.increment();
-        Some(block)
     }
 
     /// Takes the free block of a span, which is its only block. Does not read the block's memory.
@@ -187,14 +192,17 @@ impl PoolHeader {
         self.free.take_only()
     }
 
-    /// Frees `block`. Returns true if the pool's state must change, because the pool became empty
-    /// or was full.
+    /// Counts a freed block. Returns true if the pool's state must change.
     #[inline]
-    #[must_use]
-    pub(crate) fn put(&self, block: BlockPtr) -> bool {
-        self.free.push(block);
+    fn count_freed(&self) -> bool {
         // SAFETY: the block was in use, so the count is not 0. Only the owner frees a block.
         unsafe { decrement::<_, { offset_of!(Self, until_event) }>(self) }
+    }
+
+    /// Returns true if the unit of this header is a pool of small blocks that is in use.
+    #[inline]
+    pub(crate) fn is_small<G: Geometry>(&self) -> bool {
+        Shape::<G>::SMALL_ONLY || usize::from(self.class.get()) < Shape::<G>::SMALL_CLASSES
     }
 
     #[inline]
@@ -251,25 +259,27 @@ impl PoolHeader {
         self.next_offset.set(self.next_offset() as u32 | flag);
     }
 
-    /// Removes the blocks from the free list for which `stays` returns false. O(free blocks).
-    pub(crate) fn retain_listed(&self, stays: impl Fn(NonNull<u8>) -> bool) {
-        self.free.retain(stays);
-    }
-
     /// Returns the number of blocks after `next_offset`, which have never been used.
     pub(crate) fn uncarved<G: Geometry>(&self) -> usize {
         let next = self.next_offset();
         self.class::<G>().map_or(0, |class| (class.pool_bytes() - next) / class.block_size())
     }
 
-    pub(crate) fn free_blocks(&self) -> impl Iterator<Item = NonNull<u8>> {
-        self.free.iter()
+    fn has_no_free_block<G: Geometry>(&self) -> bool {
+        self.free.is_empty() && (Shape::<G>::SMALL_ONLY || self.free_bits.is_empty())
+    }
+
+    fn clear_free_blocks<G: Geometry>(&self) {
+        self.free.clear();
+        if !Shape::<G>::SMALL_ONLY {
+            self.free_bits.clear();
+        }
     }
 
     /// Returns true if no block is free and none can be carved.
     pub(crate) fn has_run_out<G: Geometry>(&self) -> bool {
         let end = |class: SizeClass<G>| self.next_offset() + class.block_size();
-        self.free.is_empty()
+        self.has_no_free_block::<G>()
             && !self.has_uncarved_pages()
             && self.class().is_none_or(|class| end(class) > class.pool_bytes())
     }
@@ -319,7 +329,7 @@ impl PoolHeader {
     pub(crate) fn become_free<G: Geometry>(&self) {
         self.state.set(State::Free as u8);
         if G::RULES.retain == RetainRule::EachClass {
-            self.free.clear();
+            self.clear_free_blocks::<G>();
             self.note_uncarved_pages(false);
             if self.class::<G>().is_none_or(SizeClass::is_span) {
                 self.forget_used_memory();
@@ -358,7 +368,7 @@ impl PoolHeader {
     }
 
     fn forget_blocks<G: Geometry>(&self) {
-        self.free.clear();
+        self.clear_free_blocks::<G>();
         self.next_offset.set(self.first_offset::<G>() as u32);
     }
 }
@@ -448,7 +458,10 @@ fn arena_at<G: Geometry>(start: NonNull<u8>) -> *mut u8 {
 #[inline]
 fn tag_place<G: Geometry>(start: NonNull<u8>) -> *mut HeapTag {
     match G::RULES.headers {
-        HeaderRule::InPools => PoolPtr::header_at::<G>(start).wrapping_add(1).cast(),
+        HeaderRule::InPools => {
+            let header = PoolPtr::header_at::<G>(start).cast::<u8>();
+            header.wrapping_add(offset_of!(PoolHeader, free_bits)).cast()
+        }
         HeaderRule::InArena => arena_at::<G>(start).wrapping_add(Shape::<G>::TAG).cast(),
     }
 }
@@ -686,6 +699,81 @@ impl PoolPtr {
         }
     }
 
+    /// Takes a free block. `class` must be the class of the pool.
+    ///
+    /// Small blocks are taken in the reverse order in which they were freed. Of larger blocks, the
+    /// one that was freed last is taken first, and then the one with the lowest address.
+    #[inline]
+    pub(crate) fn take<G: Geometry>(self, class: SizeClass<G>) -> Option<BlockPtr> {
+        let header = self.header();
+        let block = if class.is_small() {
+            header.free.pop()?
+        } else if let Some(latest) = header.free.take_only() {
+            latest
+        } else {
+            self.block_at::<G>(header.free_bits.take_lowest()? * class.block_size())
+        };
+        header.until_event.increment();
+        Some(block)
+    }
+
+    /// Frees a `block` of this pool, which is small or a span. Returns true if the pool's state must
+    /// change, because the pool became empty or was full.
+    ///
+    /// Writes a link to the block. The link of a span is never read, because a span has no other
+    /// block.
+    #[inline]
+    #[must_use]
+    pub(crate) fn put_small_or_span(self, block: BlockPtr) -> bool {
+        self.header().free.push(block);
+        self.header().count_freed()
+    }
+
+    /// Frees a `block` of this pool that is not small. Does not touch the block's memory.
+    ///
+    /// Returns true if the pool's state must change, because the pool became empty or was full.
+    #[inline]
+    #[must_use]
+    pub(crate) fn put_above_small<G: Geometry>(self, block: BlockPtr) -> bool {
+        if let Some(earlier) = self.header().free.replace_only(block) {
+            self.header().free_bits.insert(self.number_of::<G>(earlier.start()));
+        }
+        self.header().count_freed()
+    }
+
+    /// Returns the number of the block at `start`, counted from 0. The block must not be small.
+    #[inline]
+    fn number_of<G: Geometry>(self, start: NonNull<u8>) -> usize {
+        let offset = start.addr().get() - self.start::<G>().addr().get();
+        self.header().class::<G>().map_or(0, |class| class.number_at(offset))
+    }
+
+    /// Iterates over the free blocks in the order in which they will be taken.
+    pub(crate) fn free_blocks<G: Geometry>(&self) -> impl Iterator<Item = NonNull<u8>> {
+        let header = self.header();
+        let class = header.class::<G>().filter(|class| !class.is_small());
+        let listed = if class.is_some() { 1 } else { usize::MAX };
+        let marked = class.into_iter().flat_map(move |class| {
+            let numbers = header.free_bits.iter();
+            numbers.map(move |nth| self.block_at::<G>(nth * class.block_size()).into_start())
+        });
+        header.free.iter().take(listed).chain(marked)
+    }
+
+    /// Removes the free blocks for which `stays` returns false. They are then uncarved. O(free
+    /// blocks).
+    pub(crate) fn retain_listed<G: Geometry>(self, stays: impl Fn(NonNull<u8>) -> bool) {
+        let header = self.header();
+        if header.is_small::<G>() {
+            return header.free.retain(stays);
+        }
+        let stay = FreeBits::new();
+        let staying = self.free_blocks::<G>().filter(|block| stays(*block));
+        staying.for_each(|block| stay.insert(self.number_of::<G>(block)));
+        header.free.clear();
+        header.free_bits.replace(stay);
+    }
+
     /// Carves a block, or returns `None` if no memory is left. The free list must be empty.
     ///
     /// Blocks that begin on the page where the returned block ends are carved too, and go to the
@@ -704,9 +792,7 @@ impl PoolPtr {
         let mut next = start + size;
         let last = cmp::min(limit, (next - 1) | (PAGE - 1));
         if next <= last {
-            let first = self.block_at::<G>(next);
-            // SAFETY: the pool is valid (invariant of `PoolPtr`), and nothing uses these blocks.
-            next += unsafe { header.free.fill(first, size, last - next) };
+            next += self.list_adjacent(class, next, last - next);
         }
         header.next_offset.set(next as u32);
         header.until_event.increment();
@@ -723,12 +809,27 @@ impl PoolPtr {
     /// these records, so the caller must record that the memory is now divided into blocks.
     pub(crate) fn list_blocks<G: Geometry>(self, offset: usize, span: usize) {
         let header = self.header();
-        debug_assert!(header.free.is_empty());
-        let size = header.class::<G>().map_or(0, SizeClass::block_size);
-        debug_assert!(offset + span + size <= header.next_offset());
-        let first = self.block_at::<G>(offset);
-        // SAFETY: the pool is valid (invariant of `PoolPtr`), and nothing uses these blocks.
-        unsafe { header.free.fill(first, size, span) };
+        if let Some(class) = header.class::<G>() {
+            debug_assert!(offset + span + class.block_size() <= header.next_offset());
+            self.list_adjacent(class, offset, span);
+        }
+    }
+
+    /// Makes adjacent blocks free, and returns their total size. No block of the pool may be free.
+    ///
+    /// The first block begins at `offset`, and the last block begins at most `span` bytes after the
+    /// first. No block may be in use.
+    fn list_adjacent<G: Geometry>(self, class: SizeClass<G>, offset: usize, span: usize) -> usize {
+        let (header, size) = (self.header(), class.block_size());
+        debug_assert!(header.has_no_free_block::<G>());
+        if class.is_small() {
+            let first = self.block_at::<G>(offset);
+            // SAFETY: the pool is valid (invariant of `PoolPtr`), and nothing uses these blocks.
+            return unsafe { header.free.fill(first, size, span) };
+        }
+        let (first, count) = (class.number_at(offset), span / size + 1);
+        (first..first + count).for_each(|nth| header.free_bits.insert(nth));
+        count * size
     }
 
     /// Returns the uncarved block at `offset`. The caller must record that the block is carved.
@@ -847,7 +948,7 @@ mod tests {
     }
 
     fn take<G: Geometry>(pool: PoolPtr) -> Option<BlockPtr> {
-        pool.header().take().or_else(|| pool.carve_block::<G>())
+        pool.take::<G>(pool.header().class::<G>()?).or_else(|| pool.carve_block::<G>())
     }
 
     fn offsets<G: Geometry>(pool: PoolPtr) -> Vec<usize> {
@@ -899,13 +1000,13 @@ mod tests {
         for block in [0, 2, 1] {
             // SAFETY: each block was taken above, and is put back once.
             let block = unsafe { BlockPtr::from_start(blocks[block].start()) };
-            let _ = pool.header().put(block);
+            let _ = pool.put_small_or_span(block);
         }
         pool.header().become_free::<Pools4K>();
         pool.become_used(SizeClass::<Pools4K>::of(64).unwrap());
         assert_eq!(take::<Pools4K>(pool).map(BlockPtr::into_start), Some(second));
         // SAFETY: the block was taken above.
-        let _ = pool.header().put(unsafe { BlockPtr::from_start(second) });
+        let _ = pool.put_small_or_span(unsafe { BlockPtr::from_start(second) });
         pool.header().become_free::<Pools4K>();
         pool.become_used(SizeClass::<Pools4K>::of(32).unwrap());
         let first = take::<Pools4K>(pool).unwrap();
@@ -921,10 +1022,10 @@ mod tests {
         let pool = pool::<RetainEachClass<Pools4K>>(&mut memory, 64);
         let class = pool.header().class::<Pools4K>();
         let block = take::<Pools4K>(pool).unwrap();
-        let _ = pool.header().put(block);
+        let _ = pool.put_small_or_span(block);
         pool.header().become_free::<RetainEachClass<Pools4K>>();
         assert_eq!(pool.header().class::<Pools4K>(), class);
-        assert_eq!(pool.header().free_blocks().count(), 0);
+        assert_eq!(pool.free_blocks::<RetainEachClass<Pools4K>>().count(), 0);
     }
 
     #[test]
@@ -933,7 +1034,7 @@ mod tests {
         let mut memory = Memory([0; 16384]);
         let pool = pool::<Own>(&mut memory, 512);
         let free_all = |blocks: Vec<BlockPtr>| {
-            blocks.into_iter().for_each(|block| _ = pool.header().put(block));
+            blocks.into_iter().for_each(|block| _ = pool.put_small_or_span(block));
             pool.header().become_free::<Own>();
         };
         free_all((0..10).map(|_| take::<Own>(pool).unwrap()).collect());
@@ -941,13 +1042,13 @@ mod tests {
         for size in [64, 512, 256] {
             let used = pool.header().next_offset();
             pool.become_used(SizeClass::<Own>::of(size).unwrap());
-            let carved = pool.header().free_blocks().count();
+            let carved = pool.free_blocks::<Own>().count();
             assert!((used - size + 1..=used).contains(&(POOL_OVERHEAD + carved * size)));
             free_all((0..carved).map(|_| take::<Own>(pool).unwrap()).collect());
         }
         pool.header().forget_used_memory();
         pool.become_used(SizeClass::<Own>::of(64).unwrap());
-        assert_eq!(pool.header().free_blocks().count(), 0);
+        assert_eq!(pool.free_blocks::<Own>().count(), 0);
     }
 
     #[test]
@@ -957,15 +1058,15 @@ mod tests {
         let pools = carve_arena::<Together>(&mut source);
         let arena = pools[0].start::<Together>();
         for (nth, &pool) in pools.iter().enumerate() {
-            assert_eq!(pool.0.addr().get(), arena.addr().get() + nth * 40);
+            assert_eq!(pool.0.addr().get(), arena.addr().get() + nth * 48);
             assert_eq!(pool.start::<Together>().addr().get(), arena.addr().get() + nth * 16384);
             pool.become_used(SizeClass::<Together>::of(256).unwrap());
             let offsets = offsets::<Together>(pool);
-            let first = if nth == 0 { 6 * 512 } else { 0 };
+            let first = if nth == 0 { 7 * 512 } else { 0 };
             assert_eq!(offsets, (first..16384).step_by(256).collect::<Vec<_>>());
             assert_eq!(pool.header().in_use::<Together>(), offsets.len());
         }
-        for nth in 6 * 2..64 * 64 {
+        for nth in 7 * 2..64 * 64 {
             // SAFETY: every block was allocated above.
             let block = unsafe { BlockPtr::from_start(arena.add(nth * 256)) };
             assert_eq!(PoolPtr::of::<Together>(&block), pools[nth / 64]);

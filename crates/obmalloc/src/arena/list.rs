@@ -28,7 +28,7 @@ use crate::{
     },
     geometry::{
         Geometry, HeaderRule, RetainRule,
-        shape::{HEADER_SIZE, Shape},
+        shape::{POOL_OVERHEAD, Shape},
     },
     heap::figures::ArenaFigures,
     pool::{PoolPtr, Watched, tag::HeapTag},
@@ -127,7 +127,7 @@ impl ArenaList {
         if contents != Contents::Zero {
             // A header that consists of zeros means that the pool was never carved.
             // SAFETY: the headers lie in the arena, which is valid and not used yet (contract).
-            unsafe { base.write_bytes(0, Shape::<G>::POOLS * HEADER_SIZE) };
+            unsafe { base.write_bytes(0, Shape::<G>::POOLS * POOL_OVERHEAD) };
         }
         // SAFETY: the node lies in the arena, between the tag and the first block.
         let node = unsafe { base.add(node_offset::<G>()) }.cast::<Node>();

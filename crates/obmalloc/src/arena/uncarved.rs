@@ -157,7 +157,7 @@ impl Arena {
             return;
         }
         let start = pool.start::<G>().addr().get();
-        header.retain_listed(|block| !layout.touches(block.addr().get() - start, new));
+        pool.retain_listed::<G>(|block| !layout.touches(block.addr().get() - start, new));
         new.runs().for_each(|run| self.uncarved.insert(run));
         header.note_uncarved_pages(true);
     }
@@ -169,7 +169,7 @@ impl Arena {
         let is_first = start.is_multiple_of(G::SIZES.arena_size);
         free.add(BlockStart::Aligned.offset::<G>(is_first)..layout.first);
         free.add(layout.end..layout.pages.len() * PAGE);
-        for block in pool.header().free_blocks() {
+        for block in pool.free_blocks::<G>() {
             let offset = block.addr().get() - start;
             free.add(offset..offset + layout.size);
         }
@@ -321,7 +321,7 @@ impl Arena {
             assert!(!is_used, "purged pages of a pool are uncarved");
         }
         let start = pool.start::<G>().addr().get();
-        for block in pool.header().free_blocks() {
+        for block in pool.free_blocks::<G>() {
             let offset = block.addr().get() - start;
             assert!(!layout.touches(offset, self.uncarved), "listed blocks are carved");
         }

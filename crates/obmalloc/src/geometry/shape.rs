@@ -11,9 +11,7 @@ use crate::{
     geometry::{Geometry, HeaderRule, MAX_CLASSES, MAX_POOLS, RetainRule},
 };
 
-pub(crate) const HEADER_SIZE: usize = 40;
-
-/// The size of a pool's header and the heap's tag, in bytes. CPython: `POOL_OVERHEAD`.
+/// The size of a pool's header in bytes. CPython: `POOL_OVERHEAD`.
 pub(crate) const POOL_OVERHEAD: usize = 48;
 
 const CACHE_LINE: usize = 64;
@@ -41,7 +39,7 @@ impl<G: Geometry> Shape<G> {
     /// The binary logarithm of the alignment: `n` bytes have the class `(n - 1) >> SHIFT`.
     pub(crate) const SHIFT: u32 = G::SIZES.alignment.trailing_zeros();
     /// The offset of the tag in an arena that begins with its headers.
-    pub(crate) const TAG: usize = (Self::POOLS * HEADER_SIZE).next_multiple_of(CACHE_LINE);
+    pub(crate) const TAG: usize = (Self::POOLS * POOL_OVERHEAD).next_multiple_of(CACHE_LINE);
     /// The offset of the first block in the first pool of an arena, in bytes.
     pub const BEFORE_FIRST_POOL: usize = match G::RULES.headers {
         HeaderRule::InPools => POOL_OVERHEAD,

@@ -61,6 +61,17 @@ impl<G: Geometry> SizeClass<G> {
         units
     };
 
+    /// 2^32 divided by the size of the blocks of each class, rounded up.
+    const RECIPROCALS: [u32; MAX_CLASSES] = {
+        let mut reciprocals = [0; MAX_CLASSES];
+        let mut index = 0;
+        while index < Shape::<G>::CLASSES {
+            reciprocals[index] = u32::MAX / G::SIZES.block_size_of(index) as u32 + 1;
+            index += 1;
+        }
+        reciprocals
+    };
+
     /// The number of frees after which a full pool of each class becomes used again.
     const FREES: [u8; MAX_CLASSES] = {
         let mut frees = [1; MAX_CLASSES];
@@ -173,7 +184,7 @@ impl<G: Geometry> SizeClass<G> {
     /// Returns true if the blocks of this class serve small requests.
     #[inline]
     pub const fn is_small(self) -> bool {
-        (self.index as usize) < Shape::<G>::SMALL_CLASSES
+        Shape::<G>::SMALL_ONLY || (self.index as usize) < Shape::<G>::SMALL_CLASSES
     }
 
     /// Returns the number of adjacent units that form a pool of this class.
@@ -201,6 +212,17 @@ impl<G: Geometry> SizeClass<G> {
     #[inline]
     pub const fn capacity(self) -> usize {
         (self.pool_bytes() - Shape::<G>::BEFORE_POOL) / self.block_size()
+    }
+
+    /// Returns the number of the block that contains the byte at `offset` bytes from the first block
+    /// of a pool of this class, which must have several blocks.
+    ///
+    /// A multiplication replaces the division. The result is exact (test
+    /// `the_number_of_a_block_is_exact`).
+    #[inline]
+    pub(crate) const fn number_at(self, offset: usize) -> usize {
+        let reciprocal = Self::RECIPROCALS[self.index as usize % MAX_CLASSES];
+        ((offset as u64 * reciprocal as u64) >> u32::BITS) as usize
     }
 
     /// Returns the number of blocks that must be freed before a full pool becomes used again.
@@ -311,6 +333,21 @@ mod tests {
             assert!(class.is_span() && class.block_size() == class.pool_bytes());
         }
         assert_eq!(block_size((480 << 10) + 1), None);
+    }
+
+    #[test]
+    fn the_number_of_a_block_is_exact() {
+        for class in SizeClass::<Native>::all().filter(|class| !class.is_span()) {
+            for offset in 0..class.pool_bytes() {
+                assert_eq!(class.number_at(offset), offset / class.block_size(), "{class:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_word_has_a_bit_for_each_block_that_is_not_small() {
+        let mut classes = SizeClass::<Native>::all().filter(|class| !class.is_small());
+        assert!(classes.all(|class| class.capacity() <= 64));
     }
 
     #[test]

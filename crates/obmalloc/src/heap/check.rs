@@ -138,7 +138,7 @@ fn check_pool<G: Geometry>(arena: &Arena, pool: PoolPtr, blocks: BlockStart) {
     let begins = [BlockStart::Aligned, blocks].map(|start| start.offset::<G>(is_first));
     assert!(begins.contains(&first), "rule 1: blocks begin behind the headers");
     let mut listed = 0;
-    for block in header.free_blocks() {
+    for block in pool.free_blocks::<G>() {
         let offset = block.addr().get().wrapping_sub(pool.start::<G>().addr().get());
         assert!(offset >= first && offset < class.pool_bytes(), "rule 1: a block of this pool");
         assert_eq!((offset - first) % class.block_size(), 0, "rule 1: no gaps");

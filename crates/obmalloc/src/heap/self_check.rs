@@ -88,8 +88,8 @@ pub(crate) fn freeing<G: Geometry>(pool: PoolPtr, block: &BlockPtr) {
         fail(format_args!("the block at {start:p} was freed twice"));
     };
     let is_free = matches!(header.state(), State::Uncarved | State::Free);
-    let is_marked = has_two_words(class) && block.is_poisoned();
-    if is_free || (is_marked && is_listed(pool, block.start())) {
+    let may_be_listed = !class.is_small() || has_two_words(class) && block.is_poisoned();
+    if is_free || (may_be_listed && is_listed::<G>(pool, block.start())) {
         fail_freed_twice(block.start(), class.block_size());
     }
     if has_two_words(class) {
@@ -107,8 +107,8 @@ fn has_two_words<G: Geometry>(class: SizeClass<G>) -> bool {
     class.block_size() >= 2 * size_of::<usize>()
 }
 
-fn is_listed(pool: PoolPtr, start: NonNull<u8>) -> bool {
-    pool.header().free_blocks().any(|free| free == start)
+fn is_listed<G: Geometry>(pool: PoolPtr, start: NonNull<u8>) -> bool {
+    pool.free_blocks::<G>().any(|free| free == start)
 }
 
 #[cfg(feature = "std")]

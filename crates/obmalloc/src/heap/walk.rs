@@ -92,7 +92,7 @@ impl Arena {
         let (mut free, mut uncarved) = (Blocks::NONE, Blocks::NONE);
         // We read the whole free list before the first visit, because `visit` might allocate from
         // the list.
-        for block in header.free_blocks() {
+        for block in pool.free_blocks::<G>() {
             free.insert((block.addr().get() - start.addr().get() - first) / size);
         }
         for offset in self.uncarved_blocks::<G>(pool) {

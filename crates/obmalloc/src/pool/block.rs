@@ -109,9 +109,22 @@ impl FreeList {
         Some(BlockPtr(start))
     }
 
-    /// Removes the first block, and all others if there are any. Does not read the block's memory.
+    /// Removes the only block, which need not contain a link. Does not read the block's memory.
+    #[inline]
     pub(crate) fn take_only(&self) -> Option<BlockPtr> {
-        self.head.take().map(BlockPtr)
+        let start = self.head.get()?;
+        // The static header without blocks is shared by all threads, so we never write to it.
+        self.head.set(None);
+        Some(BlockPtr(start))
+    }
+
+    /// Makes `block` the only block, and returns the one that was. Does not touch their memory.
+    ///
+    /// `block` contains no link, so the caller must take it with [`take_only`](Self::take_only) or
+    /// this function, or [`clear`](Self::clear) the list.
+    #[inline]
+    pub(crate) fn replace_only(&self, block: BlockPtr) -> Option<BlockPtr> {
+        self.head.replace(Some(block.0)).map(BlockPtr)
     }
 
     #[inline]
