@@ -11,6 +11,11 @@
 //! first unit of a pool contains the pool's header, and the headers of the pool's other units point
 //! to this header.
 //!
+//! The *free list* of a pool contains its free blocks. Small blocks form a linked list, in which each
+//! block contains a link to the next one. For larger blocks, the header contains a bit for each free
+//! block and the address of the block that was freed last, so the heap never touches such a block
+//! (decision 0020).
+//!
 //! When the free list of a pool is empty, the heap *carves* unused memory of the pool, which means
 //! that it divides the memory into blocks. It carves one block, and all further blocks that begin
 //! on the page in which this block ends. The program will use the first block anyway, so carving
@@ -107,10 +112,10 @@ const HAS_UNCARVED_PAGES: u32 = 1 << 31;
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct PoolHeader {
-    /// The free blocks of a pool of small blocks.
+    /// The free list of a pool of small blocks.
     ///
-    /// In a pool of larger blocks, at most the block that was freed last. It does not contain a
-    /// link.
+    /// In a pool of larger blocks, this list contains at most one block, which is the one that was
+    /// freed last. The block contains no link.
     free: FreeList,
     /// The number of frees after which the pool's state changes.
     ///
@@ -135,10 +140,10 @@ pub(crate) struct PoolHeader {
     ///
     /// [`HAS_UNCARVED_PAGES`] is set if the arena's record has uncarved pages of the pool.
     next_offset: Count,
-    /// The free blocks of a pool whose blocks are not small, except the one that was freed last.
+    /// The free blocks of a pool whose blocks are not small, except the block in `free`.
     ///
-    /// If pools begin with their headers, all blocks are small, and this place contains the tag of
-    /// the heap.
+    /// In a geometry whose pools begin with their headers, all blocks are small, and the heap's tag
+    /// is stored in this place.
     free_bits: FreeBits,
 }
 
@@ -628,8 +633,12 @@ impl PoolPtr {
                 start.as_ptr().map_addr(|address| address & !(G::SIZES.pool_size - 1)).cast()
             }
             HeaderRule::InArena => {
-                let pool = start.addr().get() / G::SIZES.pool_size % Shape::<G>::POOLS;
-                arena_at::<G>(start).cast::<PoolHeader>().wrapping_add(pool)
+                // The compiler would shift the number of the unit to the right and then to the left
+                // again. It does not see that one shift is enough.
+                const STEP: usize = 1 << POOL_OVERHEAD.trailing_zeros();
+                let units = start.addr().get() / (G::SIZES.pool_size / STEP);
+                let unit = units & ((Shape::<G>::POOLS - 1) * STEP);
+                arena_at::<G>(start).wrapping_add(unit * (POOL_OVERHEAD / STEP)).cast()
             }
         }
     }
@@ -745,7 +754,7 @@ impl PoolPtr {
     #[inline]
     fn number_of<G: Geometry>(self, start: NonNull<u8>) -> usize {
         let offset = start.addr().get() - self.start::<G>().addr().get();
-        self.header().class::<G>().map_or(0, |class| class.number_at(offset))
+        SizeClass::<G>::number_at(usize::from(self.header().class.get()), offset)
     }
 
     /// Iterates over the free blocks in the order in which they will be taken.
@@ -827,8 +836,8 @@ impl PoolPtr {
             // SAFETY: the pool is valid (invariant of `PoolPtr`), and nothing uses these blocks.
             return unsafe { header.free.fill(first, size, span) };
         }
-        let (first, count) = (class.number_at(offset), span / size + 1);
-        (first..first + count).for_each(|nth| header.free_bits.insert(nth));
+        let (first, count) = (offset / size, span / size + 1);
+        header.free_bits.fill(first, count);
         count * size
     }
 

@@ -215,13 +215,13 @@ impl<G: Geometry> SizeClass<G> {
     }
 
     /// Returns the number of the block that contains the byte at `offset` bytes from the first block
-    /// of a pool of this class, which must have several blocks.
+    /// of a pool of class `index`, which must have several blocks.
     ///
     /// A multiplication replaces the division. The result is exact (test
     /// `the_number_of_a_block_is_exact`).
     #[inline]
-    pub(crate) const fn number_at(self, offset: usize) -> usize {
-        let reciprocal = Self::RECIPROCALS[self.index as usize % MAX_CLASSES];
+    pub(crate) const fn number_at(index: usize, offset: usize) -> usize {
+        let reciprocal = Self::RECIPROCALS[index % MAX_CLASSES];
         ((offset as u64 * reciprocal as u64) >> u32::BITS) as usize
     }
 
@@ -339,7 +339,8 @@ mod tests {
     fn the_number_of_a_block_is_exact() {
         for class in SizeClass::<Native>::all().filter(|class| !class.is_span()) {
             for offset in 0..class.pool_bytes() {
-                assert_eq!(class.number_at(offset), offset / class.block_size(), "{class:?}");
+                let number = SizeClass::<Native>::number_at(class.index(), offset);
+                assert_eq!(number, offset / class.block_size(), "{class:?}");
             }
         }
     }

@@ -1,9 +1,7 @@
-//! The free blocks of a pool whose blocks are not small.
+//! The free blocks of a pool, as the bits of a word in its header.
 //!
-//! A free small block contains a link to the next one. Larger blocks begin at large powers of two,
-//! so many of them share a few sets of the cache. A link in such a block is rarely cached when it is
-//! needed again, and the thread would have to wait for memory. The free blocks of these pools are
-//! therefore bits of a word in the header, and the heap never touches the blocks themselves.
+//! Pools of small blocks have a linked list instead (see [`FreeList`](super::block::FreeList)).
+//! Decision 0020 explains why.
 
 #![forbid(unsafe_code)]
 
@@ -33,6 +31,14 @@ impl FreeBits {
     pub(crate) fn insert(&self, nth: usize) {
         debug_assert!(nth < u64::BITS as usize && self.0.get() >> nth & 1 == 0);
         self.0.set(self.0.get() | 1_u64.wrapping_shl(nth as u32));
+    }
+
+    /// Makes `count` blocks free, of which the first is block `first`. No block may be free.
+    ///
+    /// `count` must not be 0, and `first + count` must be at most 64.
+    pub(crate) fn fill(&self, first: usize, count: usize) {
+        debug_assert!(self.is_empty() && (1..=u64::BITS as usize - first).contains(&count));
+        self.0.set((u64::MAX >> (u64::BITS as usize - count)) << first);
     }
 
     /// Removes the block with the lowest number, and returns its number.
@@ -69,6 +75,15 @@ mod tests {
         assert!(bits.iter().eq([0, 5, 17, 63]));
         assert!(iter::from_fn(|| bits.take_lowest()).eq([0, 5, 17, 63]));
         assert!(bits.is_empty());
+    }
+
+    #[test]
+    fn adjacent_blocks_are_added_at_once() {
+        for (first, count) in [(0, 1), (0, 64), (63, 1), (5, 3)] {
+            let bits = FreeBits::new();
+            bits.fill(first, count);
+            assert!(bits.iter().eq(first..first + count));
+        }
     }
 
     #[test]
