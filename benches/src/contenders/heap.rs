@@ -39,7 +39,7 @@ unsafe impl<G: Geometry> Contender for OwnHeap<G> {
         // SAFETY: `memory` is a live block of this heap (contract of `free`), so it is not null.
         let block = unsafe { BlockPtr::from_start(NonNull::new_unchecked(memory)) };
         // SAFETY: the small block came from this heap and is not used again (contract of `free`).
-        unsafe { self.0.free_small_or_span(block) };
+        unsafe { self.0.free_linked_or_span(block) };
     }
 
     #[inline(always)]

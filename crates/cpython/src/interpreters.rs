@@ -303,7 +303,7 @@ unsafe impl Blocks for PerInterpreter {
         if main_is_at_hand() {
             // SAFETY: the thread holds the main GIL. The block came from one of these heaps and is
             // small or a span. The caller gives up the block (contract).
-            unsafe { MAIN.heap().free_small_or_span(block) };
+            unsafe { MAIN.heap().free_linked_or_span(block) };
         } else {
             // SAFETY: `block` came from one of these heaps and is not used again (contract).
             unsafe { free_elsewhere(block) };

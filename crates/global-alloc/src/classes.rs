@@ -9,7 +9,7 @@
 //!     each block starts at a multiple of 128, because no header precedes the first one
 //! ```
 //!
-//! The class depends only on the layout, so freeing a small block needs no lookup of its size.
+//! The class depends only on the layout, so freeing a block of up to 1 KiB needs no lookup of its size.
 
 #![forbid(unsafe_code)]
 
@@ -19,13 +19,13 @@ use obmalloc::{Geometry, Shape, SizeClass};
 
 pub(crate) type Pools = thread_heap::ThreadGeometry;
 
-/// The largest alignment of blocks above the small threshold, in bytes.
+/// The largest alignment of the blocks of a class, in bytes.
 const MAX_ALIGN: usize = Pools::SIZES.pool_size;
 
 const _: () = assert!(
     Shape::<Pools>::BEFORE_POOL == 0
-        && Shape::<Pools>::BEFORE_FIRST_POOL.is_multiple_of(Pools::SIZES.small_threshold)
-        && Pools::SIZES.small_threshold.is_power_of_two()
+        && Shape::<Pools>::BEFORE_FIRST_POOL.is_multiple_of(Pools::SIZES.linked_threshold)
+        && Pools::SIZES.linked_threshold.is_power_of_two()
 );
 
 /// Where the memory for a layout comes from.
@@ -65,16 +65,16 @@ pub(crate) fn class_size(layout: Layout) -> usize {
     if layout.align() <= MAX_ALIGN { rounded(layout) } else { usize::MAX }
 }
 
-/// Returns the size class for `layout` if that class is small, and `None` otherwise.
+/// Returns the size class for `layout` if that class is linked, and `None` otherwise.
 #[inline]
-pub(crate) fn small_class(layout: Layout) -> Option<SizeClass<Pools>> {
-    SizeClass::of_small(rounded(layout))
+pub(crate) fn linked_class(layout: Layout) -> Option<SizeClass<Pools>> {
+    SizeClass::of_linked(rounded(layout))
 }
 
 /// Returns the size of `layout`, rounded up to its alignment if blocks are not always aligned to
 /// it.
 #[inline]
-fn rounded(layout: Layout) -> usize {
+pub(crate) fn rounded(layout: Layout) -> usize {
     let mut size = layout.size();
     if layout.align() > Pools::SIZES.alignment {
         // A valid layout, rounded up to its alignment, has at most isize::MAX bytes.
@@ -99,12 +99,12 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
 
 /// Returns true if memory whose layout has the class `after` may lie in a block of class `block`.
 ///
-/// If `after` is small, the memory is later freed by a function that accepts only small blocks, so
-/// `block` must be small too. That function relies on the fact that every small block begins in the
-/// first unit of its pool.
+/// If `after` is linked, the memory is later freed by a function that accepts only linked blocks, so
+/// `block` must be linked too. That function relies on the fact that the pool of a linked block is one
+/// unit, and that the block may contain a link when it is free.
 #[inline]
 pub(crate) fn may_lie_in(block: SizeClass<Pools>, after: SizeClass<Pools>) -> bool {
-    block.is_small() || !after.is_small()
+    block.is_linked() || !after.is_linked()
 }
 
 /// Returns a size class with spare room if `new` is larger than `old` by less than a quarter.
@@ -118,7 +118,7 @@ pub(crate) fn may_lie_in(block: SizeClass<Pools>, after: SizeClass<Pools>) -> bo
 /// - The blocks of this class are too large for `new` (see [`serves`]). The next reallocation would
 ///   then move the memory to a smaller block.
 ///
-/// The argument `class` must be the function [`class`] or [`small_class`].
+/// The argument `class` must be the function [`class`] or [`linked_class`].
 #[inline]
 pub(crate) fn grown(
     old: Layout,

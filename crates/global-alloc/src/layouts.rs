@@ -11,10 +11,10 @@
 
 use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 
-use obmalloc::{BlockPtr, LargeBlock, NewLarge, SizeClass};
+use obmalloc::{BlockPtr, Geometry, LargeBlock, NewLarge, SizeClass};
 
 use crate::classes::{
-    Place, Pools, class, class_size, grown, may_lie_in, place, serves, small_class,
+    Place, Pools, class, class_size, grown, linked_class, may_lie_in, place, rounded, serves,
 };
 
 /// The required contents of new memory.
@@ -43,10 +43,13 @@ pub(crate) unsafe trait Layouts {
     /// Allocates an uninitialised block of `class`, or returns `None` if no arena is available.
     fn alloc_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr>;
 
+    /// Allocates an uninitialised block of the class for `size`, which must be linked.
+    fn alloc_linked_block(&self, size: usize) -> Option<BlockPtr>;
+
     /// Allocates a block of `class` whose first `bytes` bytes are zero.
     fn alloc_zeroed_block(&self, class: SizeClass<Pools>, bytes: usize) -> Option<BlockPtr>;
 
-    /// Allocates a block of `class` at a multiple of `align`. `class` must not be small.
+    /// Allocates a block of `class` at a multiple of `align`. `class` must not be linked.
     fn alloc_aligned_block(&self, class: SizeClass<Pools>, align: usize) -> Option<BlockPtr>;
 
     /// Frees `block`.
@@ -56,13 +59,13 @@ pub(crate) unsafe trait Layouts {
     /// - `block` must be a live block of this allocator.
     unsafe fn free_block(&self, block: BlockPtr);
 
-    /// Frees `block`, whose size class must be small.
+    /// Frees `block`, whose size class must be linked.
     ///
     /// # Safety
     ///
     /// - `block` must be a live block of this allocator.
-    /// - The class of `block` must be [small](SizeClass::is_small).
-    unsafe fn free_small_block(&self, block: BlockPtr);
+    /// - The class of `block` must be [linked](SizeClass::is_linked).
+    unsafe fn free_linked_block(&self, block: BlockPtr);
 
     /// Allocates a block with its own mapping.
     fn alloc_large(&self, size: usize, align: usize) -> Option<NewLarge>;
@@ -96,10 +99,11 @@ pub(crate) unsafe trait Layouts {
     #[inline]
     fn allocate(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         self.prepare();
-        let Some(class) = small_class(layout) else {
+        let size = rounded(layout);
+        if size.wrapping_sub(1) >= Pools::SIZES.linked_threshold {
             return self.allocate_above(class_size(layout), layout, init);
-        };
-        let start = self.alloc_block(class)?.into_start();
+        }
+        let start = self.alloc_linked_block(size)?.into_start();
         if init == Init::Zeroed {
             // SAFETY: the block is new and has at least that many bytes.
             unsafe { start.write_bytes(0, layout.size()) };
@@ -107,7 +111,7 @@ pub(crate) unsafe trait Layouts {
         Some(start)
     }
 
-    /// Allocates memory that is not small. It is not inlined, which keeps the code of small
+    /// Allocates memory above `linked_threshold`. It is not inlined, which keeps the code of small
     /// requests short.
     ///
     /// `size` must be the [`class_size`] of `layout`. Callers pass it because they often know it as
@@ -156,16 +160,16 @@ pub(crate) unsafe trait Layouts {
     unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout) {
         // SAFETY: `ptr` is live memory of this allocator (contract of `deallocate`).
         unsafe { Self::check("free", ptr, layout) };
-        if small_class(layout).is_some() {
-            // SAFETY: the layout has a small class, so the memory is a small block (contract).
-            unsafe { self.free_small_block(BlockPtr::from_start(ptr)) };
+        if linked_class(layout).is_some() {
+            // SAFETY: the layout has a linked class, so the memory is a linked block (contract).
+            unsafe { self.free_linked_block(BlockPtr::from_start(ptr)) };
         } else {
-            // SAFETY: the memory is live, and is not small.
+            // SAFETY: the memory is live, and its class is not linked.
             unsafe { self.deallocate_above(ptr, class_size(layout), layout) };
         }
     }
 
-    /// Frees memory that is not small. It is not inlined, which keeps the code of small requests
+    /// Frees memory above `linked_threshold`. It is not inlined, which keeps the code of small requests
     /// short.
     ///
     /// # Safety
@@ -217,19 +221,19 @@ pub(crate) unsafe trait Layouts {
     unsafe fn reallocate(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
         // SAFETY: `ptr` is live memory of this allocator (contract of `reallocate`).
         unsafe { Self::check("resize", ptr, old) };
-        match (small_class(old), small_class(new)) {
-            // SAFETY: `old` has a small class, so the memory is a small block in use.
-            (Some(_), Some(after)) if serves(unsafe { SizeClass::at_small(ptr) }, new, after) => {
+        match (linked_class(old), linked_class(new)) {
+            // SAFETY: `old` has a linked class, so the memory is a linked block in use.
+            (Some(_), Some(after)) if serves(unsafe { SizeClass::at_linked(ptr) }, new, after) => {
                 Some(ptr)
             }
-            // SAFETY: the contract is the same, and both layouts have small classes.
-            (Some(_), Some(after)) => unsafe { self.move_small(ptr, old, new, after) },
+            // SAFETY: the contract is the same, and both layouts have linked classes.
+            (Some(_), Some(after)) => unsafe { self.move_linked(ptr, old, new, after) },
             // SAFETY: the contract is the same.
             _ => unsafe { self.resize_or_move(ptr, old, new) },
         }
     }
 
-    /// Moves the contents of a small block to a new block.
+    /// Moves the contents of a linked block to a new block.
     ///
     /// If no new block can be allocated but the new layout fits in the old block, the memory stays
     /// in place. This function is never inlined, so a resize that moves nothing needs no stack
@@ -238,27 +242,27 @@ pub(crate) unsafe trait Layouts {
     /// # Safety
     ///
     /// - The requirements of [`reallocate`](Self::reallocate) must be met.
-    /// - The classes of `old` and `new` must be small.
+    /// - The classes of `old` and `new` must be linked.
     /// - `after` must be the class of `new`.
     #[inline(never)]
-    unsafe fn move_small(
+    unsafe fn move_linked(
         &self,
         ptr: NonNull<u8>,
         old: Layout,
         new: Layout,
         after: SizeClass<Pools>,
     ) -> Option<NonNull<u8>> {
-        let roomy = grown(old, new, small_class).unwrap_or(after);
+        let roomy = grown(old, new, linked_class).unwrap_or(after);
         let Some(block) = self.alloc_block(roomy).or_else(|| self.alloc_block(after)) else {
-            // SAFETY: `ptr` is a live small block (contract).
-            let block = unsafe { SizeClass::at_small(ptr) };
+            // SAFETY: `ptr` is a live linked block (contract).
+            let block = unsafe { SizeClass::at_linked(ptr) };
             return fits(ptr, block, new).then_some(ptr);
         };
         let to = block.into_start();
         // SAFETY: both blocks are live, have that many bytes and do not overlap.
         unsafe { to.copy_from_nonoverlapping(ptr, old.size().min(new.size())) };
-        // SAFETY: `ptr` is a live small block, and the caller uses only `to` from now on (contract).
-        unsafe { self.free_small_block(BlockPtr::from_start(ptr)) };
+        // SAFETY: `ptr` is a live linked block, and the caller uses only `to` from now on (contract).
+        unsafe { self.free_linked_block(BlockPtr::from_start(ptr)) };
         Some(to)
     }
 

@@ -265,6 +265,15 @@ unsafe impl Layouts for LocalHeap {
         }
     }
 
+    #[inline]
+    fn alloc_linked_block(&self, size: usize) -> Option<BlockPtr> {
+        // SAFETY: nothing else borrows the heap (its invariant).
+        match unsafe { &*self.heap.get() }.alloc_linked(size) {
+            Some(block) => Some(block),
+            None => self.alloc_block_slow(SizeClass::of(size)?),
+        }
+    }
+
     fn alloc_zeroed_block(&self, class: SizeClass<Pools>, bytes: usize) -> Option<BlockPtr> {
         self.after_trim(|heap| heap.alloc_zeroed(class, bytes))
     }
@@ -294,10 +303,10 @@ unsafe impl Layouts for LocalHeap {
     }
 
     #[inline]
-    unsafe fn free_small_block(&self, block: BlockPtr) {
+    unsafe fn free_linked_block(&self, block: BlockPtr) {
         // SAFETY: nothing else borrows the heap (its invariant). It allocated the block, which is
         // small (contract).
-        unsafe { (*self.heap.get()).free_small_or_span(block) };
+        unsafe { (*self.heap.get()).free_linked_or_span(block) };
     }
 }
 

@@ -247,6 +247,13 @@ fn alloc_block_slow(class: SizeClass<Pools>) -> Option<BlockPtr> {
     PerThread.alloc(class)
 }
 
+/// Allocates a block for `size` bytes when the free list of its class is empty.
+#[cold]
+#[inline(never)]
+fn alloc_linked_slow(size: usize) -> Option<BlockPtr> {
+    PerThread.alloc(SizeClass::of(size)?)
+}
+
 // SAFETY: the blocks come from the heaps of the process's threads, which promise the alignment.
 unsafe impl Layouts for ObMalloc {
     #[inline]
@@ -262,6 +269,14 @@ unsafe impl Layouts for ObMalloc {
         }
     }
 
+    #[inline]
+    fn alloc_linked_block(&self, size: usize) -> Option<BlockPtr> {
+        match PerThread.alloc_linked(size) {
+            Some(block) => Some(block),
+            None => alloc_linked_slow(size),
+        }
+    }
+
     fn alloc_zeroed_block(&self, class: SizeClass<Pools>, bytes: usize) -> Option<BlockPtr> {
         PerThread.alloc_zeroed(class, bytes)
     }
@@ -273,9 +288,9 @@ unsafe impl Layouts for ObMalloc {
     }
 
     #[inline]
-    unsafe fn free_small_block(&self, block: BlockPtr) {
+    unsafe fn free_linked_block(&self, block: BlockPtr) {
         // SAFETY: the block is small and came from these heaps (contract).
-        unsafe { PerThread.free_small(block) };
+        unsafe { PerThread.free_linked(block) };
     }
 
     fn alloc_aligned_block(&self, class: SizeClass<Pools>, align: usize) -> Option<BlockPtr> {

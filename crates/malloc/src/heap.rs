@@ -41,10 +41,20 @@ pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
 #[inline(never)]
 fn alloc_above_small(size: usize, align: usize) -> Option<NonNull<u8>> {
     let class = if align <= MIN_ALIGN { SizeClass::of(size.max(1)) } else { None };
-    match class.and_then(|class| PerThread.alloc_listed(class)) {
+    let Some(class) = class else { return alloc_unlisted(size, align) };
+    match PerThread.alloc_listed(class) {
         Some(block) => Some(BlockPtr::into_start(block)),
-        None => alloc_unlisted(size, align),
+        None => alloc_of_class(size, class),
     }
+}
+
+/// Allocates a block of `class`, whose free list is empty, for `size` bytes.
+#[inline(never)]
+fn alloc_of_class(size: usize, class: SizeClass<ThreadGeometry>) -> Option<NonNull<u8>> {
+    if debug::is_on() {
+        return debug::alloc(size, MIN_ALIGN).or_else(refuse);
+    }
+    PerThread.alloc(class).map(BlockPtr::into_start).or_else(refuse)
 }
 
 /// Allocates a block of any size.

@@ -202,7 +202,7 @@ impl Arena {
         class: SizeClass<G>,
         align: usize,
     ) -> Option<PoolPtr> {
-        let run = if class.is_small() {
+        let run = if class.is_linked() {
             let had_class = |unit: &usize| {
                 self.carved_at::<G>(*unit).is_some_and(|pool| pool.header().class() == Some(class))
             };

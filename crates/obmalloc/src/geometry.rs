@@ -31,8 +31,12 @@ pub struct Sizes {
     pub alignment: usize,
     /// The largest small request. CPython: `SMALL_REQUEST_THRESHOLD`.
     ///
-    /// A pool of small blocks is one unit, and its size classes are `alignment` bytes apart.
+    /// The size classes of small requests are `alignment` bytes apart.
     pub small_threshold: usize,
+    /// The largest block whose pool is one unit and which contains a link while it is free.
+    ///
+    /// It is `small_threshold` in CPython, and may be twice as large.
+    pub linked_threshold: usize,
     /// The largest request that an arena can serve. CPython serves only small requests from arenas.
     ///
     /// A block of up to `pool_size / 2` bytes shares its pool with other blocks of the same size
@@ -40,7 +44,7 @@ pub struct Sizes {
     /// power of two and the next. The size of a block above `pool_size / 2` bytes is rounded up to
     /// a multiple of `pool_size`, and the block then fills a pool of its own.
     pub arena_threshold: usize,
-    /// The size and alignment of a unit, which is a pool of small blocks. CPython: `POOL_SIZE`.
+    /// The size and alignment of a unit, which is a pool of linked blocks. CPython: `POOL_SIZE`.
     pub pool_size: usize,
     /// The size and alignment of an arena. CPython: `ARENA_SIZE`.
     pub arena_size: usize,
@@ -55,6 +59,7 @@ impl Sizes {
     pub const CPYTHON: Self = Self {
         alignment: 16,
         small_threshold: 512,
+        linked_threshold: 512,
         arena_threshold: 512,
         pool_size: 16 << 10,
         arena_size: 1 << 20,
@@ -73,6 +78,11 @@ impl Sizes {
     /// The number of size classes of small requests.
     pub(crate) const fn small_classes(self) -> usize {
         self.small_threshold / self.alignment
+    }
+
+    /// The number of size classes whose free blocks are linked.
+    pub(crate) const fn linked_classes(self) -> usize {
+        self.small_classes() + self.steps_to(self.linked_threshold)
     }
 
     /// The largest block, in bytes, that shares its pool with other blocks.

@@ -164,6 +164,23 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         block
     }
 
+    /// Allocates a block of at least `size` bytes from the free list of the first pool of its class.
+    ///
+    /// This is faster than [`alloc_listed`](Self::alloc_listed) if the size is not a constant.
+    /// Returns `None` if the list is empty, or if the size is 0 or exceeds
+    /// [`linked_threshold`](crate::Sizes::linked_threshold).
+    #[inline]
+    #[must_use = "the block leaks unless it is freed"]
+    pub fn alloc_linked(&self, size: usize) -> Option<BlockPtr> {
+        let last = size.wrapping_sub(1);
+        if last >= G::SIZES.linked_threshold {
+            return None;
+        }
+        let block = self.used.first_for::<G>(last).take_linked();
+        self_check::allocated_for::<G>(size, block.as_ref());
+        block
+    }
+
     /// Allocates a block of `class` whose first `bytes` bytes are zero.
     ///
     /// `bytes` must not exceed the block size. If the heap knows that the memory is zeroed, it
@@ -180,17 +197,41 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.alloc_unlisted_zeroed(class, bytes)
     }
 
+    /// Allocates a block of `class` from the second pool of the class, if the first one has run out.
+    ///
+    /// For a [span](SizeClass::is_span), allocates the block of any retained span. The call returns
+    /// `None` if it finds no block in this way. [`alloc`](Self::alloc) may still find one, but takes
+    /// longer, and may map memory.
+    #[must_use = "the block leaks unless it is freed"]
+    pub fn alloc_from_next_pool(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
+        let block = if class.is_span() {
+            self.alloc_retained_span(class)?
+        } else {
+            let first = self.used.first(class);
+            let next = first.header().next.get()?;
+            if !first.header().has_run_out::<G>() {
+                return None;
+            }
+            let block = next.take(class)?;
+            self.used.remove_full(class, first);
+            self.purging.note_tightened(1);
+            block
+        };
+        self.visit();
+        Some(block)
+    }
+
     /// Allocates a block of `class` that begins at a multiple of `align` bytes. O(arenas).
     ///
     /// `align` must be a power of two, and at most half the size of an arena. If it is not, the
     /// call returns `None`. The call also returns `None` if no arena can be mapped, if `class` is a
-    /// small class (see [`SizeClass::is_small`]), or if the heap places its blocks at the same
+    /// linked class (see [`SizeClass::is_linked`]), or if the heap places its blocks at the same
     /// offsets as CPython ([`BlockStart::AsInCPython`]).
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_aligned(&mut self, class: SizeClass<G>, align: usize) -> Option<BlockPtr> {
         let units = align.div_ceil(G::SIZES.pool_size);
         let is_placed = self.blocks == BlockStart::Aligned && 2 * units <= Shape::<G>::POOLS;
-        if class.is_small() || !is_placed || !align.is_power_of_two() {
+        if class.is_linked() || !is_placed || !align.is_power_of_two() {
             return None;
         }
         if units == 1 && class.block_size().is_multiple_of(align) {
@@ -214,37 +255,37 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// `block` must have been allocated from this heap.
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
-        let unit = PoolPtr::of_small::<G>(&block);
-        if unit.header().is_small::<G>() {
-            return self.put_small_or_span(unit, block);
+        let unit = PoolPtr::of_unit_with::<G>(&block);
+        if unit.header().is_linked::<G>() {
+            return self.put_linked_or_span(unit, block);
         }
         let pool = unit.header().inner_of().unwrap_or(unit);
         self_check::freeing::<G>(pool, &block);
-        if pool.put_above_small::<G>(block) {
+        if pool.put_unlinked::<G>(block) {
             self.pool_event(pool);
         }
     }
 
-    /// Frees a small block or a span, which must not be used again.
+    /// Frees a linked block or a span, which must not be used again.
     ///
-    /// Small blocks and spans always begin in the first unit of their pool. This function therefore
+    /// Linked blocks and spans always begin in the first unit of their pool. This function therefore
     /// finds the pool faster than [`free`](Self::free) does.
     ///
     /// # Safety
     ///
     /// - `block` must have been allocated from this heap.
-    /// - The class of `block` must be [small](SizeClass::is_small) or a
+    /// - The class of `block` must be [linked](SizeClass::is_linked) or a
     ///   [span](SizeClass::is_span).
     #[inline]
-    pub unsafe fn free_small_or_span(&mut self, block: BlockPtr) {
-        let pool = PoolPtr::of_small::<G>(&block);
-        self.put_small_or_span(pool, block);
+    pub unsafe fn free_linked_or_span(&mut self, block: BlockPtr) {
+        let pool = PoolPtr::of_unit_with::<G>(&block);
+        self.put_linked_or_span(pool, block);
     }
 
     #[inline]
-    fn put_small_or_span(&mut self, pool: PoolPtr, block: BlockPtr) {
+    fn put_linked_or_span(&mut self, pool: PoolPtr, block: BlockPtr) {
         self_check::freeing::<G>(pool, &block);
-        if pool.put_small_or_span(block) {
+        if pool.put_linked_or_span(block) {
             self.pool_event(pool);
         }
     }

@@ -112,7 +112,7 @@ const HAS_UNCARVED_PAGES: u32 = 1 << 31;
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct PoolHeader {
-    /// The free list of a pool of small blocks.
+    /// The free list of a pool of linked blocks.
     ///
     /// In a pool of larger blocks, this list contains at most one block, which is the one that was
     /// freed last. The block contains no link.
@@ -204,10 +204,10 @@ impl PoolHeader {
         unsafe { decrement::<_, { offset_of!(Self, until_event) }>(self) }
     }
 
-    /// Returns true if the unit of this header is a pool of small blocks that is in use.
+    /// Returns true if the unit of this header is a pool of linked blocks that is in use.
     #[inline]
-    pub(crate) fn is_small<G: Geometry>(&self) -> bool {
-        Shape::<G>::SMALL_ONLY || usize::from(self.class.get()) < Shape::<G>::SMALL_CLASSES
+    pub(crate) fn is_linked<G: Geometry>(&self) -> bool {
+        Shape::<G>::SMALL_ONLY || usize::from(self.class.get()) < Shape::<G>::LINKED_CLASSES
     }
 
     #[inline]
@@ -237,7 +237,8 @@ impl PoolHeader {
     }
 
     pub(crate) fn capacity<G: Geometry>(&self, class: SizeClass<G>) -> usize {
-        (class.pool_bytes() - first_offset_in(Some(class), self.first)) / class.block_size()
+        let bytes = class.pool_bytes() - first_offset_in(Some(class), self.first);
+        if class.is_span() { 1 } else { SizeClass::<G>::number_at(class.index(), bytes) }
     }
 
     pub(crate) fn in_use<G: Geometry>(&self) -> usize {
@@ -400,8 +401,8 @@ fn in_use_of<G: Geometry>(
 /// Blocks above the small threshold begin at the start of their pool, because a span may fill its
 /// pool.
 fn first_offset_in<G: Geometry>(class: Option<SizeClass<G>>, first: u16) -> usize {
-    let is_small = Shape::<G>::SMALL_ONLY || class.is_none_or(SizeClass::is_small);
-    if is_small { first.into() } else { Shape::<G>::BEFORE_POOL }
+    let is_linked = Shape::<G>::SMALL_ONLY || class.is_none_or(SizeClass::is_linked);
+    if is_linked { first.into() } else { Shape::<G>::BEFORE_POOL }
 }
 
 /// Returns `pool` unchanged, but forces the compiler to keep the pointer in a register.
@@ -582,13 +583,13 @@ impl PoolPtr {
     /// Returns the pool of `block`.
     #[inline]
     pub(crate) fn of<G: Geometry>(block: &BlockPtr) -> Self {
-        let unit = Self::of_small::<G>(block);
+        let unit = Self::of_unit_with::<G>(block);
         if Shape::<G>::SMALL_ONLY { unit } else { unit.header().inner_of().unwrap_or(unit) }
     }
 
     /// Returns the pool of `block`, which must begin in the first unit of its pool.
     #[inline]
-    pub(crate) fn of_small<G: Geometry>(block: &BlockPtr) -> Self {
+    pub(crate) fn of_unit_with<G: Geometry>(block: &BlockPtr) -> Self {
         // INVARIANT: the block is in use, so its pool was carved and its arena is mapped.
         Self::containing::<G>(block.start())
     }
@@ -708,16 +709,25 @@ impl PoolPtr {
         }
     }
 
+    /// Takes a free block. The blocks of the pool must be linked.
+    #[inline]
+    pub(crate) fn take_linked(self) -> Option<BlockPtr> {
+        let block = self.header().free.pop()?;
+        self.header().until_event.increment();
+        Some(block)
+    }
+
     /// Takes a free block. `class` must be the class of the pool.
     ///
-    /// Small blocks are taken in the reverse order in which they were freed. Of larger blocks, the
+    /// Linked blocks are taken in the reverse order in which they were freed. Of other blocks, the
     /// one that was freed last is taken first, and then the one with the lowest address.
     #[inline]
     pub(crate) fn take<G: Geometry>(self, class: SizeClass<G>) -> Option<BlockPtr> {
+        if class.is_linked() {
+            return self.take_linked();
+        }
         let header = self.header();
-        let block = if class.is_small() {
-            header.free.pop()?
-        } else if let Some(latest) = header.free.take_only() {
+        let block = if let Some(latest) = header.free.take_only() {
             latest
         } else {
             self.block_at::<G>(header.free_bits.take_lowest()? * class.block_size())
@@ -726,14 +736,14 @@ impl PoolPtr {
         Some(block)
     }
 
-    /// Frees a `block` of this pool, which is small or a span. Returns true if the pool's state must
+    /// Frees a `block` of this pool, which is linked or a span. Returns true if the pool's state must
     /// change, because the pool became empty or was full.
     ///
     /// Writes a link to the block. The link of a span is never read, because a span has no other
     /// block.
     #[inline]
     #[must_use]
-    pub(crate) fn put_small_or_span(self, block: BlockPtr) -> bool {
+    pub(crate) fn put_linked_or_span(self, block: BlockPtr) -> bool {
         self.header().free.push(block);
         self.header().count_freed()
     }
@@ -743,7 +753,7 @@ impl PoolPtr {
     /// Returns true if the pool's state must change, because the pool became empty or was full.
     #[inline]
     #[must_use]
-    pub(crate) fn put_above_small<G: Geometry>(self, block: BlockPtr) -> bool {
+    pub(crate) fn put_unlinked<G: Geometry>(self, block: BlockPtr) -> bool {
         if let Some(earlier) = self.header().free.replace_only(block) {
             self.header().free_bits.insert(self.number_of::<G>(earlier.start()));
         }
@@ -760,7 +770,7 @@ impl PoolPtr {
     /// Iterates over the free blocks in the order in which they will be taken.
     pub(crate) fn free_blocks<G: Geometry>(&self) -> impl Iterator<Item = NonNull<u8>> {
         let header = self.header();
-        let class = header.class::<G>().filter(|class| !class.is_small());
+        let class = header.class::<G>().filter(|class| !class.is_linked());
         let listed = if class.is_some() { 1 } else { usize::MAX };
         let marked = class.into_iter().flat_map(move |class| {
             let numbers = header.free_bits.iter();
@@ -773,7 +783,7 @@ impl PoolPtr {
     /// blocks).
     pub(crate) fn retain_listed<G: Geometry>(self, stays: impl Fn(NonNull<u8>) -> bool) {
         let header = self.header();
-        if header.is_small::<G>() {
+        if header.is_linked::<G>() {
             return header.free.retain(stays);
         }
         let stay = FreeBits::new();
@@ -831,7 +841,7 @@ impl PoolPtr {
     fn list_adjacent<G: Geometry>(self, class: SizeClass<G>, offset: usize, span: usize) -> usize {
         let (header, size) = (self.header(), class.block_size());
         debug_assert!(header.has_no_free_block::<G>());
-        if class.is_small() {
+        if class.is_linked() {
             let first = self.block_at::<G>(offset);
             // SAFETY: the pool is valid (invariant of `PoolPtr`), and nothing uses these blocks.
             return unsafe { header.free.fill(first, size, span) };
@@ -861,15 +871,15 @@ impl<G: Geometry> SizeClass<G> {
         unsafe { Self::of_header(PoolPtr::header_of_block::<G>(start)) }
     }
 
-    /// Returns the size class of the small block at `start`. This is faster than [`at`](Self::at).
+    /// Returns the size class of the linked block at `start`. This is faster than [`at`](Self::at).
     ///
     /// # Safety
     ///
     /// - The requirements of [`at`](Self::at) must be met.
-    /// - The class of the block must be [small](Self::is_small).
+    /// - The class of the block must be [linked](Self::is_linked).
     #[inline]
-    pub unsafe fn at_small(start: NonNull<u8>) -> Option<Self> {
-        // SAFETY: a pool of small blocks is one unit, so this is the header of the block's pool.
+    pub unsafe fn at_linked(start: NonNull<u8>) -> Option<Self> {
+        // SAFETY: a pool of linked blocks is one unit, so this is the header of the block's pool.
         unsafe { Self::of_header(PoolPtr::header_at::<G>(start)) }
     }
 
@@ -1009,13 +1019,13 @@ mod tests {
         for block in [0, 2, 1] {
             // SAFETY: each block was taken above, and is put back once.
             let block = unsafe { BlockPtr::from_start(blocks[block].start()) };
-            let _ = pool.put_small_or_span(block);
+            let _ = pool.put_linked_or_span(block);
         }
         pool.header().become_free::<Pools4K>();
         pool.become_used(SizeClass::<Pools4K>::of(64).unwrap());
         assert_eq!(take::<Pools4K>(pool).map(BlockPtr::into_start), Some(second));
         // SAFETY: the block was taken above.
-        let _ = pool.put_small_or_span(unsafe { BlockPtr::from_start(second) });
+        let _ = pool.put_linked_or_span(unsafe { BlockPtr::from_start(second) });
         pool.header().become_free::<Pools4K>();
         pool.become_used(SizeClass::<Pools4K>::of(32).unwrap());
         let first = take::<Pools4K>(pool).unwrap();
@@ -1031,7 +1041,7 @@ mod tests {
         let pool = pool::<RetainEachClass<Pools4K>>(&mut memory, 64);
         let class = pool.header().class::<Pools4K>();
         let block = take::<Pools4K>(pool).unwrap();
-        let _ = pool.put_small_or_span(block);
+        let _ = pool.put_linked_or_span(block);
         pool.header().become_free::<RetainEachClass<Pools4K>>();
         assert_eq!(pool.header().class::<Pools4K>(), class);
         assert_eq!(pool.free_blocks::<RetainEachClass<Pools4K>>().count(), 0);
@@ -1043,7 +1053,7 @@ mod tests {
         let mut memory = Memory([0; 16384]);
         let pool = pool::<Own>(&mut memory, 512);
         let free_all = |blocks: Vec<BlockPtr>| {
-            blocks.into_iter().for_each(|block| _ = pool.put_small_or_span(block));
+            blocks.into_iter().for_each(|block| _ = pool.put_linked_or_span(block));
             pool.header().become_free::<Own>();
         };
         free_all((0..10).map(|_| take::<Own>(pool).unwrap()).collect());

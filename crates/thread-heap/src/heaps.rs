@@ -261,6 +261,19 @@ impl<P: Parts> ThreadHeap<P> {
         self.own.with(|own| unsafe { &*own }.alloc_listed(class))
     }
 
+    /// Allocates a block for `size` bytes from a free list. See [`Heap::alloc_linked`].
+    ///
+    /// [`Heap::alloc_linked`]: obmalloc::Heap::alloc_linked
+    ///
+    /// # Safety
+    ///
+    /// - The caller must own the heap, unless the heap never has an arena.
+    #[inline]
+    pub(crate) unsafe fn alloc_linked(&self, size: usize) -> Option<BlockPtr> {
+        // SAFETY: the caller owns the heap, or the heap never has an arena and so never changes.
+        self.own.with(|own| unsafe { &*own }.alloc_linked(size))
+    }
+
     /// Frees `block` if it belongs to this heap. Otherwise returns `block`, which is then still in
     /// use.
     ///
@@ -278,19 +291,19 @@ impl<P: Parts> ThreadHeap<P> {
         unsafe { self.enter_if_own(block, |own, block| own.free(block)) }
     }
 
-    /// Does the same as [`free_if_own`](Self::free_if_own) for a small block or a span, but is
+    /// Does the same as [`free_if_own`](Self::free_if_own) for a linked block or a span, but is
     /// faster.
     ///
     /// # Safety
     ///
     /// - The requirements of [`free_if_own`](Self::free_if_own) must be met.
-    /// - The class of `block` must be [small](SizeClass::is_small) or a
+    /// - The class of `block` must be [linked](SizeClass::is_linked) or a
     ///   [span](SizeClass::is_span).
     #[inline]
-    pub(crate) unsafe fn free_small_or_span_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
+    pub(crate) unsafe fn free_linked_or_span_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
         // SAFETY: `enter_if_own` requires what `free_if_own` requires (contract), and calls the
-        // closure only with a block of this heap. The block is small or a span (contract).
-        unsafe { self.enter_if_own(block, |own, block| own.free_small_or_span(block)) }
+        // closure only with a block of this heap. The block is linked or a span (contract).
+        unsafe { self.enter_if_own(block, |own, block| own.free_linked_or_span(block)) }
     }
 
     /// Frees a block of this heap.

@@ -72,7 +72,7 @@ pub unsafe trait Blocks {
     /// If `ptr` lies in an arena of these heaps, the following conditions must hold:
     ///
     /// - `ptr` must point to the start of a live block, which the caller must own.
-    /// - The block's class must be [small](SizeClass::is_small) or a [span](SizeClass::is_span).
+    /// - The block's class must be [linked](SizeClass::is_linked) or a [span](SizeClass::is_span).
     unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>>;
 
     /// Returns the size of the block at `ptr` in bytes, or `None` if another allocator provided it.
@@ -132,8 +132,8 @@ where
             // SAFETY: a pointer into an arena of this heap is a block of the caller (contract).
             match unsafe { heap.claim(ptr) } {
                 Claim::Ours(block) => {
-                    // SAFETY: the block came from this heap, and is small or a span (contract).
-                    unsafe { heap.free_small_or_span(block) };
+                    // SAFETY: the block came from this heap, and is linked or a span (contract).
+                    unsafe { heap.free_linked_or_span(block) };
                     None
                 }
                 Claim::Foreign(ptr) => Some(ptr),

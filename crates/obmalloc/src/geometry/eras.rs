@@ -14,8 +14,13 @@ pub struct Classes8To256;
 
 impl Geometry for Classes8To256 {
     const NAME: &'static str = "8-byte classes to 256 bytes";
-    const SIZES: Sizes =
-        Sizes { alignment: 8, small_threshold: 256, arena_threshold: 256, ..Sizes::CPYTHON_4K };
+    const SIZES: Sizes = Sizes {
+        alignment: 8,
+        small_threshold: 256,
+        linked_threshold: 256,
+        arena_threshold: 256,
+        ..Sizes::CPYTHON_4K
+    };
     const RULES: Rules = Rules { retain_last_arena: false, ..Rules::CPYTHON };
 }
 
@@ -65,7 +70,8 @@ pub struct Native;
 
 impl Geometry for Native {
     const NAME: &'static str = "native";
-    const SIZES: Sizes = Sizes { arena_threshold: 480 << 10, ..Sizes::CPYTHON };
+    const SIZES: Sizes =
+        Sizes { linked_threshold: 1024, arena_threshold: 480 << 10, ..Sizes::CPYTHON };
     const RULES: Rules = Rules {
         headers: HeaderRule::InArena,
         retain: RetainRule::EachClass,
@@ -82,6 +88,7 @@ impl Geometry for Tiny {
     const NAME: &'static str = "tiny";
     const SIZES: Sizes = Sizes {
         small_threshold: 64,
+        linked_threshold: 64,
         arena_threshold: 64,
         pool_size: 256,
         arena_size: 1 << 10,
@@ -170,7 +177,7 @@ mod tests {
 
     #[test]
     fn our_own_geometry_has_the_small_sizes_of_cpython() {
-        let small = Sizes { arena_threshold: 512, ..Native::SIZES };
+        let small = Sizes { linked_threshold: 512, arena_threshold: 512, ..Native::SIZES };
         assert_eq!((small, Shape::<Native>::SMALL_CLASSES), (Pools16K::SIZES, 32));
         assert_eq!(Shape::<Native>::CLASSES, 32 + 4 * 8 + 30);
         let small = Rules { spans_from: usize::MAX, ..Native::RULES };

@@ -24,12 +24,24 @@ impl<G: Geometry> Shape<G> {
     /// The number of size classes of small requests.
     pub const SMALL_CLASSES: usize = G::SIZES.small_classes();
 
+    /// The number of size classes whose free blocks are linked.
+    pub(crate) const LINKED_CLASSES: usize = G::SIZES.linked_classes();
+
     /// The number of size classes.
     pub const CLASSES: usize = G::SIZES.class_of(G::SIZES.arena_threshold - 1) + 1;
     /// True if every request that an arena serves is small, so that every pool is one unit.
     pub(crate) const SMALL_ONLY: bool = Self::CLASSES == Self::SMALL_CLASSES;
 
-    /// The number of units in an arena. A pool of small blocks is one unit.
+    /// The number of linked classes whose blocks differ by one alignment. There is a slot for each.
+    pub(crate) const LINKED_SLOTS: usize = G::SIZES.linked_threshold / G::SIZES.alignment;
+
+    /// The number of slots of each linked class above `small_threshold`.
+    pub(crate) const SLOTS_OF_LINKED: usize = match Self::LINKED_CLASSES - Self::SMALL_CLASSES {
+        0 => 1,
+        classes => (Self::LINKED_SLOTS - Self::SMALL_CLASSES) / classes,
+    };
+
+    /// The number of units in an arena. A pool of linked blocks is one unit.
     pub const POOLS: usize = G::SIZES.arena_size / G::SIZES.pool_size;
     /// The size of an arena, in the type that an arena source expects.
     pub const ARENA: ArenaSize = match (ArenaSize::new(G::SIZES.arena_size), Self::CONSISTENT) {
@@ -45,7 +57,7 @@ impl<G: Geometry> Shape<G> {
         HeaderRule::InPools => POOL_OVERHEAD,
         HeaderRule::InArena => {
             let headers_and_tag = Self::TAG + CACHE_LINE;
-            headers_and_tag.next_multiple_of(G::SIZES.small_threshold.next_power_of_two())
+            headers_and_tag.next_multiple_of(G::SIZES.linked_threshold.next_power_of_two())
         }
     };
     /// The offset of the first block in each other pool, in bytes.
@@ -74,9 +86,16 @@ impl<G: Geometry> Shape<G> {
         assert!(sizes.small_threshold > 0);
         assert!(sizes.small_threshold.is_multiple_of(sizes.alignment));
         assert!(Self::CLASSES <= MAX_CLASSES, "too many size classes");
+        let of_small = sizes.linked_threshold / sizes.small_threshold;
+        assert!(sizes.linked_threshold.is_multiple_of(sizes.small_threshold));
+        assert!(of_small == 1 || of_small == 2 && !Self::SMALL_ONLY, "see `linked_threshold`");
+        let slots = Self::CLASSES - Self::LINKED_CLASSES + Self::LINKED_SLOTS;
+        assert!(slots <= MAX_CLASSES, "too many slots");
         if sizes.arena_threshold != sizes.small_threshold {
             assert!(sizes.small_threshold.is_power_of_two() && sizes.small_threshold >= 128);
-            assert!(sizes.arena_threshold > sizes.small_threshold);
+            assert!(sizes.small_threshold >= 8 * sizes.alignment, "a class has a slot");
+            assert!(sizes.arena_threshold > sizes.linked_threshold);
+            assert!(sizes.linked_threshold < sizes.pool_size / 2);
             assert!(matches!(G::RULES.headers, HeaderRule::InArena), "pools of several units");
             assert!(matches!(G::RULES.retain, RetainRule::EachClass), "pools of several units");
             let largest = sizes.block_size_of(Self::CLASSES - 1);
@@ -91,7 +110,7 @@ impl<G: Geometry> Shape<G> {
         assert!(sizes.pool_size.is_power_of_two() && sizes.pool_size <= 1 << 30);
         let before = Self::BEFORE_FIRST_POOL + BlockStart::AsInCPython.unused_bytes::<G>();
         assert!(before <= u16::MAX as usize, "too many headers in an arena");
-        let minimum = before + 2 * sizes.small_threshold;
+        let minimum = before + 2 * sizes.linked_threshold;
         assert!(sizes.pool_size >= minimum, "a pool must have two blocks");
         assert!(sizes.arena_size.is_power_of_two() && sizes.arena_size >= 2 * sizes.pool_size);
         assert!(Self::POOLS <= MAX_POOLS, "too many pools in an arena");

@@ -18,6 +18,10 @@ use crate::geometry::{Geometry, MAX_CLASSES, RetainRule, shape::Shape};
 /// A full pool becomes used again after one part in this many of its blocks has been freed.
 const PART_OF_FULL_POOL: usize = 8;
 
+/// A full pool becomes used again after at least this many frees, unless it has fewer than
+/// [`PART_OF_FULL_POOL`] blocks.
+const LEAST_FREES: usize = 4;
+
 /// A full pool becomes used again after at most this many frees.
 const MOST_FREES: usize = 16;
 
@@ -53,7 +57,7 @@ impl<G: Geometry> SizeClass<G> {
     /// The number of units in a pool of each class.
     const UNITS: [u8; MAX_CLASSES] = {
         let mut units = [1; MAX_CLASSES];
-        let mut index = Shape::<G>::SMALL_CLASSES;
+        let mut index = Shape::<G>::LINKED_CLASSES;
         while index < Shape::<G>::CLASSES {
             units[index] = Self::best_units(G::SIZES.block_size_of(index)) as u8;
             index += 1;
@@ -78,10 +82,10 @@ impl<G: Geometry> SizeClass<G> {
         let mut index = 0;
         while index < Shape::<G>::CLASSES {
             let part = Self { index: index as u8, geometry: PhantomData }.capacity();
-            let part = part / PART_OF_FULL_POOL;
-            frees[index] = match part {
-                0 => 1,
-                1..MOST_FREES => part as u8,
+            frees[index] = match part / PART_OF_FULL_POOL {
+                0..LEAST_FREES if part < PART_OF_FULL_POOL => 1,
+                0..LEAST_FREES => LEAST_FREES as u8,
+                part @ LEAST_FREES..MOST_FREES => part as u8,
                 _ => MOST_FREES as u8,
             };
             index += 1;
@@ -127,7 +131,15 @@ impl<G: Geometry> SizeClass<G> {
         }
     }
 
-    /// Returns the number of units for a pool of blocks of `size` bytes, which must not be small.
+    /// Returns the smallest class that fits `size`, or `None` if the blocks of this class are not
+    /// linked.
+    #[inline]
+    #[must_use]
+    pub const fn of_linked(size: usize) -> Option<Self> {
+        if size <= G::SIZES.linked_threshold { Self::of(size) } else { None }
+    }
+
+    /// Returns the number of units for a pool of blocks of `size` bytes, which must not be linked.
     ///
     /// A span is a pool of one block, so it gets just enough units for that block.
     const fn best_units(size: usize) -> usize {
@@ -179,6 +191,37 @@ impl<G: Geometry> SizeClass<G> {
     #[inline]
     pub const fn is_span(self) -> bool {
         !Shape::<G>::SMALL_ONLY && self.index() >= G::SIZES.first_span()
+    }
+
+    /// Returns true if the free blocks of this class are linked. Its pools are then one unit.
+    ///
+    /// See [`Sizes::linked_threshold`](crate::Sizes::linked_threshold).
+    #[inline]
+    pub const fn is_linked(self) -> bool {
+        Shape::<G>::SMALL_ONLY || (self.index as usize) < Shape::<G>::LINKED_CLASSES
+    }
+
+    /// Returns the number of the class's slot in the heap's table of pools.
+    ///
+    /// There is a slot for each multiple of `alignment` up to `linked_threshold`. A linked class has
+    /// as many slots as requests of different multiples. This function returns the last one.
+    #[inline]
+    pub(crate) const fn slot(self) -> usize {
+        let index = self.index();
+        if Shape::<G>::SMALL_ONLY || index < Shape::<G>::SMALL_CLASSES {
+            index
+        } else if index < Shape::<G>::LINKED_CLASSES {
+            (self.block_size() >> Shape::<G>::SHIFT) - 1
+        } else {
+            index - Shape::<G>::LINKED_CLASSES + Shape::<G>::LINKED_SLOTS
+        }
+    }
+
+    /// Returns the number of slots of the class. They are adjacent.
+    #[inline]
+    pub(crate) const fn slots(self) -> usize {
+        let is_alone = self.is_small() || !self.is_linked();
+        if is_alone { 1 } else { Shape::<G>::SLOTS_OF_LINKED }
     }
 
     /// Returns true if the blocks of this class serve small requests.
@@ -338,7 +381,7 @@ mod tests {
     #[test]
     fn the_number_of_a_block_is_exact() {
         for class in SizeClass::<Native>::all().filter(|class| !class.is_span()) {
-            for offset in 0..class.pool_bytes() {
+            for offset in 0..=class.pool_bytes() {
                 let number = SizeClass::<Native>::number_at(class.index(), offset);
                 assert_eq!(number, offset / class.block_size(), "{class:?}");
             }

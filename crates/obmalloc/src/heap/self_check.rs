@@ -74,6 +74,14 @@ pub(crate) fn allocated<G: Geometry>(class: SizeClass<G>, block: Option<&BlockPt
     }
 }
 
+/// Records that a block for a request of `size` bytes has left the free list of its pool.
+#[inline]
+pub(crate) fn allocated_for<G: Geometry>(size: usize, block: Option<&BlockPtr>) {
+    if IS_ON && let Some(class) = SizeClass::<G>::of(size) {
+        allocated(class, block);
+    }
+}
+
 /// Checks that `block` is in use, and overwrites it. The block must belong to `pool`.
 #[inline]
 pub(crate) fn freeing<G: Geometry>(pool: PoolPtr, block: &BlockPtr) {
@@ -88,7 +96,7 @@ pub(crate) fn freeing<G: Geometry>(pool: PoolPtr, block: &BlockPtr) {
         fail(format_args!("the block at {start:p} was freed twice"));
     };
     let is_free = matches!(header.state(), State::Uncarved | State::Free);
-    let may_be_listed = !class.is_small() || has_two_words(class) && block.is_poisoned();
+    let may_be_listed = !class.is_linked() || has_two_words(class) && block.is_poisoned();
     if is_free || (may_be_listed && is_listed::<G>(pool, block.start())) {
         fail_freed_twice(block.start(), class.block_size());
     }

@@ -27,28 +27,36 @@ use raw_mem::{ArenaSource, MemAlloc};
 use crate::{
     geometry::{Geometry, shape::Shape, size_class::SizeClass},
     heap::{Found, Heap},
-    pool::{PoolPtr, State},
+    pool::{PoolPtr, State, block::BlockPtr},
 };
 
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
-    /// Takes a retained span of `class`, or a new one. Marks spans in use as full.
+    /// Takes a retained span of `class`, or a new one.
+    pub(crate) fn find_or_carve_span(&mut self, class: SizeClass<G>) -> Option<Found> {
+        if let Some(block) = self.alloc_retained_span(class) {
+            return Some(Found { block, carved_from: None });
+        }
+        let span = self.unused_pool(class, 1)?;
+        Some(Found { block: span.carve_block::<G>()?, carved_from: Some(span) })
+    }
+
+    /// Takes a retained span of `class`. Marks spans in use as full.
     ///
     /// The next retained span then comes first in the list, so the fast path serves the next
     /// request.
-    pub(crate) fn find_or_carve_span(&mut self, class: SizeClass<G>) -> Option<Found> {
+    pub(crate) fn alloc_retained_span(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
         loop {
             let span = self.used.first(class);
             if span == PoolPtr::NONE {
-                let span = self.unused_pool(class, 1)?;
-                return Some(Found { block: span.carve_block::<G>()?, carved_from: Some(span) });
+                return None;
             }
             let block = span.header().take_only();
             if span.header().state() == State::Retained {
                 self.empty.forget(class, span, &mut self.arenas);
             }
             self.used.remove_full(class, span);
-            if let Some(block) = block {
-                return Some(Found { block, carved_from: None });
+            if block.is_some() {
+                return block;
             }
         }
     }
@@ -95,7 +103,7 @@ mod tests {
     use raw_mem::{Malloc, MmapArenas, RetainingArenas};
 
     use super::*;
-    use crate::{geometry::eras::Native, pool::block::BlockPtr};
+    use crate::geometry::eras::Native;
 
     type TestHeap = Heap<RetainingArenas<MmapArenas>, Malloc, Native>;
 

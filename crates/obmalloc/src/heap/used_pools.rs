@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::{
-    geometry::{Geometry, MAX_CLASSES, size_class::SizeClass},
+    geometry::{Geometry, MAX_CLASSES, shape::Shape, size_class::SizeClass},
     pool::{PoolPtr, State},
 };
 
@@ -14,10 +14,10 @@ use crate::{
 pub(crate) struct UsedPools {
     /// # Invariant
     ///
-    /// `heads[i]` is the first pool in the list of size class `i`. If the list is empty, `heads[i]`
-    /// is `PoolPtr::NONE`.
+    /// In each slot of a size class, `heads` contains the first pool in the list of this class, or
+    /// `PoolPtr::NONE` if the list is empty.
     ///
-    /// Each pool in the list has size class `i`, and its state is "used" or "retained".
+    /// Each pool in the list has this class, and its state is "used" or "retained".
     heads: [PoolPtr; MAX_CLASSES],
 }
 
@@ -30,7 +30,26 @@ impl UsedPools {
     #[inline]
     pub(crate) fn first<G: Geometry>(&self, class: SizeClass<G>) -> PoolPtr {
         // The remainder does not change the index, but it saves the bounds check.
-        self.heads[class.index() % MAX_CLASSES]
+        self.heads[class.slot() % MAX_CLASSES]
+    }
+
+    /// Returns the first used pool of the linked class for requests of `last + 1` bytes, or
+    /// [`PoolPtr::NONE`].
+    ///
+    /// `last` must be less than `linked_threshold`. The function does not compute the class, which
+    /// saves some instructions and, above `small_threshold`, a jump.
+    #[inline]
+    pub(crate) fn first_for<G: Geometry>(&self, last: usize) -> PoolPtr {
+        self.heads[(last >> Shape::<G>::SHIFT) % MAX_CLASSES]
+    }
+
+    fn set_first<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
+        // INVARIANT: `pool` is the first pool of `class` (the callers).
+        let last = class.slot();
+        self.heads[last] = pool;
+        if class.slots() > 1 {
+            self.heads[last + 1 - class.slots()..last].fill(pool);
+        }
     }
 
     /// Puts `pool` at the front of its class's list.
@@ -54,8 +73,7 @@ impl UsedPools {
             pool.header().next.set(Some(first));
             first.header().prev.set(Some(pool));
         }
-        // INVARIANT: `pool` has this class (the caller) and is linked to the previous first pool.
-        self.heads[class.index()] = pool;
+        self.set_first(class, pool);
     }
 
     /// Marks `pool`, which has run out of blocks, as full and removes it from its class's list.
@@ -88,7 +106,7 @@ impl UsedPools {
         }
         match prev {
             Some(prev) => prev.header().next.set(next),
-            None => self.heads[class.index()] = next.unwrap_or(PoolPtr::NONE),
+            None => self.set_first(class, next.unwrap_or(PoolPtr::NONE)),
         }
     }
 

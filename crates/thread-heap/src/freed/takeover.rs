@@ -156,7 +156,7 @@ impl<P: Parts> Tables<P> {
     unsafe fn take(&mut self, batch: NonNull<Batch>, lower: &P::Lower) -> bool {
         // SAFETY: we took the block out of the inbox, and its heap counts it as in use.
         let is_small =
-            |block| unsafe { SizeClass::<P::Geometry>::at(block) }.is_none_or(SizeClass::is_small);
+            |block| unsafe { SizeClass::<P::Geometry>::at(block) }.is_none_or(SizeClass::is_linked);
         let (mut small, mut medium) = (0, 0);
         let count = |block| if is_small(block) { small += 1 } else { medium += 1 };
         // SAFETY: we own the batch and its blocks (contract).

@@ -137,6 +137,9 @@ impl<P: Parts> Owner<P> {
         // frame.
         // SAFETY: this value owns the heap (invariant). The copy replaces it and is not dropped.
         let mut owner = ManuallyDrop::new(unsafe { Self::new(self.heap) });
+        if let Some(block) = owner.enter_slowly(|own| own.alloc_from_next_pool(class)) {
+            return Some(block);
+        }
         owner.reclaim_inbox();
         let block = owner.enter_slowly(|own| own.alloc(class));
         block.or_else(|| Self::alloc_after_flush(owner, class))
@@ -209,18 +212,18 @@ impl<P: Parts> Owner<P> {
         }
     }
 
-    /// Does the same as [`free`](Self::free) for a small block or a span, but is faster.
+    /// Does the same as [`free`](Self::free) for a linked block or a span, but is faster.
     ///
     /// # Safety
     ///
     /// - The requirements of [`free`](Self::free) must be met.
-    /// - The class of `block` must be [small](SizeClass::is_small) or a
+    /// - The class of `block` must be [linked](SizeClass::is_linked) or a
     ///   [span](SizeClass::is_span).
     #[inline]
-    pub unsafe fn free_small_or_span(&mut self, block: BlockPtr) {
-        // SAFETY: this value owns the heap (invariant). The block is small or a span, and came from
+    pub unsafe fn free_linked_or_span(&mut self, block: BlockPtr) {
+        // SAFETY: this value owns the heap (invariant). The block is linked or a span, and came from
         // the same source (contract).
-        if let Some(block) = unsafe { self.heap.free_small_or_span_if_own(block) } {
+        if let Some(block) = unsafe { self.heap.free_linked_or_span_if_own(block) } {
             // SAFETY: the block belongs to another heap over the same source (contract).
             unsafe { self.free_elsewhere(block) };
         }

@@ -66,8 +66,7 @@ impl ThreadMalloc {
     pub fn alloc_listed(self, size: usize) -> Option<NonNull<u8>> {
         PerThread.prepare();
         // A request for 0 bytes is served by the smallest class.
-        let class = Class::of_small(size.max(1))?;
-        PerThread.alloc_listed(class).map(BlockPtr::into_start)
+        PerThread.alloc_linked(size.max(1)).map(BlockPtr::into_start)
     }
 
     /// Allocates `size` bytes at a multiple of `align` bytes, which must be a power of two.
@@ -395,7 +394,7 @@ unsafe impl MemAlloc for ThreadMalloc {
     #[inline]
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let bytes = calloc_size(count, size)?;
-        if Class::of_small(bytes.max(1)).is_none() {
+        if Class::of_linked(bytes.max(1)).is_none() {
             return zeroed_above(bytes);
         }
         let start = self.malloc(bytes)?;

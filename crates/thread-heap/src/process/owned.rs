@@ -108,19 +108,19 @@ impl OwnedHeap {
         unsafe { self.owner.free(block) };
     }
 
-    /// Frees a small block or a span of any heap of the process. See
-    /// [`Owner::free_small_or_span`].
+    /// Frees a linked block or a span of any heap of the process. See
+    /// [`Owner::free_linked_or_span`].
     ///
     /// # Safety
     ///
     /// - The requirements of [`free`](Self::free) must be met.
-    /// - The class of `block` must be [small](SizeClass::is_small) or a
+    /// - The class of `block` must be [linked](SizeClass::is_linked) or a
     ///   [span](SizeClass::is_span).
     #[inline]
-    pub unsafe fn free_small_or_span(&mut self, block: BlockPtr) {
+    pub unsafe fn free_linked_or_span(&mut self, block: BlockPtr) {
         // SAFETY: the block came from one of the process's heaps, is not used afterwards, and is
         // small or a span (contract).
-        unsafe { self.owner.free_small_or_span(block) };
+        unsafe { self.owner.free_linked_or_span(block) };
     }
 
     /// Returns as much unused memory to the system as this heap can. See [`Owner::flush`].

@@ -197,22 +197,30 @@ impl PerThread {
         self.apply_policy();
     }
 
-    /// Does the same as [`free`](Blocks::free) for a small block, but is faster.
+    /// Does the same as [`free`](Blocks::free) for a linked block, but is faster.
     ///
     /// # Safety
     ///
     /// - `block` must have come from one of the process's heaps.
     /// - `block` must not be used afterwards.
-    /// - The class of `block` must be [small](SizeClass::is_small).
+    /// - The class of `block` must be [linked](SizeClass::is_linked).
     #[inline]
-    pub unsafe fn free_small(self, block: BlockPtr) {
+    pub unsafe fn free_linked(self, block: BlockPtr) {
         let heap = slot::get();
         // SAFETY: the block is small and came from these heaps (contract). The calling thread owns
         // the heap in its slot, unless that heap is `NO_HEAP`, which never has an arena.
-        if let Some(block) = unsafe { heap.free_small_or_span_if_own(block) } {
+        if let Some(block) = unsafe { heap.free_linked_or_span_if_own(block) } {
             // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
-            unsafe { free_small_elsewhere(heap, block) };
+            unsafe { free_linked_elsewhere(heap, block) };
         }
+    }
+
+    /// Allocates a block for `size` bytes from a free list of the calling thread's heap. See
+    /// [`Heap::alloc_linked`](obmalloc::Heap::alloc_linked).
+    #[inline]
+    pub fn alloc_linked(self, size: usize) -> Option<BlockPtr> {
+        // SAFETY: the calling thread owns the heap, or it is `NO_HEAP`, which never has an arena.
+        unsafe { slot::get().alloc_linked(size) }
     }
 
     fn apply_policy(self) {
@@ -296,14 +304,14 @@ pub(super) unsafe fn free_elsewhere(heap: &'static ThreadHeap<CurrentParts>, blo
     unsafe { owner.post_or_send(block) };
 }
 
-/// Frees a small block that does not belong to the calling thread's heap.
+/// Frees a linked block that does not belong to the calling thread's heap.
 ///
 /// # Safety
 ///
 /// - The requirements of [`free_elsewhere`] must be met.
 #[cold]
 #[inline(never)]
-unsafe fn free_small_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPtr) {
+unsafe fn free_linked_elsewhere(heap: &'static ThreadHeap<CurrentParts>, block: BlockPtr) {
     if ptr::eq(heap, &NO_HEAP) {
         // SAFETY: the block came from these heaps (contract).
         return unsafe { HEAPS.free_remote(block) };

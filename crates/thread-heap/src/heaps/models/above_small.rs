@@ -26,6 +26,7 @@ impl Geometry for Tall {
     const SIZES: Sizes = Sizes {
         alignment: 4 << 10,
         small_threshold: 32 << 10,
+        linked_threshold: 32 << 10,
         arena_threshold: 256 * MIB,
         pool_size: 64 * MIB,
         ..Wide::SIZES
