@@ -201,7 +201,8 @@ mod tests {
         assert_eq!([block(256, 319), block(256, 320)], [Some(368), None]);
         assert_eq!([block(256, 256), block(256, 255)], [None; 2]);
         assert_eq!([block(64, 128), block(256, 240)], [None; 2]);
-        assert_eq!([block(500, 508), block(4000, 4096)], [None, Some(4608)]);
+        assert_eq!([block(500, 508), block(4000, 4096)], [Some(576), Some(4608)]);
+        assert_eq!(block(1000, 1016), None);
         assert_eq!(block(48, 58), None);
         assert_eq!([block(480 << 10, 490 << 10), block(1 << 62, 1 + (1 << 62))], [None; 2]);
     }

@@ -74,7 +74,7 @@ impl Rig {
                 let class = SizeClass::<Native>::of(size).unwrap();
                 let align = 1 << align;
                 let Some(block) = self.heap.alloc_aligned(class, align) else {
-                    assert!(class.is_small() || self.is_shifted);
+                    assert!(class.is_linked() || self.is_shifted);
                     return;
                 };
                 assert_eq!(block.start().addr().get() % align, 0, "{size} bytes");
@@ -98,10 +98,10 @@ impl Rig {
         let (start, size) = (block.start().addr().get(), class.block_size());
         let natural = 1 << size.trailing_zeros().min(Native::SIZES.pool_size.ilog2());
         assert!(
-            self.is_shifted || start.is_multiple_of(natural.min(512)),
+            self.is_shifted || start.is_multiple_of(natural.min(1024)),
             "{class:?} at {start:x}"
         );
-        assert!(class.is_small() || start.is_multiple_of(natural), "{class:?} at {start:x}");
+        assert!(class.is_linked() || start.is_multiple_of(natural), "{class:?} at {start:x}");
         let before = self.live.range(..start).next_back();
         assert!(before.is_none_or(|(before, live)| before + live.size <= start));
         assert!(self.live.range(start..).next().is_none_or(|(next, _)| start + size <= *next));

@@ -80,7 +80,9 @@ fn covered<G: Geometry>(waiting: &BlocksOf, blocks: BlockStart) -> BTreeSet<usiz
     for (&address, &(_, size)) in waiting {
         let pool_end = (address / G::SIZES.pool_size + 1) * G::SIZES.pool_size;
         let end = if address + 2 * size > pool_end { pool_end } else { address + size };
-        let unused = if shifted && address % G::SIZES.pool_size == 48 { 48 } else { 0 };
+        let is_first = address % G::SIZES.pool_size == 48
+            || address % G::SIZES.arena_size == Shape::<G>::BEFORE_FIRST_POOL + 48;
+        let unused = if shifted && is_first { 48 } else { 0 };
         let begin = address - unused;
         let parts = (begin..end).step_by(16);
         parts.for_each(|part| *bytes.entry(part / PAGE * PAGE).or_default() += 16);
@@ -120,7 +122,7 @@ fn covered_in_medium(waiting: &BlocksOf, blocks: &BlocksOf) -> BTreeSet<usize> {
 /// Returns the classes whose pools a table of `MEDIUM` pages can describe. Some of these classes
 /// are spans.
 fn medium_classes() -> impl Iterator<Item = SizeClass<ThreadGeometry>> {
-    let fits = |class: &SizeClass<_>| !class.is_small() && class.pool_bytes() <= MEDIUM * PAGE;
+    let fits = |class: &SizeClass<_>| !class.is_linked() && class.pool_bytes() <= MEDIUM * PAGE;
     SizeClass::<ThreadGeometry>::all().filter(fits)
 }
 
@@ -137,7 +139,7 @@ fn rounds<G: Geometry>(seed: u64, share: usize, blocks: BlockStart) {
 /// Does the same as [`rounds`] with blocks above the small threshold, in pools of several units.
 fn medium_rounds(seed: u64, share: usize, blocks: BlockStart) {
     let mut state = seed;
-    let sizes: Vec<_> = (0..4).map(|_| 513 + random(&mut state, UNIT / 2 - 512)).collect();
+    let sizes: Vec<_> = (0..4).map(|_| 1025 + random(&mut state, UNIT / 2 - 1024)).collect();
     let count = BLOCKS / 8;
     let heap = heap::<ThreadGeometry>(blocks);
     rounds_with::<ThreadGeometry, MEDIUM>(state, share, heap, &sizes, count, covered_in_medium);
