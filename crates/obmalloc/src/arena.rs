@@ -137,6 +137,12 @@ impl Arena {
         self.free_units as usize
     }
 
+    /// Returns true if the arena would be free if no class retained a pool.
+    pub(crate) fn is_pinned<G: Geometry>(&self) -> bool {
+        let retained = self.retained_units as usize;
+        retained > 0 && self.free_units() + retained == Shape::<G>::POOLS
+    }
+
     pub(crate) fn is_free<G: Geometry>(&self) -> bool {
         self.free_units() == Shape::<G>::POOLS
     }

@@ -81,8 +81,8 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     pub(crate) used: UsedPools,
     pub(crate) arenas: ArenaTable,
     pub(crate) empty: EmptyPools,
-    /// The number of arenas that the source allows retained spans to occupy.
-    pub(crate) arenas_of_spans: usize,
+    /// The number of arenas that the source allows retained pools to occupy.
+    pub(crate) arenas_of_pools: usize,
     large: Large,
     pub(crate) source: S,
     lower: A,
@@ -122,7 +122,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             used: UsedPools::new(),
             arenas: ArenaTable::new(),
             empty: EmptyPools::NONE,
-            arenas_of_spans: 0,
+            arenas_of_pools: 0,
             large: Large::NONE,
             source,
             lower,
@@ -350,9 +350,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Returns the number of arenas that the heap retains because the source allows it.
     ///
-    /// The number includes the arenas that the retained spans would fill.
+    /// The number includes the arenas that the retained pools would fill.
     pub fn retained_arenas(&self) -> usize {
-        self.arenas.retained() + self.arenas_of_spans
+        self.arenas.retained() + self.arenas_of_pools
     }
 
     /// Returns the source of arenas.
@@ -553,18 +553,55 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Retains the empty `pool` if the geometry allows it. Otherwise returns the pool to its arena.
     fn pool_emptied(&mut self, class: SizeClass<G>, pool: PoolPtr) {
-        let may_retain = self.empty.may_retain(&self.arenas, class, pool);
         let is_only = pool.header().next.get().is_none() && pool.header().prev.get().is_none();
-        if may_retain && is_only {
-            self.empty.retain(class, pool, &mut self.arenas);
-            return;
-        }
-        if !may_retain {
-            // The arena may now have no pool in use except those that other classes retain.
-            self.end_retentions();
+        match G::RULES.retain {
+            RetainRule::Unobservable => {
+                let may_retain = self.arenas.would_be_next::<G>(pool.header().arena());
+                if may_retain && is_only {
+                    return self.empty.retain(class, pool, &mut self.arenas);
+                }
+                if !may_retain {
+                    // The arena may now have no pool in use except those that other classes retain.
+                    self.end_retentions();
+                }
+            }
+            RetainRule::EachClass => {
+                if is_only && self.may_retain(class, pool) {
+                    return self.empty.retain(class, pool, &mut self.arenas);
+                }
+                self.end_retentions_with(class, pool);
+            }
         }
         self.used.remove(class, pool);
         self.free_pool(pool);
+    }
+
+    /// Returns true if `pool` may be retained, although its arena may then stay mapped only because
+    /// of retained pools. In that case, asks the source.
+    pub(crate) fn may_retain(&mut self, class: SizeClass<G>, pool: PoolPtr) -> bool {
+        let pinned = self.arenas.pinned() + 1;
+        if pinned <= self.arenas_of_pools || !self.could_free_arena_of(class, pool) {
+            return true;
+        }
+        let had = self.retained_arenas();
+        let granted = self.source.retain(had, had - self.arenas_of_pools + pinned);
+        self.arenas_of_pools = granted.saturating_sub(self.arenas.retained());
+        pinned <= self.arenas_of_pools
+    }
+
+    /// Ends all retentions if `pool` is about to be freed, and its arena must not stay mapped only
+    /// because of the other pools that classes retain.
+    pub(crate) fn end_retentions_with(&mut self, class: SizeClass<G>, pool: PoolPtr) {
+        let has_others = self.arenas.has_retained_pools(pool.header().arena());
+        if has_others && !self.may_retain(class, pool) {
+            self.end_retentions();
+        }
+    }
+
+    /// Returns true if the arena of `pool` could be unmapped once `pool` and all retained pools of
+    /// the arena are free.
+    fn could_free_arena_of(&self, class: SizeClass<G>, pool: PoolPtr) -> bool {
+        self.arenas.could_be_free::<G>(pool.header().arena(), class.units())
     }
 
     /// Ends the retention of every pool that must not remain retained when `class` takes a slow
@@ -580,9 +617,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         while let Some(pool) = self.empty.end_any::<G>(&mut self.used, &mut self.arenas) {
             self.free_pool(pool);
         }
-        if self.arenas_of_spans > 0 {
+        if self.arenas_of_pools > 0 {
             self.source.retain(self.retained_arenas(), self.arenas.retained());
-            self.arenas_of_spans = 0;
+            self.arenas_of_pools = 0;
         }
     }
 
@@ -592,7 +629,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     pub(crate) fn free_pool(&mut self, pool: PoolPtr) {
         self.purging.note_loosened(pool.header().class::<G>().map_or(1, SizeClass::units));
         pool.header().become_free::<G>();
-        let (source, of_spans) = (&mut self.source, &mut self.arenas_of_spans);
+        let (source, of_spans) = (&mut self.source, &mut self.arenas_of_pools);
         let mut may_retain = usize::MAX;
         let unmapped = self.arenas.put_pool::<G>(pool, |retained| {
             let granted = match G::RULES.retain {
@@ -624,9 +661,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if retained == 0 {
             return;
         }
-        let granted = self.source.retain(retained, retained);
-        self.arenas_of_spans = granted.min(self.arenas_of_spans);
-        while self.arenas.retained() > granted - self.arenas_of_spans
+        let of_pools = self.arenas_of_pools.min(self.arenas.pinned());
+        let granted = self.source.retain(retained, self.arenas.retained() + of_pools);
+        self.arenas_of_pools = granted.min(of_pools);
+        while self.arenas.retained() > granted - self.arenas_of_pools
             && let Some(base) = self.arenas.remove_free::<G>()
         {
             self.unmap(base);
@@ -665,7 +703,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.used = UsedPools::new();
         self.empty = EmptyPools::NONE;
         self.source.retain(self.retained_arenas(), 0);
-        self.arenas_of_spans = 0;
+        self.arenas_of_pools = 0;
         self.arenas.clear(&self.lower, |base| {
             mark_arena_accessible::<G>(base);
             // SAFETY: the arena came from this source, and the lists of pools were cleared above.
@@ -970,8 +1008,10 @@ mod tests {
         let blocks = take(&mut heap, 512, 5 * POOLS * BLOCKS);
         put(&mut heap, blocks);
         assert_eq!((heap.stats().arenas.current, heap.retained_arenas()), (3, 2));
+        // One of these arenas contains a pool that its class retains.
+        assert_eq!((heap.arenas.retained(), heap.arenas.pinned()), (1, 1));
         let blocks = take(&mut heap, 512, 3 * POOLS * BLOCKS);
-        assert_eq!((heap.source().reused, heap.retained_arenas()), (2, 0));
+        assert_eq!((heap.source().reused, heap.arenas.retained(), heap.arenas.pinned()), (1, 0, 0));
         assert_eq!(heap.stats().arenas.allocated, 5);
         put(&mut heap, blocks);
     }

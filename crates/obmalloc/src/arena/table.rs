@@ -54,6 +54,8 @@ pub(crate) struct ArenaTable {
     numbers: [u64; WORDS],
     /// The number of free arenas that the source has allowed the heap to retain.
     retained: usize,
+    /// The number of arenas that are not free only because classes retain some of their pools.
+    pinned: usize,
     counts: ArenaCounts,
 }
 
@@ -66,6 +68,7 @@ impl ArenaTable {
             last_with: [None; MAX_POOLS + 1],
             numbers: [0; WORDS],
             retained: 0,
+            pinned: 0,
             counts: ArenaCounts { allocated: 0, highwater: 0, current: 0 },
         }
     }
@@ -137,7 +140,9 @@ impl ArenaTable {
         align: usize,
     ) -> Option<PoolPtr> {
         let free = self.slots[index].free_units();
+        let was_pinned = self.slots[index].is_pinned::<G>();
         let pool = self.slots[index].take_pool(index, origin, class, align)?;
+        self.pinned -= usize::from(was_pinned);
         if free == Shape::<G>::POOLS {
             self.retained = self.retained.saturating_sub(1);
         }
@@ -165,6 +170,7 @@ impl ArenaTable {
             }
             self.retained += 1;
         }
+        self.pinned += usize::from(self.slots[index].is_pinned::<G>());
         self.relist(index, free);
         None
     }
@@ -204,13 +210,26 @@ impl ArenaTable {
     }
 
     /// Records that a pool of `units` units in the arena is retained by its class.
-    pub(crate) fn note_retained(&mut self, index: ArenaIndex, units: usize) {
+    pub(crate) fn note_retained<G: Geometry>(&mut self, index: ArenaIndex, units: usize) {
         self.slots[index].retained_units += units as u32;
+        self.pinned += usize::from(self.slots[index].is_pinned::<G>());
     }
 
     /// Records that a pool of `units` units in the arena is no longer retained by its class.
-    pub(crate) fn note_released(&mut self, index: ArenaIndex, units: usize) {
+    pub(crate) fn note_released<G: Geometry>(&mut self, index: ArenaIndex, units: usize) {
+        self.pinned -= usize::from(self.slots[index].is_pinned::<G>());
         self.slots[index].retained_units -= units as u32;
+    }
+
+    /// Returns the number of arenas that are not free only because classes retain some of their
+    /// pools.
+    pub(crate) fn pinned(&self) -> usize {
+        self.pinned
+    }
+
+    /// Returns true if classes retain pools in the arena.
+    pub(crate) fn has_retained_pools(&self, index: ArenaIndex) -> bool {
+        self.slots[index].retained_units > 0
     }
 
     /// Returns true if the arena could be unmapped once `units` more of its units are free.

@@ -93,6 +93,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         });
         assert_eq!(unused.count() + arenas, self.arenas.records(), "rule 5: no record is lost");
         assert_eq!(self.arenas.counts().current, arenas, "arenas are counted");
+        let pinned = self.arenas.arenas().filter(|(_, arena)| arena.is_pinned::<G>()).count();
+        assert_eq!(self.arenas.pinned(), pinned, "pinned arenas are counted");
     }
 
     fn check_is_listed(&self, pool: PoolPtr) {

@@ -53,6 +53,7 @@ impl EmptyPools {
     }
 
     /// Returns the number of units in the retained pools.
+    #[cfg(test)]
     pub(crate) fn units(self) -> usize {
         self.units
     }
@@ -60,20 +61,6 @@ impl EmptyPools {
     #[cfg(test)]
     pub(crate) fn count(self) -> u32 {
         self.classes.iter().map(|word| word.count_ones()).sum()
-    }
-
-    /// Returns true if the geometry lets `class` retain `pool`, which has just become empty.
-    pub(crate) fn may_retain<G: Geometry>(
-        self,
-        arenas: &ArenaTable,
-        class: SizeClass<G>,
-        pool: PoolPtr,
-    ) -> bool {
-        let arena = pool.header().arena();
-        match G::RULES.retain {
-            RetainRule::Unobservable => arenas.would_be_next::<G>(arena),
-            RetainRule::EachClass => !arenas.could_be_free::<G>(arena, class.units()),
-        }
     }
 
     /// Stops counting `span` as a retained span of `class`. The caller marks the span as full.
@@ -85,7 +72,7 @@ impl EmptyPools {
     ) {
         self.units -= class.units();
         self.note_used(class);
-        arenas.note_released(span.header().arena(), class.units());
+        arenas.note_released::<G>(span.header().arena(), class.units());
     }
 
     /// Retains `pool`, which must be empty. It must be a span or the only used pool of `class`.
@@ -96,7 +83,7 @@ impl EmptyPools {
         arenas: &mut ArenaTable,
     ) {
         pool.header().become_retained();
-        arenas.note_retained(pool.header().arena(), class.units());
+        arenas.note_retained::<G>(pool.header().arena(), class.units());
         let (word, bit) = place(class);
         self.classes[word] |= bit;
         self.idle[word] &= !bit;
@@ -223,7 +210,7 @@ impl EmptyPools {
                 return None;
             };
             self.units -= class.units();
-            arenas.note_released(pool.header().arena(), class.units());
+            arenas.note_released::<G>(pool.header().arena(), class.units());
             if pool.header().end_retention() {
                 used.remove(class, pool);
                 return Some(pool);

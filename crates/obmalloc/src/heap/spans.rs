@@ -25,7 +25,7 @@
 use raw_mem::{ArenaSource, MemAlloc};
 
 use crate::{
-    geometry::{Geometry, shape::Shape, size_class::SizeClass},
+    geometry::{Geometry, size_class::SizeClass},
     heap::{Found, Heap},
     pool::{PoolPtr, State, block::BlockPtr},
 };
@@ -66,33 +66,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if span.header().state() == State::Used {
             self.used.remove(class, span);
         }
-        if !self.empty.note_freed(class) || !self.may_retain_span(class, span) {
-            if self.arenas_of_spans == 0 && self.could_free_arena_of(class, span) {
-                self.end_retentions();
-            }
+        if !self.empty.note_freed(class) || !self.may_retain(class, span) {
+            self.end_retentions_with(class, span);
             return self.free_pool(span);
         }
         self.empty.retain(class, span, &mut self.arenas);
         self.used.link_first(class, span);
-    }
-
-    /// Returns true if one more span may be retained. If that would keep an arena mapped, asks the
-    /// source.
-    fn may_retain_span(&mut self, class: SizeClass<G>, span: PoolPtr) -> bool {
-        let arenas = (self.empty.units() + class.units()).div_ceil(Shape::<G>::POOLS);
-        if arenas <= self.arenas_of_spans || !self.could_free_arena_of(class, span) {
-            return true;
-        }
-        let had = self.retained_arenas();
-        let granted = self.source.retain(had, had - self.arenas_of_spans + arenas);
-        self.arenas_of_spans = granted.saturating_sub(self.arenas.retained());
-        arenas <= self.arenas_of_spans
-    }
-
-    /// Returns true if the arena of `span` could be unmapped once `span` and all retained pools of
-    /// the arena are free.
-    fn could_free_arena_of(&self, class: SizeClass<G>, span: PoolPtr) -> bool {
-        self.arenas.could_be_free::<G>(span.header().arena(), class.units())
     }
 }
 
