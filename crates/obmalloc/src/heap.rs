@@ -241,7 +241,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if next.is_some_and(|next| next.addr().get().is_multiple_of(align)) {
             return self.alloc_listed(class);
         }
-        if !class.is_span() {
+        if class.is_span() {
+            self.mark_used_spans_full(class);
+        } else {
             self.end_retentions_for(class);
         }
         let pool = self.unused_pool(class, units)?;
@@ -504,6 +506,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Maps an arena. If that fails, counts a refused request and returns false.
     fn map_arena(&mut self) -> bool {
+        self.report_reuse();
         let mapped = match self.arenas.reserve(&self.lower) {
             true => self.source.map_with_contents(Shape::<G>::ARENA).ok(),
             false => None,
@@ -592,9 +595,23 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Ends all retentions if `pool` is about to be freed, and its arena must not stay mapped only
     /// because of the other pools that classes retain.
     pub(crate) fn end_retentions_with(&mut self, class: SizeClass<G>, pool: PoolPtr) {
+        self.report_reuse();
         let has_others = self.arenas.has_retained_pools(pool.header().arena());
         if has_others && !self.may_retain(class, pool) {
             self.end_retentions();
+        }
+    }
+
+    /// Tells the source which arenas are in use again that had stayed mapped only because of retained
+    /// pools.
+    ///
+    /// The source needs to know before it maps an arena or decides about another one. The paths that
+    /// allocate from retained pools tell it nothing.
+    fn report_reuse(&mut self) {
+        let pinned = self.arenas.pinned();
+        if pinned < self.arenas_of_pools {
+            self.source.reuse_retained(self.arenas_of_pools - pinned);
+            self.arenas_of_pools = pinned;
         }
     }
 
@@ -657,13 +674,13 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Unmaps the free arenas that the source no longer lets the heap retain.
     pub(crate) fn unmap_excess(&mut self) {
+        self.report_reuse();
         let retained = self.retained_arenas();
         if retained == 0 {
             return;
         }
-        let of_pools = self.arenas_of_pools.min(self.arenas.pinned());
-        let granted = self.source.retain(retained, self.arenas.retained() + of_pools);
-        self.arenas_of_pools = granted.min(of_pools);
+        let granted = self.source.retain(retained, retained);
+        self.arenas_of_pools = granted.min(self.arenas_of_pools);
         while self.arenas.retained() > granted - self.arenas_of_pools
             && let Some(base) = self.arenas.remove_free::<G>()
         {

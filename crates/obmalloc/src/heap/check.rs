@@ -71,18 +71,23 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         let mut arenas = 0;
         for (index, arena) in self.arenas.arenas() {
             arenas += 1;
-            let (mut free, mut units) = (0, 0);
+            let (mut free, mut units, mut retained) = (0, 0, 0);
             for pool in arena.pools::<G>() {
                 assert_eq!(pool.header().arena(), index, "a pool knows its arena");
                 check_pool::<G>(arena, pool, self.blocks);
                 units += pool.header().units_in_use::<G>();
                 match pool.header().state() {
                     State::Free => free += 1,
-                    State::Used | State::Retained => self.check_is_listed(pool),
+                    State::Retained => {
+                        retained += pool.header().units_in_use::<G>();
+                        self.check_is_listed(pool);
+                    }
+                    State::Used => self.check_is_listed(pool),
                     State::Full => {}
                     State::Uncarved => panic!("a carved pool has a header"),
                 }
             }
+            assert_eq!(arena.retained_units as usize, retained, "retained units are counted");
             let known = arena.known_free::<G>();
             assert_eq!(known.listed, free, "rule 3: free pools are known to their arena");
             assert_eq!(arena.free_units(), free + known.uncarved, "rule 6: free units are counted");

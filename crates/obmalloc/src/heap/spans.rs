@@ -51,14 +51,29 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
                 return None;
             }
             let block = span.header().take_only();
-            if span.header().state() == State::Retained {
-                self.empty.forget(class, span, &mut self.arenas);
-            }
-            self.used.remove_full(class, span);
+            self.mark_span_full(class, span);
             if block.is_some() {
                 return block;
             }
         }
+    }
+
+    /// Marks the first spans of `class` as full, up to the first one that is not in use.
+    pub(crate) fn mark_used_spans_full(&mut self, class: SizeClass<G>) {
+        loop {
+            let span = self.used.first(class);
+            if span == PoolPtr::NONE || span.free_blocks::<G>().next().is_some() {
+                return;
+            }
+            self.mark_span_full(class, span);
+        }
+    }
+
+    fn mark_span_full(&mut self, class: SizeClass<G>, span: PoolPtr) {
+        if span.header().state() == State::Retained {
+            self.empty.forget(class, span, &mut self.arenas);
+        }
+        self.used.remove_full(class, span);
     }
 
     /// Retains a span whose block was freed, or returns it to its arena.
@@ -138,6 +153,20 @@ mod tests {
         heap.trim();
         heap.check_invariants();
         assert_eq!((heap.empty.units(), heap.stats().arenas.current), (0, 0));
+    }
+
+    #[test]
+    fn a_retained_span_in_use_that_becomes_full_is_no_longer_counted() {
+        let mut heap = heap();
+        for _ in 0..5 {
+            let aligned = |nth: usize| {
+                let class = SizeClass::of((64 << 10) * (1 + nth % 3)).unwrap();
+                heap.alloc_aligned(class, 64 << 10).unwrap()
+            };
+            let blocks: Vec<_> = (0..50).map(aligned).collect();
+            heap.check_invariants();
+            free(&mut heap, blocks);
+        }
     }
 
     #[test]
