@@ -35,12 +35,13 @@ pub struct Sizes {
     pub small_threshold: usize,
     /// The largest block whose pool is one unit and which contains a link while it is free.
     ///
-    /// It is `small_threshold` in CPython, and may be twice as large.
+    /// It equals `small_threshold` in CPython's geometries, and may be twice as large in others.
     pub linked_threshold: usize,
     /// The largest request that an arena can serve. CPython serves only small requests from arenas.
     ///
     /// A block of up to `pool_size / 2` bytes shares its pool with other blocks of the same size
-    /// class. Above `small_threshold`, there are eight size classes for such blocks between each
+    /// class. Above `linked_threshold`, such a pool can be several units. Above `small_threshold`, there
+    /// are eight size classes for such blocks between each
     /// power of two and the next. The size of a block above `pool_size / 2` bytes is rounded up to
     /// a multiple of `pool_size`, and the block then fills a pool of its own.
     pub arena_threshold: usize,
@@ -183,14 +184,14 @@ pub enum RetainRule {
     /// The heap retains at most one pool, and only if it still returns the same addresses as
     /// CPython.
     Unobservable,
-    /// Each class can retain one pool until another class needs it or its arena could be unmapped.
+    /// Each class can retain one pool until another class needs it.
     ///
     /// A class of [spans](crate::SizeClass::is_span), which are pools of one block, can retain
     /// several empty spans. The class does not retain the first span that it frees after a sweep,
     /// unless it may still have had retained spans at the time of that sweep.
     ///
-    /// If all other pools of a span's arena are free or retained, retaining the span keeps an arena
-    /// mapped in which no block is in use. The heap therefore retains such a span only if the arena
+    /// If all other pools of a pool's arena are free or retained, retaining the pool keeps an arena
+    /// mapped in which no block is in use. The heap therefore retains such a pool only if the arena
     /// source permits this in [`retain`](raw_mem::ArenaSource::retain). The heap also asks the
     /// source before it retains an arena whose pools are all free.
     ///

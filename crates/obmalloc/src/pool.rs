@@ -11,10 +11,10 @@
 //! first unit of a pool contains the pool's header, and the headers of the pool's other units point
 //! to this header.
 //!
-//! The *free list* of a pool contains its free blocks. Small blocks form a linked list, in which each
-//! block contains a link to the next one. For larger blocks, the header contains a bit for each free
-//! block and the address of the block that was freed last, so the heap never touches such a block
-//! (decision 0020).
+//! The *free list* of a pool contains its free blocks. Blocks of up to `Sizes::linked_threshold` bytes
+//! form a linked list, in which each block contains a link to the next one. For larger blocks, the
+//! header contains a bit for each free block and the address of the block that was freed last, so the
+//! heap never touches such a block (decision 0020).
 //!
 //! When the free list of a pool is empty, the heap *carves* unused memory of the pool, which means
 //! that it divides the memory into blocks. It carves one block, and all further blocks that begin
@@ -127,7 +127,7 @@ pub(crate) struct PoolHeader {
     until_event: Count,
     class: Byte,
     state: Byte,
-    /// The offset of the first block if the pool has small blocks, in bytes.
+    /// The offset of the first block if the blocks are linked, in bytes.
     first: u16,
     /// The neighbours in the class's list. In a free pool, `next` links to the arena's next free
     /// pool.
@@ -140,7 +140,7 @@ pub(crate) struct PoolHeader {
     ///
     /// [`HAS_UNCARVED_PAGES`] is set if the arena's record has uncarved pages of the pool.
     next_offset: Count,
-    /// The free blocks of a pool whose blocks are not small, except the block in `free`.
+    /// The free blocks of a pool whose blocks are not linked, except the block in `free`.
     ///
     /// In a geometry whose pools begin with their headers, all blocks are small, and the heap's tag
     /// is stored in this place.
@@ -396,10 +396,9 @@ fn in_use_of<G: Geometry>(
     }
 }
 
-/// Returns the offset of the first block in a pool of `class` whose small blocks begin at `first`.
+/// Returns the offset of the first block in a pool of `class` whose linked blocks begin at `first`.
 ///
-/// Blocks above the small threshold begin at the start of their pool, because a span may fill its
-/// pool.
+/// Blocks that are not linked begin at the start of their pool, because a span may fill its pool.
 fn first_offset_in<G: Geometry>(class: Option<SizeClass<G>>, first: u16) -> usize {
     let is_linked = Shape::<G>::SMALL_ONLY || class.is_none_or(SizeClass::is_linked);
     if is_linked { first.into() } else { Shape::<G>::BEFORE_POOL }
@@ -748,7 +747,7 @@ impl PoolPtr {
         self.header().count_freed()
     }
 
-    /// Frees a `block` of this pool that is not small. Does not touch the block's memory.
+    /// Frees a `block` of this pool that is not linked. Does not touch the block's memory.
     ///
     /// Returns true if the pool's state must change, because the pool became empty or was full.
     #[inline]
@@ -760,7 +759,7 @@ impl PoolPtr {
         self.header().count_freed()
     }
 
-    /// Returns the number of the block at `start`, counted from 0. The block must not be small.
+    /// Returns the number of the block at `start`, counted from 0. The block must not be linked.
     #[inline]
     fn number_of<G: Geometry>(self, start: NonNull<u8>) -> usize {
         let offset = start.addr().get() - self.start::<G>().addr().get();

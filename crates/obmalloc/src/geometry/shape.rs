@@ -32,7 +32,7 @@ impl<G: Geometry> Shape<G> {
     /// True if every request that an arena serves is small, so that every pool is one unit.
     pub(crate) const SMALL_ONLY: bool = Self::CLASSES == Self::SMALL_CLASSES;
 
-    /// The number of linked classes whose blocks differ by one alignment. There is a slot for each.
+    /// The number of slots of all linked classes. There is one for each multiple of `alignment`.
     pub(crate) const LINKED_SLOTS: usize = G::SIZES.linked_threshold / G::SIZES.alignment;
 
     /// The number of slots of each linked class above `small_threshold`.
@@ -130,7 +130,7 @@ pub enum BlockStart {
     Aligned,
     /// At the same offset as in CPython, whose pools begin with a header of 48 bytes.
     ///
-    /// This affects only small blocks. Larger blocks begin at the start of the pool.
+    /// This affects only linked blocks. Other blocks begin at the start of the pool.
     ///
     /// If the first block of a pool begins at offset 48, many Python objects begin at a 64-byte
     /// cache line. Each object that the garbage collector tracks has a header of 16 bytes in front

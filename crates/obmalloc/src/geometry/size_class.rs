@@ -277,8 +277,8 @@ impl<G: Geometry> SizeClass<G> {
     ///
     /// In a geometry with [`RetainRule::EachClass`], which need not return the same addresses as
     /// CPython, a full pool returns to its size class's list of used pools only after an eighth of
-    /// its blocks has been freed, but after at least 1 and at most 16 frees. If one free were
-    /// always enough, a program that alternately frees and allocates one block of a full pool could
+    /// its blocks has been freed, but after at least 4 and at most 16 frees. In a pool of fewer than
+    /// 8 blocks, one free is enough. If one free were always enough, a program that alternately frees and allocates one block of a full pool could
     /// make the heap add the pool to the list and remove it again each time.
     #[inline]
     pub(crate) const fn frees_until_used(self) -> usize {

@@ -1,6 +1,6 @@
 //! The free blocks of a pool, as the bits of a word in its header.
 //!
-//! Pools of small blocks have a linked list instead (see [`FreeList`](super::block::FreeList)).
+//! Pools of linked blocks have a list instead (see [`FreeList`](super::block::FreeList)).
 //! Decision 0020 explains why.
 
 #![forbid(unsafe_code)]

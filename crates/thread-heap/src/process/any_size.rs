@@ -1,8 +1,8 @@
 //! Requests of any size and alignment.
 //!
 //! ```text
-//!   size ─┬─ at most 512 bytes ────► a block of a small pool
-//!         ├─ at most 480 KiB ──────► a block of a medium pool, or a span
+//!   size ─┬─ at most 1 KiB ────────► a block of a pool of one unit
+//!         ├─ at most 480 KiB ──────► a block of a larger pool, or a span
 //!         └─ all others ───────────► a block with its own mapping
 //! ```
 //!
@@ -330,7 +330,7 @@ fn unlisted(size: usize) -> Option<NonNull<u8>> {
     }
 }
 
-/// Allocates `size` zeroed bytes. The size must not be small.
+/// Allocates `size` zeroed bytes. The size must exceed `linked_threshold`.
 #[inline(never)]
 fn zeroed_above(size: usize) -> Option<NonNull<u8>> {
     match Class::of(size) {
