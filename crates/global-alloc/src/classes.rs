@@ -65,10 +65,16 @@ pub(crate) fn class_size(layout: Layout) -> usize {
     if layout.align() <= MAX_ALIGN { rounded(layout) } else { usize::MAX }
 }
 
-/// Returns the size class for `layout` if that class is linked, and `None` otherwise.
+/// Returns true if `layout` has a size class and that class is linked.
 #[inline]
-pub(crate) fn linked_class(layout: Layout) -> Option<SizeClass<Pools>> {
-    SizeClass::of_linked(rounded(layout))
+pub(crate) fn is_linked(layout: Layout) -> bool {
+    rounded(layout).wrapping_sub(1) < Pools::SIZES.linked_threshold
+}
+
+/// Returns the size class for `layout` if that class is small, and `None` otherwise.
+#[inline]
+pub(crate) fn small_class(layout: Layout) -> Option<SizeClass<Pools>> {
+    SizeClass::of_small(rounded(layout))
 }
 
 /// Returns the size of `layout`, rounded up to its alignment if blocks are not always aligned to
@@ -118,7 +124,7 @@ pub(crate) fn may_lie_in(block: SizeClass<Pools>, after: SizeClass<Pools>) -> bo
 /// - The blocks of this class are too large for `new` (see [`serves`]). The next reallocation would
 ///   then move the memory to a smaller block.
 ///
-/// The argument `class` must be the function [`class`] or [`linked_class`].
+/// The argument `class` must be the function [`class`] or [`small_class`].
 #[inline]
 pub(crate) fn grown(
     old: Layout,

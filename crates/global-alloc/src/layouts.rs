@@ -11,10 +11,11 @@
 
 use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 
-use obmalloc::{BlockPtr, Geometry, LargeBlock, NewLarge, SizeClass};
+use obmalloc::{BlockPtr, LargeBlock, NewLarge, SizeClass};
 
 use crate::classes::{
-    Place, Pools, class, class_size, grown, linked_class, may_lie_in, place, rounded, serves,
+    Place, Pools, class, class_size, grown, is_linked, may_lie_in, place, rounded, serves,
+    small_class,
 };
 
 /// The required contents of new memory.
@@ -99,11 +100,10 @@ pub(crate) unsafe trait Layouts {
     #[inline]
     fn allocate(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         self.prepare();
-        let size = rounded(layout);
-        if size.wrapping_sub(1) >= Pools::SIZES.linked_threshold {
+        if !is_linked(layout) {
             return self.allocate_above(class_size(layout), layout, init);
         }
-        let start = self.alloc_linked_block(size)?.into_start();
+        let start = self.alloc_linked_block(rounded(layout))?.into_start();
         if init == Init::Zeroed {
             // SAFETY: the block is new and has at least that many bytes.
             unsafe { start.write_bytes(0, layout.size()) };
@@ -160,7 +160,7 @@ pub(crate) unsafe trait Layouts {
     unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout) {
         // SAFETY: `ptr` is live memory of this allocator (contract of `deallocate`).
         unsafe { Self::check("free", ptr, layout) };
-        if linked_class(layout).is_some() {
+        if is_linked(layout) {
             // SAFETY: the layout has a linked class, so the memory is a linked block (contract).
             unsafe { self.free_linked_block(BlockPtr::from_start(ptr)) };
         } else {
@@ -221,19 +221,19 @@ pub(crate) unsafe trait Layouts {
     unsafe fn reallocate(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
         // SAFETY: `ptr` is live memory of this allocator (contract of `reallocate`).
         unsafe { Self::check("resize", ptr, old) };
-        match (linked_class(old), linked_class(new)) {
-            // SAFETY: `old` has a linked class, so the memory is a linked block in use.
+        match (small_class(old), small_class(new)) {
+            // SAFETY: `old` has a small class, so the memory is a linked block in use.
             (Some(_), Some(after)) if serves(unsafe { SizeClass::at_linked(ptr) }, new, after) => {
                 Some(ptr)
             }
-            // SAFETY: the contract is the same, and both layouts have linked classes.
-            (Some(_), Some(after)) => unsafe { self.move_linked(ptr, old, new, after) },
+            // SAFETY: the contract is the same, and both layouts have small classes.
+            (Some(_), Some(after)) => unsafe { self.move_small(ptr, old, new, after) },
             // SAFETY: the contract is the same.
             _ => unsafe { self.resize_or_move(ptr, old, new) },
         }
     }
 
-    /// Moves the contents of a linked block to a new block.
+    /// Moves the contents of a small block to a new block.
     ///
     /// If no new block can be allocated but the new layout fits in the old block, the memory stays
     /// in place. This function is never inlined, so a resize that moves nothing needs no stack
@@ -242,17 +242,17 @@ pub(crate) unsafe trait Layouts {
     /// # Safety
     ///
     /// - The requirements of [`reallocate`](Self::reallocate) must be met.
-    /// - The classes of `old` and `new` must be linked.
+    /// - The classes of `old` and `new` must be small.
     /// - `after` must be the class of `new`.
     #[inline(never)]
-    unsafe fn move_linked(
+    unsafe fn move_small(
         &self,
         ptr: NonNull<u8>,
         old: Layout,
         new: Layout,
         after: SizeClass<Pools>,
     ) -> Option<NonNull<u8>> {
-        let roomy = grown(old, new, linked_class).unwrap_or(after);
+        let roomy = grown(old, new, small_class).unwrap_or(after);
         let Some(block) = self.alloc_block(roomy).or_else(|| self.alloc_block(after)) else {
             // SAFETY: `ptr` is a live linked block (contract).
             let block = unsafe { SizeClass::at_linked(ptr) };

@@ -105,10 +105,15 @@ impl Sizes {
     }
 
     /// Returns the number of the smallest class whose blocks have more than `last` bytes.
-    #[inline]
+    // With the constants of a geometry, little is left of this function.
+    #[inline(always)]
     pub(crate) const fn class_of(self, last: usize) -> usize {
         if last < self.small_threshold {
             last >> self.alignment.trailing_zeros()
+        } else if last < self.linked_threshold {
+            // There is only one doubling up to this size, so all steps are equal.
+            let step = self.small_threshold.ilog2() - STEP_BITS;
+            self.small_classes() + ((last - self.small_threshold) >> step)
         } else if last < self.largest_shared() {
             self.small_classes() + self.steps_to(last)
         } else {

@@ -136,7 +136,13 @@ impl<G: Geometry> SizeClass<G> {
     #[inline]
     #[must_use]
     pub const fn of_linked(size: usize) -> Option<Self> {
-        if size <= G::SIZES.linked_threshold { Self::of(size) } else { None }
+        let last = size.wrapping_sub(1);
+        if last < G::SIZES.linked_threshold {
+            // INVARIANT: the linked classes are the first ones.
+            Some(Self { index: G::SIZES.class_of(last) as u8, geometry: PhantomData })
+        } else {
+            None
+        }
     }
 
     /// Returns the number of units for a pool of blocks of `size` bytes, which must not be linked.
