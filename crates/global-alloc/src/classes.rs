@@ -106,8 +106,8 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
 /// Returns true if memory whose layout has the class `after` may lie in a block of class `block`.
 ///
 /// If `after` is linked, the memory is later freed by a function that accepts only linked blocks, so
-/// `block` must be linked too. That function relies on the fact that the pool of a linked block is one
-/// unit, and that the block may contain a link when it is free.
+/// `block` must be linked too. That function treats the block's unit as its pool and writes a link to
+/// the block.
 #[inline]
 pub(crate) fn may_lie_in(block: SizeClass<Pools>, after: SizeClass<Pools>) -> bool {
     block.is_linked() || !after.is_linked()

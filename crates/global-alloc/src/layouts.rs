@@ -222,7 +222,7 @@ pub(crate) unsafe trait Layouts {
         // SAFETY: `ptr` is live memory of this allocator (contract of `reallocate`).
         unsafe { Self::check("resize", ptr, old) };
         match (small_class(old), small_class(new)) {
-            // SAFETY: `old` has a small class, so the memory is a linked block in use.
+            // SAFETY: `old` has a small class, so the memory lies in a linked block (see `may_lie_in`).
             (Some(_), Some(after)) if serves(unsafe { SizeClass::at_linked(ptr) }, new, after) => {
                 Some(ptr)
             }

@@ -289,7 +289,7 @@ unsafe impl Layouts for ObMalloc {
 
     #[inline]
     unsafe fn free_linked_block(&self, block: BlockPtr) {
-        // SAFETY: the block is small and came from these heaps (contract).
+        // SAFETY: the block is linked and came from these heaps (contract).
         unsafe { PerThread.free_linked(block) };
     }
 

@@ -34,7 +34,8 @@ pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
     }
 }
 
-/// Allocates a block of any class from a free list. If the list is empty, calls [`alloc_unlisted`].
+/// Allocates a block of any class from a free list. If the list is empty, calls [`alloc_of_class`]. If
+/// the request has no size class or a larger alignment, calls [`alloc_unlisted`].
 ///
 /// This function is not inlined, so that [`alloc`] stays small. Neither function needs a stack
 /// frame.

@@ -17,7 +17,7 @@
 //!  ├─────────┬────────┬────────┬─ ─ ─ ─ ─ ─ ─ ─ ─ ─┬────────┬────────┬────────┬────────┤
 //!  │ headers │ small  │ small  │ free               │ medium pool of 3 units   │ span … │
 //!  ├─────────┴────────┴────────┴─ ─ ─ ─ ─ ─ ─ ─ ─ ─┴────────┴────────┴────────┴────────┤
-//!             small pools take the lowest units          other pools take the highest units
+//!     pools of linked blocks take the lowest units       other pools take the highest units
 //! ```
 
 use core::ptr::NonNull;
@@ -137,7 +137,7 @@ impl Arena {
         self.free_units as usize
     }
 
-    /// Returns true if the arena would be free if no class retained a pool.
+    /// Returns true if no block of the arena is in use and classes retain some of its pools.
     pub(crate) fn is_pinned<G: Geometry>(&self) -> bool {
         let retained = self.retained_units as usize;
         retained > 0 && self.free_units() + retained == Shape::<G>::POOLS

@@ -33,15 +33,16 @@ pub struct Sizes {
     ///
     /// The size classes of small requests are `alignment` bytes apart.
     pub small_threshold: usize,
-    /// The largest block whose pool is one unit and which contains a link while it is free.
+    /// The size of the largest *linked* block. A linked block contains a link while it is free, and
+    /// its pool is one unit.
     ///
     /// It equals `small_threshold` in CPython's geometries, and may be twice as large in others.
     pub linked_threshold: usize,
     /// The largest request that an arena can serve. CPython serves only small requests from arenas.
     ///
     /// A block of up to `pool_size / 2` bytes shares its pool with other blocks of the same size
-    /// class. Above `linked_threshold`, such a pool can be several units. Above `small_threshold`, there
-    /// are eight size classes for such blocks between each
+    /// class. A pool of blocks above `linked_threshold` can have several units. Above
+    /// `small_threshold`, there are eight size classes for such blocks between each
     /// power of two and the next. The size of a block above `pool_size / 2` bytes is rounded up to
     /// a multiple of `pool_size`, and the block then fills a pool of its own.
     pub arena_threshold: usize,
@@ -83,6 +84,9 @@ impl Sizes {
 
     /// The number of size classes whose free blocks are linked.
     pub(crate) const fn linked_classes(self) -> usize {
+        if self.linked_threshold == self.small_threshold {
+            return self.small_classes();
+        }
         self.small_classes() + self.steps_to(self.linked_threshold)
     }
 
@@ -105,7 +109,7 @@ impl Sizes {
     }
 
     /// Returns the number of the smallest class whose blocks have more than `last` bytes.
-    // With the constants of a geometry, little is left of this function.
+    // We always inline this function, because most of it is computed at compile time.
     #[inline(always)]
     pub(crate) const fn class_of(self, last: usize) -> usize {
         if last < self.small_threshold {
@@ -195,7 +199,7 @@ pub enum RetainRule {
     /// several empty spans. The class does not retain the first span that it frees after a sweep,
     /// unless it may still have had retained spans at the time of that sweep.
     ///
-    /// If all other pools of a pool's arena are free or retained, retaining the pool keeps an arena
+    /// If all other pools of the arena are free or retained, retaining this pool would keep an arena
     /// mapped in which no block is in use. The heap therefore retains such a pool only if the arena
     /// source permits this in [`retain`](raw_mem::ArenaSource::retain). The heap also asks the
     /// source before it retains an arena whose pools are all free.

@@ -81,7 +81,7 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     pub(crate) used: UsedPools,
     pub(crate) arenas: ArenaTable,
     pub(crate) empty: EmptyPools,
-    /// The number of arenas that the source allows retained pools to occupy.
+    /// The number of arenas that the source allows to stay mapped only because of retained pools.
     pub(crate) arenas_of_pools: usize,
     large: Large,
     pub(crate) source: S,
@@ -199,9 +199,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates a block of `class` from the second pool of the class, if the first one has run out.
     ///
-    /// For a [span](SizeClass::is_span), allocates the block of any retained span. The call returns
-    /// `None` if it finds no block in this way. [`alloc`](Self::alloc) may still find one, but takes
-    /// longer, and may map memory.
+    /// If `class` is a class of [spans](SizeClass::is_span), allocates the block of the next retained
+    /// span. Returns `None` if there is no such block. [`alloc`](Self::alloc) may still find one, but
+    /// takes longer, and may map memory.
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_from_next_pool(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
         let block = if class.is_span() {
@@ -352,7 +352,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Returns the number of arenas that the heap retains because the source allows it.
     ///
-    /// The number includes the arenas that the retained pools would fill.
+    /// The number includes the arenas that the source lets stay mapped only because of retained pools.
     pub fn retained_arenas(&self) -> usize {
         self.arenas.retained() + self.arenas_of_pools
     }
@@ -569,46 +569,60 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
                 }
             }
             RetainRule::EachClass => {
-                if is_only && self.may_retain(class, pool) {
+                if self.may_retain(class, pool, is_only) {
                     return self.empty.retain(class, pool, &mut self.arenas);
                 }
-                self.end_retentions_with(class, pool);
             }
         }
         self.used.remove(class, pool);
         self.free_pool(pool);
     }
 
-    /// Returns true if `pool` may be retained, although its arena may then stay mapped only because
-    /// of retained pools. In that case, asks the source.
-    pub(crate) fn may_retain(&mut self, class: SizeClass<G>, pool: PoolPtr) -> bool {
-        let pinned = self.arenas.pinned() + 1;
-        if pinned <= self.arenas_of_pools || !self.could_free_arena_of(class, pool) {
-            return true;
+    /// Returns true if `wants` is true and the empty `pool` may be retained.
+    ///
+    /// If only retained pools would then keep an arena mapped, asks the source. If the source refuses,
+    /// ends all retentions that it does not allow.
+    #[inline]
+    pub(crate) fn may_retain(&mut self, class: SizeClass<G>, pool: PoolPtr, wants: bool) -> bool {
+        match self.could_free_arena_of(class, pool) {
+            true => self.may_pin_arena_of(pool, wants),
+            false => wants,
+        }
+    }
+
+    /// Does what [`may_retain`](Self::may_retain) does if the arena of `pool` has no other block in
+    /// use.
+    #[cold]
+    #[inline(never)]
+    fn may_pin_arena_of(&mut self, pool: PoolPtr, wants: bool) -> bool {
+        let has_others = self.arenas.has_retained_pools(pool.header().arena());
+        if !wants && !has_others {
+            return false;
+        }
+        self.report_reuse();
+        let pinned = self.arenas.pinned_by_permission::<G>();
+        if pinned < self.arenas_of_pools {
+            return wants;
         }
         let had = self.retained_arenas();
-        let granted = self.source.retain(had, had - self.arenas_of_pools + pinned);
-        self.arenas_of_pools = granted.saturating_sub(self.arenas.retained());
-        pinned <= self.arenas_of_pools
-    }
-
-    /// Ends all retentions if `pool` is about to be freed, and its arena must not stay mapped only
-    /// because of the other pools that classes retain.
-    pub(crate) fn end_retentions_with(&mut self, class: SizeClass<G>, pool: PoolPtr) {
-        self.report_reuse();
-        let has_others = self.arenas.has_retained_pools(pool.header().arena());
-        if has_others && !self.may_retain(class, pool) {
+        let granted = self.source.retain(had, self.arenas.retained() + pinned + 1);
+        self.arenas_of_pools = granted.saturating_sub(self.arenas.retained()).min(pinned + 1);
+        self.unmap_retained_beyond(granted - self.arenas_of_pools);
+        if self.arenas_of_pools > pinned {
+            return wants;
+        }
+        if has_others || self.arenas_of_pools < pinned {
             self.end_retentions();
         }
+        false
     }
 
-    /// Tells the source which arenas are in use again that had stayed mapped only because of retained
-    /// pools.
+    /// Tells the source how many arenas are in use again after only retained pools kept them mapped.
     ///
-    /// The source needs to know before it maps an arena or decides about another one. The paths that
-    /// allocate from retained pools tell it nothing.
+    /// The paths that allocate from retained pools do not notify the source. It learns this here,
+    /// before it maps an arena or decides about another one.
     fn report_reuse(&mut self) {
-        let pinned = self.arenas.pinned();
+        let pinned = self.arenas.pinned_by_permission::<G>();
         if pinned < self.arenas_of_pools {
             self.source.reuse_retained(self.arenas_of_pools - pinned);
             self.arenas_of_pools = pinned;
@@ -646,26 +660,32 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     pub(crate) fn free_pool(&mut self, pool: PoolPtr) {
         self.purging.note_loosened(pool.header().class::<G>().map_or(1, SizeClass::units));
         pool.header().become_free::<G>();
-        let (source, of_spans) = (&mut self.source, &mut self.arenas_of_pools);
+        let (source, of_pools) = (&mut self.source, &mut self.arenas_of_pools);
         let mut may_retain = usize::MAX;
-        let unmapped = self.arenas.put_pool::<G>(pool, |retained| {
+        let unmapped = self.arenas.put_pool::<G>(pool, |retained, pinned| {
             let granted = match G::RULES.retain {
                 RetainRule::Unobservable => 0,
                 RetainRule::EachClass => {
-                    let had = retained + *of_spans;
-                    source.retain(had, had + 1)
+                    let had = retained + *of_pools;
+                    *of_pools = pinned.min(*of_pools);
+                    source.retain(had, retained + *of_pools + 1)
                 }
             };
             // If the source now allows fewer arenas than before, the heap gives up free arenas
-            // before retained spans.
-            *of_spans = granted.min(*of_spans);
-            may_retain = granted - *of_spans;
+            // before retained pools.
+            *of_pools = granted.min(*of_pools);
+            may_retain = granted - *of_pools;
             may_retain > retained
         });
         if let Some(base) = unmapped {
             self.unmap(base);
         }
-        while self.arenas.retained() > may_retain
+        self.unmap_retained_beyond(may_retain);
+    }
+
+    /// Unmaps free arenas until the heap retains at most `most` of them.
+    fn unmap_retained_beyond(&mut self, most: usize) {
+        while self.arenas.retained() > most
             && let Some(base) = self.arenas.remove_free::<G>()
         {
             self.unmap(base);
@@ -681,11 +701,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
         let granted = self.source.retain(retained, retained);
         self.arenas_of_pools = granted.min(self.arenas_of_pools);
-        while self.arenas.retained() > granted - self.arenas_of_pools
-            && let Some(base) = self.arenas.remove_free::<G>()
-        {
-            self.unmap(base);
-        }
+        self.unmap_retained_beyond(granted - self.arenas_of_pools);
     }
 
     /// Purges free units, and uncarved pages of pools (see `arena::uncarved`), until the source
@@ -1025,10 +1041,8 @@ mod tests {
         let blocks = take(&mut heap, 512, 5 * POOLS * BLOCKS);
         put(&mut heap, blocks);
         assert_eq!((heap.stats().arenas.current, heap.retained_arenas()), (3, 2));
-        // One of these arenas contains a pool that its class retains.
-        assert_eq!((heap.arenas.retained(), heap.arenas.pinned()), (1, 1));
         let blocks = take(&mut heap, 512, 3 * POOLS * BLOCKS);
-        assert_eq!((heap.source().reused, heap.arenas.retained(), heap.arenas.pinned()), (1, 0, 0));
+        assert_eq!((heap.source().reused, heap.retained_arenas()), (2, 0));
         assert_eq!(heap.stats().arenas.allocated, 5);
         put(&mut heap, blocks);
     }

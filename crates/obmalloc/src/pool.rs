@@ -14,7 +14,7 @@
 //! The *free list* of a pool contains its free blocks. Blocks of up to `Sizes::linked_threshold` bytes
 //! form a linked list, in which each block contains a link to the next one. For larger blocks, the
 //! header contains a bit for each free block and the address of the block that was freed last, so the
-//! heap never touches such a block (decision 0020).
+//! heap never needs the memory of such a block (decision 0020).
 //!
 //! When the free list of a pool is empty, the heap *carves* unused memory of the pool, which means
 //! that it divides the memory into blocks. It carves one block, and all further blocks that begin
@@ -39,7 +39,7 @@
 //! in the pool's header, and the state changes only if the counter reaches 0, so `free` needs a
 //! single test. In a used pool, the counter is the number of blocks in use, so 0 means that the
 //! pool is empty. In a full pool, the counter is the number of frees after which the pool is used
-//! again. It starts at 1 if the geometry behaves like CPython, and at 1 to 16 in our own geometry.
+//! again. It starts at 1 if the geometry behaves like CPython, and at 1, or at 4 to 16, in our own geometry.
 
 use core::{cell::Cell, cmp, mem::offset_of, ptr::NonNull};
 
@@ -115,7 +115,7 @@ pub(crate) struct PoolHeader {
     /// The free list of a pool of linked blocks.
     ///
     /// In a pool of larger blocks, this list contains at most one block, which is the one that was
-    /// freed last. The block contains no link.
+    /// freed last. The block need not contain a link.
     free: FreeList,
     /// The number of frees after which the pool's state changes.
     ///
@@ -204,7 +204,7 @@ impl PoolHeader {
         unsafe { decrement::<_, { offset_of!(Self, until_event) }>(self) }
     }
 
-    /// Returns true if the unit of this header is a pool of linked blocks that is in use.
+    /// Returns true if the blocks of this header's pool are linked. The pool must be in use.
     #[inline]
     pub(crate) fn is_linked<G: Geometry>(&self) -> bool {
         Shape::<G>::SMALL_ONLY || usize::from(self.class.get()) < Shape::<G>::LINKED_CLASSES
@@ -237,7 +237,7 @@ impl PoolHeader {
     }
 
     pub(crate) fn capacity<G: Geometry>(&self, class: SizeClass<G>) -> usize {
-        let bytes = class.pool_bytes() - first_offset_in(Some(class), self.first);
+        let bytes = class.bytes_for_blocks() - first_offset_in(Some(class), self.first);
         if class.is_span() { 1 } else { SizeClass::<G>::number_at(class.index(), bytes) }
     }
 
@@ -268,7 +268,7 @@ impl PoolHeader {
     /// Returns the number of blocks after `next_offset`, which have never been used.
     pub(crate) fn uncarved<G: Geometry>(&self) -> usize {
         let next = self.next_offset();
-        self.class::<G>().map_or(0, |class| (class.pool_bytes() - next) / class.block_size())
+        self.class::<G>().map_or(0, |class| (class.bytes_for_blocks() - next) / class.block_size())
     }
 
     fn has_no_free_block<G: Geometry>(&self) -> bool {
@@ -287,7 +287,7 @@ impl PoolHeader {
         let end = |class: SizeClass<G>| self.next_offset() + class.block_size();
         self.has_no_free_block::<G>()
             && !self.has_uncarved_pages()
-            && self.class().is_none_or(|class| end(class) > class.pool_bytes())
+            && self.class().is_none_or(|class| end(class) > class.bytes_for_blocks())
     }
 
     /// Makes the pool full. The caller must have removed the pool from its class's list.
@@ -586,7 +586,7 @@ impl PoolPtr {
         if Shape::<G>::SMALL_ONLY { unit } else { unit.header().inner_of().unwrap_or(unit) }
     }
 
-    /// Returns the pool of `block`, which must begin in the first unit of its pool.
+    /// Returns the unit in which `block` begins. If the block is linked or a span, this is its pool.
     #[inline]
     pub(crate) fn of_unit_with<G: Geometry>(block: &BlockPtr) -> Self {
         // INVARIANT: the block is in use, so its pool was carved and its arena is mapped.
@@ -694,7 +694,7 @@ impl PoolPtr {
         debug_assert_eq!(header.state(), State::Free);
         debug_assert_eq!(header.until_event.get(), 0);
         header.state.set(State::Used as u8);
-        let used = cmp::min(header.next_offset(), class.pool_bytes());
+        let used = cmp::min(header.next_offset(), class.bytes_for_blocks());
         let carves_again = G::RULES.retain == RetainRule::EachClass;
         if carves_again || header.class::<G>() != Some(class) {
             header.class.set(class.index() as u8);
@@ -735,8 +735,8 @@ impl PoolPtr {
         Some(block)
     }
 
-    /// Frees a `block` of this pool, which is linked or a span. Returns true if the pool's state must
-    /// change, because the pool became empty or was full.
+    /// Frees `block`, which must be a linked block or the span of this pool. Returns true if the
+    /// pool's state must change, because the pool became empty or was full.
     ///
     /// Writes a link to the block. The link of a span is never read, because a span has no other
     /// block.
@@ -770,16 +770,18 @@ impl PoolPtr {
     pub(crate) fn free_blocks<G: Geometry>(&self) -> impl Iterator<Item = NonNull<u8>> {
         let header = self.header();
         let class = header.class::<G>().filter(|class| !class.is_linked());
-        let listed = if class.is_some() { 1 } else { usize::MAX };
+        let linked = class.is_none().then(|| header.free.iter());
+        let latest = class.and_then(|_| header.free.first());
         let marked = class.into_iter().flat_map(move |class| {
             let numbers = header.free_bits.iter();
             numbers.map(move |nth| self.block_at::<G>(nth * class.block_size()).into_start())
         });
-        header.free.iter().take(listed).chain(marked)
+        linked.into_iter().flatten().chain(latest).chain(marked)
     }
 
-    /// Removes the free blocks for which `stays` returns false. They are then uncarved. O(free
-    /// blocks).
+    /// Removes the free blocks for which `stays` returns false. O(free blocks).
+    ///
+    /// The caller must record that their memory is uncarved.
     pub(crate) fn retain_listed<G: Geometry>(self, stays: impl Fn(NonNull<u8>) -> bool) {
         let header = self.header();
         if header.is_linked::<G>() {
@@ -803,7 +805,7 @@ impl PoolPtr {
         let class = header.class::<G>()?;
         let size = class.block_size();
         let start = header.next_offset();
-        let limit = class.pool_bytes() - size;
+        let limit = class.bytes_for_blocks() - size;
         if start > limit {
             return None;
         }
@@ -836,7 +838,7 @@ impl PoolPtr {
     /// Makes adjacent blocks free, and returns their total size. No block of the pool may be free.
     ///
     /// The first block begins at `offset`, and the last block begins at most `span` bytes after the
-    /// first. No block may be in use.
+    /// first. None of these blocks may be in use.
     fn list_adjacent<G: Geometry>(self, class: SizeClass<G>, offset: usize, span: usize) -> usize {
         let (header, size) = (self.header(), class.block_size());
         debug_assert!(header.has_no_free_block::<G>());

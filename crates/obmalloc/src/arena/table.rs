@@ -54,7 +54,7 @@ pub(crate) struct ArenaTable {
     numbers: [u64; WORDS],
     /// The number of free arenas that the source has allowed the heap to retain.
     retained: usize,
-    /// The number of arenas that are not free only because classes retain some of their pools.
+    /// The number of arenas that only retained pools keep from being free.
     pinned: usize,
     counts: ArenaCounts,
 }
@@ -152,19 +152,20 @@ impl ArenaTable {
 
     /// Returns a free pool to its arena. If the caller must unmap an arena, returns that arena.
     ///
-    /// `retain` is called with the number of retained arenas. It returns true if one more may be
+    /// `retain` is called with the number of retained arenas, and with the number of arenas that are
+    /// [pinned by permission](Self::pinned_by_permission). It returns true if one more arena may be
     /// retained.
     pub(crate) fn put_pool<G: Geometry>(
         &mut self,
         pool: PoolPtr,
-        retain: impl FnOnce(usize) -> bool,
+        retain: impl FnOnce(usize, usize) -> bool,
     ) -> Option<NonNull<u8>> {
         let index = pool.header().arena();
         let free = self.slots[index].free_units();
         let is_last = free > 0 && self.slots[index].next.is_none();
         self.slots[index].put_pool::<G>(pool);
         if self.slots[index].is_free::<G>() && !(G::RULES.retain_last_arena && is_last) {
-            if !retain(self.retained) {
+            if !retain(self.retained, self.pinned_by_permission::<G>()) {
                 self.delist(index, free);
                 return self.remove(index);
             }
@@ -221,10 +222,16 @@ impl ArenaTable {
         self.slots[index].retained_units -= units as u32;
     }
 
-    /// Returns the number of arenas that are not free only because classes retain some of their
-    /// pools.
+    /// Returns the number of arenas that only retained pools keep from being free.
     pub(crate) fn pinned(&self) -> usize {
         self.pinned
+    }
+
+    /// Returns the number of [pinned](Self::pinned) arenas that would be unmapped if they were free.
+    pub(crate) fn pinned_by_permission<G: Geometry>(&self) -> usize {
+        let stays_anyway = G::RULES.retain_last_arena
+            && self.emptiest().is_some_and(|last| self.slots[last].is_pinned::<G>());
+        self.pinned - usize::from(stays_anyway)
     }
 
     /// Returns true if classes retain pools in the arena.

@@ -88,12 +88,15 @@ impl<G: Geometry> Shape<G> {
         assert!(Self::CLASSES <= MAX_CLASSES, "too many size classes");
         let of_small = sizes.linked_threshold / sizes.small_threshold;
         assert!(sizes.linked_threshold.is_multiple_of(sizes.small_threshold));
-        assert!(of_small == 1 || of_small == 2 && !Self::SMALL_ONLY, "see `linked_threshold`");
+        assert!(
+            of_small == 1 || of_small == 2 && !Self::SMALL_ONLY,
+            "`linked_threshold` is too large"
+        );
         let slots = Self::CLASSES - Self::LINKED_CLASSES + Self::LINKED_SLOTS;
         assert!(slots <= MAX_CLASSES, "too many slots");
         if sizes.arena_threshold != sizes.small_threshold {
             assert!(sizes.small_threshold.is_power_of_two() && sizes.small_threshold >= 128);
-            assert!(sizes.small_threshold >= 8 * sizes.alignment, "a class has a slot");
+            assert!(sizes.small_threshold >= 8 * sizes.alignment, "each linked class needs a slot");
             assert!(sizes.arena_threshold > sizes.linked_threshold);
             assert!(sizes.linked_threshold < sizes.pool_size / 2);
             assert!(matches!(G::RULES.headers, HeaderRule::InArena), "pools of several units");

@@ -25,7 +25,8 @@ const LEAST_FREES: usize = 4;
 /// A full pool becomes used again after at most this many frees.
 const MOST_FREES: usize = 16;
 
-/// The approximate number of blocks in a medium pool, unless the pool would become too large.
+/// The approximate number of blocks in a pool of several units, unless the pool would become too
+/// large.
 const BLOCKS_IN_POOL: usize = 32;
 
 /// A pool with several blocks takes up at most one part in this many of an arena.
@@ -74,6 +75,23 @@ impl<G: Geometry> SizeClass<G> {
             index += 1;
         }
         reciprocals
+    };
+
+    /// True if [`number_at`](Self::number_at) can multiply, and if a word has a bit for each block of
+    /// every pool whose blocks are not linked.
+    ///
+    /// A rounded reciprocal is too large by less than 2^-32. For an offset of `n` bytes, the product
+    /// is too large by less than `n` / 2^32, which must be less than 1 / block size.
+    const IS_REGULAR: bool = {
+        let (mut index, mut is_regular) = (0, true);
+        while index < G::SIZES.first_span() && index < Shape::<G>::CLASSES {
+            let size = G::SIZES.block_size_of(index) as u64;
+            let bytes = Self::UNITS[index] as u64 * G::SIZES.pool_size as u64;
+            let fits = index < Shape::<G>::LINKED_CLASSES || bytes / size <= u64::BITS as u64;
+            is_regular &= fits && bytes * size < 1 << 32;
+            index += 1;
+        }
+        is_regular
     };
 
     /// The number of frees after which a full pool of each class becomes used again.
@@ -209,8 +227,8 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of the class's slot in the heap's table of pools.
     ///
-    /// There is a slot for each multiple of `alignment` up to `linked_threshold`. A linked class has
-    /// as many slots as requests of different multiples. This function returns the last one.
+    /// A linked class has one slot for each multiple of `alignment` that it serves, and this function
+    /// returns the last one. Any other class has one slot, after those of the linked classes.
     #[inline]
     pub(crate) const fn slot(self) -> usize {
         let index = self.index();
@@ -252,6 +270,20 @@ impl<G: Geometry> SizeClass<G> {
         self.units() * G::SIZES.pool_size
     }
 
+    /// Returns the size in bytes of the part of a pool that blocks can use.
+    ///
+    /// A pool whose blocks are not linked has at most 64 blocks, because a word of its header has a bit
+    /// for each of them.
+    #[inline]
+    pub(crate) const fn bytes_for_blocks(self) -> usize {
+        let most = u64::BITS as usize * self.block_size();
+        if Self::IS_REGULAR || self.is_linked() || self.pool_bytes() < most {
+            self.pool_bytes()
+        } else {
+            most
+        }
+    }
+
     /// Returns the number of blocks in a pool of this class. A [span](Self::is_span) has only one.
     ///
     /// Some pools have room for fewer blocks than this function returns. If an arena stores the
@@ -260,16 +292,18 @@ impl<G: Geometry> SizeClass<G> {
     /// small blocks begins with unused bytes, because CPython stores the pool's header there.
     #[inline]
     pub const fn capacity(self) -> usize {
-        (self.pool_bytes() - Shape::<G>::BEFORE_POOL) / self.block_size()
+        (self.bytes_for_blocks() - Shape::<G>::BEFORE_POOL) / self.block_size()
     }
 
-    /// Returns the number of the block that contains the byte at `offset` bytes from the first block
-    /// of a pool of class `index`, which must have several blocks.
+    /// Returns `offset` divided by the block size of class `index`, which must not be a class of spans.
     ///
     /// A multiplication replaces the division. The result is exact (test
     /// `the_number_of_a_block_is_exact`).
     #[inline]
     pub(crate) const fn number_at(index: usize, offset: usize) -> usize {
+        if !Self::IS_REGULAR {
+            return offset / Self::SIZES[index % MAX_CLASSES] as usize;
+        }
         let reciprocal = Self::RECIPROCALS[index % MAX_CLASSES];
         ((offset as u64 * reciprocal as u64) >> u32::BITS) as usize
     }
@@ -283,9 +317,10 @@ impl<G: Geometry> SizeClass<G> {
     ///
     /// In a geometry with [`RetainRule::EachClass`], which need not return the same addresses as
     /// CPython, a full pool returns to its size class's list of used pools only after an eighth of
-    /// its blocks has been freed, but after at least 4 and at most 16 frees. In a pool of fewer than
-    /// 8 blocks, one free is enough. If one free were always enough, a program that alternately frees and allocates one block of a full pool could
-    /// make the heap add the pool to the list and remove it again each time.
+    /// its blocks has been freed, but after at least 4 and at most 16 frees. If one free were enough,
+    /// a program that alternately frees and allocates one block of a full pool could make the heap
+    /// add the pool to the list and remove it again each time. A pool of fewer than 8 blocks
+    /// nevertheless needs only one free.
     #[inline]
     pub(crate) const fn frees_until_used(self) -> usize {
         match G::RULES.retain {
@@ -395,8 +430,8 @@ mod tests {
     }
 
     #[test]
-    fn a_word_has_a_bit_for_each_block_that_is_not_small() {
-        let mut classes = SizeClass::<Native>::all().filter(|class| !class.is_small());
+    fn a_word_has_a_bit_for_each_block_that_is_not_linked() {
+        let mut classes = SizeClass::<Native>::all().filter(|class| !class.is_linked());
         assert!(classes.all(|class| class.capacity() <= 64));
     }
 

@@ -2,8 +2,8 @@
 //!
 //! If a size class returned its last pool to the arena as soon as the pool is empty, a loop that
 //! allocates and frees one block would return a pool in every iteration. The class therefore
-//! retains the empty pool. It releases the pool when another class needs it, or when retained pools
-//! are all that keeps their arena from being unmapped.
+//! retains the empty pool. It releases the pool when another class needs it. If only retained pools
+//! keep their arena mapped, the arena source decides whether they may stay.
 //!
 //! Under [`RetainRule::Unobservable`], a program must receive the same addresses as if no pool were
 //! retained. A size class therefore retains an empty pool only if this pool, after a return to its

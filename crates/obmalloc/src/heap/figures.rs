@@ -8,9 +8,9 @@ use crate::geometry::{Geometry, MAX_CLASSES, shape::Shape, size_class::SizeClass
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// Blocks of small pools.
+    /// Blocks of up to 512 bytes.
     Small,
-    /// Blocks of medium pools.
+    /// Larger blocks that share a pool.
     Medium,
     /// Spans, which are pools of one block.
     Span,

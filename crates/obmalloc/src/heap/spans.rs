@@ -18,7 +18,7 @@
 //! of that sweep. If a freed span is not retained, its units are freed and can serve any class.
 //!
 //! The arena source limits how many arenas may stay mapped only because they contain retained
-//! spans.
+//! pools.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -40,7 +40,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(Found { block: span.carve_block::<G>()?, carved_from: Some(span) })
     }
 
-    /// Takes a retained span of `class`. Marks spans in use as full.
+    /// Allocates the block of the next retained span of `class`, or returns `None`. Marks the spans in
+    /// use that precede it as full.
     ///
     /// The next retained span then comes first in the list, so the fast path serves the next
     /// request.
@@ -58,7 +59,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Marks the first spans of `class` as full, up to the first one that is not in use.
+    /// Marks the spans at the front of the list of `class` as full, until the first one is empty.
     pub(crate) fn mark_used_spans_full(&mut self, class: SizeClass<G>) {
         loop {
             let span = self.used.first(class);
@@ -81,8 +82,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if span.header().state() == State::Used {
             self.used.remove(class, span);
         }
-        if !self.empty.note_freed(class) || !self.may_retain(class, span) {
-            self.end_retentions_with(class, span);
+        let wants = self.empty.note_freed(class);
+        if !self.may_retain(class, span, wants) {
             return self.free_pool(span);
         }
         self.empty.retain(class, span, &mut self.arenas);

@@ -81,7 +81,10 @@ type Link = Option<NonNull<u8>>;
 pub(crate) struct FreeList {
     /// # Invariant
     ///
-    /// The list exclusively owns its blocks. The first word of each block links to the next block.
+    /// The list exclusively owns its blocks. In a pool of linked blocks, the first word of each block
+    /// links to the next block. In any other pool, the list has at most one block, whose contents are
+    /// unspecified. Only [`take_only`](Self::take_only), [`replace_only`](Self::replace_only),
+    /// [`first`](Self::first) and [`clear`](Self::clear) may be used then.
     head: Cell<Link>,
 }
 
@@ -93,6 +96,11 @@ impl FreeList {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.head.get().is_none()
+    }
+
+    /// Returns the first block. Does not read the block's memory.
+    pub(crate) fn first(&self) -> Link {
+        self.head.get()
     }
 
     pub(crate) fn clear(&self) {
@@ -113,15 +121,13 @@ impl FreeList {
     #[inline]
     pub(crate) fn take_only(&self) -> Option<BlockPtr> {
         let start = self.head.get()?;
-        // The static header without blocks is shared by all threads, so we never write to it.
+        // The header of `PoolPtr::NONE` is shared by all threads, so we must not write to it.
         self.head.set(None);
         Some(BlockPtr(start))
     }
 
-    /// Makes `block` the only block, and returns the one that was. Does not touch their memory.
-    ///
-    /// `block` contains no link, so the caller must take it with [`take_only`](Self::take_only) or
-    /// this function, or [`clear`](Self::clear) the list.
+    /// Makes `block` the only block, and returns the previous one, if any. Does not touch their
+    /// memory.
     #[inline]
     pub(crate) fn replace_only(&self, block: BlockPtr) -> Option<BlockPtr> {
         self.head.replace(Some(block.0)).map(BlockPtr)

@@ -33,7 +33,7 @@ impl FreeBits {
         self.0.set(self.0.get() | 1_u64.wrapping_shl(nth as u32));
     }
 
-    /// Makes `count` blocks free, of which the first is block `first`. No block may be free.
+    /// Adds the blocks `first..first + count`. The set must be empty.
     ///
     /// `count` must not be 0, and `first + count` must be at most 64.
     pub(crate) fn fill(&self, first: usize, count: usize) {

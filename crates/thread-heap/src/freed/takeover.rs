@@ -121,7 +121,7 @@ unsafe fn span<P: Parts>(batch: NonNull<Batch>) -> Option<usize> {
     class.is_span().then_some(class.pool_bytes())
 }
 
-/// The tables of an inbox: one for pools of small blocks, one for larger pools of up to 32 pages.
+/// The tables of an inbox: one for pools of linked blocks, one for larger pools of up to 32 pages.
 struct Tables<P: Parts> {
     small: Option<WaitingPools<P::Geometry, SMALL>>,
     medium: Option<WaitingPools<P::Geometry, MEDIUM>>,
@@ -155,10 +155,10 @@ impl<P: Parts> Tables<P> {
     /// - If the function returns true, the caller must not use the batch or its blocks again.
     unsafe fn take(&mut self, batch: NonNull<Batch>, lower: &P::Lower) -> bool {
         // SAFETY: we took the block out of the inbox, and its heap counts it as in use.
-        let is_small =
+        let is_linked =
             |block| unsafe { SizeClass::<P::Geometry>::at(block) }.is_none_or(SizeClass::is_linked);
         let (mut small, mut medium) = (0, 0);
-        let count = |block| if is_small(block) { small += 1 } else { medium += 1 };
+        let count = |block| if is_linked(block) { small += 1 } else { medium += 1 };
         // SAFETY: we own the batch and its blocks (contract).
         unsafe { Batch::unpack(batch, count) };
         if !reserve(&mut self.small, small, lower) || !reserve(&mut self.medium, medium, lower) {
@@ -166,7 +166,7 @@ impl<P: Parts> Tables<P> {
         }
         let add = |block| match (&mut self.small, &mut self.medium) {
             // SAFETY: we own the block, which is in use as far as its heap knows.
-            (Some(table), _) if is_small(block) => unsafe { table.add(block) },
+            (Some(table), _) if is_linked(block) => unsafe { table.add(block) },
             // SAFETY: as above.
             (_, Some(table)) => unsafe { table.add(block) },
             _ => debug_assert!(false, "room was reserved for every block"),

@@ -27,7 +27,7 @@ use super::batch::Batch;
 /// range.
 pub(crate) const PAGE: usize = 4096;
 
-/// The largest number of pages in a pool of small blocks.
+/// The largest number of pages in a pool of linked blocks.
 pub(crate) const SMALL: usize = 4;
 
 /// The largest number of pages in a pool of larger blocks that a table can describe.

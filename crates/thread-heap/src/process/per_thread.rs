@@ -207,7 +207,7 @@ impl PerThread {
     #[inline]
     pub unsafe fn free_linked(self, block: BlockPtr) {
         let heap = slot::get();
-        // SAFETY: the block is small and came from these heaps (contract). The calling thread owns
+        // SAFETY: the block is linked and came from these heaps (contract). The calling thread owns
         // the heap in its slot, unless that heap is `NO_HEAP`, which never has an arena.
         if let Some(block) = unsafe { heap.free_linked_or_span_if_own(block) } {
             // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
