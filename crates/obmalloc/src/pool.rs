@@ -304,7 +304,7 @@ impl PoolHeader {
         self.until_event.set(in_use as u32);
     }
 
-    /// Retains an empty pool. [`put`](Self::put) then returns false even if the pool becomes empty.
+    /// Retains an empty pool. A free then changes no state even if the pool becomes empty.
     pub(crate) fn become_retained(&self) {
         self.state.set(State::Retained as u8);
         self.until_event.set(1);
