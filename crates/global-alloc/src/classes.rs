@@ -24,8 +24,8 @@ const MAX_ALIGN: usize = Pools::SIZES.pool_size;
 
 const _: () = assert!(
     Shape::<Pools>::BEFORE_POOL == 0
-        && Shape::<Pools>::BEFORE_FIRST_POOL.is_multiple_of(Pools::SIZES.linked_threshold)
-        && Pools::SIZES.linked_threshold.is_power_of_two()
+        && Shape::<Pools>::BEFORE_FIRST_POOL.is_multiple_of(Pools::SIZES.small_threshold)
+        && Pools::SIZES.small_threshold.is_power_of_two()
 );
 
 /// Where the memory for a layout comes from.

@@ -212,8 +212,12 @@ impl Arena {
             let had_class = |unit: &usize| {
                 self.carved_at::<G>(*unit).is_some_and(|pool| pool.header().class() == Some(class))
             };
-            let preferred = self.units.free_and_carved().take(MAX_SEARCHED).find(had_class);
-            Run { first: preferred.or_else(|| self.units.lowest())?, units: 1 }
+            // The first pool begins at a multiple of `small_threshold`, so larger blocks would not be
+            // aligned there.
+            let from = usize::from(!class.is_small());
+            let carved = self.units.free_and_carved().filter(|unit| *unit >= from);
+            let preferred = carved.take(MAX_SEARCHED).find(had_class);
+            Run { first: preferred.or_else(|| self.units.lowest_from(from))?, units: 1 }
         } else {
             self.units.find_run(class.units(), align)?
         };

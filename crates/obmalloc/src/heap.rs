@@ -684,6 +684,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     }
 
     /// Unmaps free arenas until the heap retains at most `most` of them.
+    // Inlined, because the library for CPython keeps code that unmaps apart from code that is in use.
+    #[inline(always)]
     fn unmap_retained_beyond(&mut self, most: usize) {
         while self.arenas.retained() > most
             && let Some(base) = self.arenas.remove_free::<G>()

@@ -375,7 +375,7 @@ mod tests {
         let blocks = alloc(20_000);
         let full = figures(&list);
         for (nth, block) in blocks.into_iter().enumerate() {
-            // Each pool of 192 or 256 blocks keeps one or two.
+            // Each pool of 200 or 256 blocks keeps one or two.
             if nth % 160 != 159 {
                 // SAFETY: the block came from this heap, and is not used again.
                 unsafe { heap.free(block) };

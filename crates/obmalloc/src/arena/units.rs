@@ -66,8 +66,11 @@ impl Units {
     }
 
     /// Returns the free unit to use next: the lowest dirty one, or the lowest one if none is dirty.
-    pub(crate) fn lowest(self) -> Option<usize> {
-        bits(self.free & self.dirty).next().or_else(|| bits(self.free).next())
+    ///
+    /// Ignores the units before `first`, which must be less than 64.
+    pub(crate) fn lowest_from(self, first: usize) -> Option<usize> {
+        let free = self.free & u64::MAX << first;
+        bits(free & self.dirty).next().or_else(|| bits(free).next())
     }
 
     /// Finds `units` adjacent free units, the first of which has an index that is a multiple of
@@ -209,7 +212,7 @@ mod tests {
         units.take(first);
         assert_eq!(units.find_run(2, 1), Some(second));
         assert_eq!(units.find_run(3, 1).unwrap().first, 59);
-        assert_eq!(units.lowest(), Some(60));
+        assert_eq!(units.lowest_from(0), Some(60));
     }
 
     #[test]

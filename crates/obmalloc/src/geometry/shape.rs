@@ -57,7 +57,7 @@ impl<G: Geometry> Shape<G> {
         HeaderRule::InPools => POOL_OVERHEAD,
         HeaderRule::InArena => {
             let headers_and_tag = Self::TAG + CACHE_LINE;
-            headers_and_tag.next_multiple_of(G::SIZES.linked_threshold.next_power_of_two())
+            headers_and_tag.next_multiple_of(G::SIZES.small_threshold.next_power_of_two())
         }
     };
     /// The offset of the first block in each other pool, in bytes.
