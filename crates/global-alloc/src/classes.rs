@@ -9,7 +9,8 @@
 //!     each block starts at a multiple of 128, because no header precedes the first one
 //! ```
 //!
-//! The class depends only on the layout, so freeing a block of up to 1 KiB needs no lookup of its size.
+//! The class depends only on the layout, so freeing a block of up to 1 KiB needs no lookup of its
+//! size.
 
 #![forbid(unsafe_code)]
 
@@ -105,9 +106,9 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
 
 /// Returns true if memory whose layout has the class `after` may lie in a block of class `block`.
 ///
-/// If `after` is linked, the memory is later freed by a function that accepts only linked blocks, so
-/// `block` must be linked too. That function treats the block's unit as its pool and writes a link to
-/// the block.
+/// If `after` is linked, the memory is later freed by a function that accepts only linked blocks,
+/// so `block` must be linked too. That function treats the block's unit as its pool and writes a
+/// link to the block.
 #[inline]
 pub(crate) fn may_lie_in(block: SizeClass<Pools>, after: SizeClass<Pools>) -> bool {
     block.is_linked() || !after.is_linked()

@@ -44,7 +44,7 @@ pub(crate) unsafe trait Layouts {
     /// Allocates an uninitialised block of `class`, or returns `None` if no arena is available.
     fn alloc_block(&self, class: SizeClass<Pools>) -> Option<BlockPtr>;
 
-    /// Allocates an uninitialised block of the class for `size`, which must be linked.
+    /// Allocates an uninitialised block for `size` bytes. The class for this size must be linked.
     fn alloc_linked_block(&self, size: usize) -> Option<BlockPtr>;
 
     /// Allocates a block of `class` whose first `bytes` bytes are zero.
@@ -169,8 +169,8 @@ pub(crate) unsafe trait Layouts {
         }
     }
 
-    /// Frees memory above `linked_threshold`. It is not inlined, which keeps the code of small requests
-    /// short.
+    /// Frees memory above `linked_threshold`. It is not inlined, which keeps the code of small
+    /// requests short.
     ///
     /// # Safety
     ///
@@ -222,7 +222,8 @@ pub(crate) unsafe trait Layouts {
         // SAFETY: `ptr` is live memory of this allocator (contract of `reallocate`).
         unsafe { Self::check("resize", ptr, old) };
         match (small_class(old), small_class(new)) {
-            // SAFETY: `old` has a small class, so the memory lies in a linked block (see `may_lie_in`).
+            // SAFETY: `old` has a small class, so the memory lies in a linked block (see
+            // `may_lie_in`).
             (Some(_), Some(after)) if serves(unsafe { SizeClass::at_linked(ptr) }, new, after) => {
                 Some(ptr)
             }
@@ -261,7 +262,8 @@ pub(crate) unsafe trait Layouts {
         let to = block.into_start();
         // SAFETY: both blocks are live, have that many bytes and do not overlap.
         unsafe { to.copy_from_nonoverlapping(ptr, old.size().min(new.size())) };
-        // SAFETY: `ptr` is a live linked block, and the caller uses only `to` from now on (contract).
+        // SAFETY: `ptr` is a live linked block, and the caller uses only `to` from now on
+        // (contract).
         unsafe { self.free_linked_block(BlockPtr::from_start(ptr)) };
         Some(to)
     }

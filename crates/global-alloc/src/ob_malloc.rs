@@ -247,7 +247,7 @@ fn alloc_block_slow(class: SizeClass<Pools>) -> Option<BlockPtr> {
     PerThread.alloc(class)
 }
 
-/// Allocates a block for `size` bytes when the free list of its class is empty.
+/// Serves a request of `size` bytes for which the free list of its size class has no block.
 #[cold]
 #[inline(never)]
 fn alloc_linked_slow(size: usize) -> Option<BlockPtr> {

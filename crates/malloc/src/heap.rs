@@ -30,17 +30,16 @@ pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
     let listed = if align <= MIN_ALIGN { ThreadMalloc.alloc_listed(size) } else { None };
     match listed {
         Some(block) => Some(block),
-        None => alloc_above_small(size, align),
+        None => alloc_of_any_class(size, align),
     }
 }
 
-/// Allocates a block of any class from a free list. If the list is empty, calls [`alloc_of_class`]. If
-/// the request has no size class or a larger alignment, calls [`alloc_unlisted`].
+/// Serves a request that [`ThreadMalloc::alloc_listed`] has not served.
 ///
 /// This function is not inlined, so that [`alloc`] stays small. Neither function needs a stack
 /// frame.
 #[inline(never)]
-fn alloc_above_small(size: usize, align: usize) -> Option<NonNull<u8>> {
+fn alloc_of_any_class(size: usize, align: usize) -> Option<NonNull<u8>> {
     let class = if align <= MIN_ALIGN { SizeClass::of(size.max(1)) } else { None };
     let Some(class) = class else { return alloc_unlisted(size, align) };
     match PerThread.alloc_listed(class) {
@@ -49,7 +48,8 @@ fn alloc_above_small(size: usize, align: usize) -> Option<NonNull<u8>> {
     }
 }
 
-/// Allocates a block of `class`, whose free list is empty, for `size` bytes.
+/// Serves a request of `size` bytes, which has the size class `class`. The class's free list must
+/// be empty.
 #[inline(never)]
 fn alloc_of_class(size: usize, class: SizeClass<ThreadGeometry>) -> Option<NonNull<u8>> {
     if debug::is_on() {

@@ -60,7 +60,8 @@ pub(crate) struct Arena {
     pub(crate) retained_units: u32,
     /// With [`RetainRule::Unobservable`], the carved pools are the first `carved` pools.
     carved: u32,
-    /// With [`RetainRule::Unobservable`], the carved free pools, the pool that was freed last first.
+    /// With [`RetainRule::Unobservable`], the carved free pools, the pool that was freed last
+    /// first.
     free: Option<PoolPtr>,
     /// With [`RetainRule::EachClass`], which units are free.
     units: Units,
@@ -212,8 +213,8 @@ impl Arena {
             let had_class = |unit: &usize| {
                 self.carved_at::<G>(*unit).is_some_and(|pool| pool.header().class() == Some(class))
             };
-            // The first pool begins at a multiple of `small_threshold`, so larger blocks would not be
-            // aligned there.
+            // The first pool begins at a multiple of `small_threshold`, so larger blocks would not
+            // be aligned there.
             let from = usize::from(!class.is_small());
             let carved = self.units.free_and_carved().filter(|unit| *unit >= from);
             let preferred = carved.take(MAX_SEARCHED).find(had_class);

@@ -199,10 +199,10 @@ pub enum RetainRule {
     /// several empty spans. The class does not retain the first span that it frees after a sweep,
     /// unless it may still have had retained spans at the time of that sweep.
     ///
-    /// If all other pools of the arena are free or retained, retaining this pool would keep an arena
-    /// mapped in which no block is in use. The heap therefore retains such a pool only if the arena
-    /// source permits this in [`retain`](raw_mem::ArenaSource::retain). The heap also asks the
-    /// source before it retains an arena whose pools are all free.
+    /// If all other pools of the arena are free or retained, retaining this pool would keep an
+    /// arena mapped in which no block is in use. The heap therefore retains such a pool only if the
+    /// arena source permits this in [`retain`](raw_mem::ArenaSource::retain). The heap also asks
+    /// the source before it retains an arena whose pools are all free.
     ///
     /// A class that needs another pool prefers a free pool that it used before.
     EachClass,

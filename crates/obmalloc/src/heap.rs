@@ -164,7 +164,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         block
     }
 
-    /// Allocates a block of at least `size` bytes from the free list of the first pool of its class.
+    /// Allocates a block of at least `size` bytes from the free list of the first pool of its
+    /// class.
     ///
     /// This is faster than [`alloc_listed`](Self::alloc_listed) if the size is not a constant.
     /// Returns `None` if the list is empty, or if the size is 0 or exceeds
@@ -197,11 +198,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.alloc_unlisted_zeroed(class, bytes)
     }
 
-    /// Allocates a block of `class` from the second pool of the class, if the first one has run out.
+    /// Allocates a block of `class` from the second pool of the class, if the first one has run
+    /// out.
     ///
-    /// If `class` is a class of [spans](SizeClass::is_span), allocates the block of the next retained
-    /// span. Returns `None` if there is no such block. [`alloc`](Self::alloc) may still find one, but
-    /// takes longer, and may map memory.
+    /// If `class` is a class of [spans](SizeClass::is_span), allocates the block of the next
+    /// retained span. Returns `None` if there is no such block. [`alloc`](Self::alloc) may still
+    /// find one, but takes longer, and may map memory.
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_from_next_pool(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
         let block = if class.is_span() {
@@ -268,10 +270,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Frees a linked block or a span, which must not be used again.
+    /// Frees `block`, which must be linked or a span. The block must not be used afterwards.
     ///
-    /// Linked blocks and spans always begin in the first unit of their pool. This function therefore
-    /// finds the pool faster than [`free`](Self::free) does.
+    /// Linked blocks and spans always begin in the first unit of their pool. This function
+    /// therefore finds the pool faster than [`free`](Self::free) does.
     ///
     /// # Safety
     ///
@@ -324,7 +326,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.unmap_all();
     }
 
-    /// Unmaps all arenas of the heap that have no block in use, and all large blocks that it retains.
+    /// Unmaps all arenas of the heap that have no block in use, and all large blocks that it
+    /// retains.
     pub fn unmap_free_arenas(&mut self) {
         self.end_retentions();
         self.source.retain(self.retained_arenas(), 0);
@@ -352,7 +355,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Returns the number of arenas that the heap retains because the source allows it.
     ///
-    /// The number includes the arenas that the source lets stay mapped only because of retained pools.
+    /// The number includes the arenas that the source lets stay mapped only because of retained
+    /// pools.
     pub fn retained_arenas(&self) -> usize {
         self.arenas.retained() + self.arenas_of_pools
     }
@@ -578,10 +582,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.free_pool(pool);
     }
 
-    /// Returns true if `wants` is true and the empty `pool` may be retained.
+    /// Decides whether to retain `pool`, which has just become empty. `wants` says whether the
+    /// class would retain it.
     ///
-    /// If only retained pools would then keep an arena mapped, asks the source. If the source refuses,
-    /// ends all retentions that it does not allow.
+    /// If no block of the arena is in use any more, the source decides whether retained pools may
+    /// keep the arena mapped. If the source refuses, no retained pool keeps an arena mapped without
+    /// permission after the call.
     #[inline]
     pub(crate) fn may_retain(&mut self, class: SizeClass<G>, pool: PoolPtr, wants: bool) -> bool {
         match self.could_free_arena_of(class, pool) {
@@ -590,8 +596,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Does what [`may_retain`](Self::may_retain) does if the arena of `pool` has no other block in
-    /// use.
+    /// The slow path of [`may_retain`](Self::may_retain), for an arena without a block in use.
     #[cold]
     #[inline(never)]
     fn may_pin_arena_of(&mut self, pool: PoolPtr, wants: bool) -> bool {
@@ -617,10 +622,11 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         false
     }
 
-    /// Tells the source how many arenas are in use again after only retained pools kept them mapped.
+    /// Tells the source how many arenas are in use again after only retained pools kept them
+    /// mapped.
     ///
-    /// The paths that allocate from retained pools do not notify the source. It learns this here,
-    /// before it maps an arena or decides about another one.
+    /// The paths that allocate from retained pools do not notify the source. We do so here, before
+    /// the source maps an arena or decides about another one.
     fn report_reuse(&mut self) {
         let pinned = self.arenas.pinned_by_permission::<G>();
         if pinned < self.arenas_of_pools {
@@ -684,7 +690,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     }
 
     /// Unmaps free arenas until the heap retains at most `most` of them.
-    // Inlined, because the library for CPython keeps code that unmaps apart from code that is in use.
+    // If this were a function of its own, the linker script of the library for CPython would move
+    // it to the code that the library removes from memory after its start.
     #[inline(always)]
     fn unmap_retained_beyond(&mut self, most: usize) {
         while self.arenas.retained() > most

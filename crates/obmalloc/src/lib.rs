@@ -63,13 +63,13 @@
 //!
 //! | request | served by |
 //! | --- | --- |
-//! | up to 1 KiB | a pool of one unit, which has 16 KiB |
+//! | up to 1 KiB | a pool of one unit of 16 KiB |
 //! | up to 8 KiB | a *medium pool* of up to 8 units, with about 32 blocks |
 //! | up to 480 KiB | a *span*, which is a pool of one block, rounded up to whole units |
 //! | above | a [`LargeBlock`], which has a separate mapping: see [`Heap::alloc_large`] |
 //!
-//! A free block of up to 1 KiB contains a link to the next one, as in CPython. The free blocks of all
-//! other pools are bits in the pool's header.
+//! A free block of up to 1 KiB contains a link to the next one, as in CPython. The free blocks of
+//! all other pools are bits in the pool's header.
 //!
 //! # Where things are
 //!

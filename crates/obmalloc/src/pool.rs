@@ -11,10 +11,10 @@
 //! first unit of a pool contains the pool's header, and the headers of the pool's other units point
 //! to this header.
 //!
-//! The *free list* of a pool contains its free blocks. Blocks of up to `Sizes::linked_threshold` bytes
-//! form a linked list, in which each block contains a link to the next one. For larger blocks, the
-//! header contains a bit for each free block and the address of the block that was freed last, so the
-//! heap never needs the memory of such a block (decision 0020).
+//! The *free list* of a pool contains its free blocks. Blocks of up to `Sizes::linked_threshold`
+//! bytes form a linked list, in which each block contains a link to the next one. For larger
+//! blocks, the header contains a bit for each free block and the address of the block that was
+//! freed last, so the heap never needs the memory of such a block (decision 0020).
 //!
 //! When the free list of a pool is empty, the heap *carves* unused memory of the pool, which means
 //! that it divides the memory into blocks. It carves one block, and all further blocks that begin
@@ -39,7 +39,8 @@
 //! in the pool's header, and the state changes only if the counter reaches 0, so `free` needs a
 //! single test. In a used pool, the counter is the number of blocks in use, so 0 means that the
 //! pool is empty. In a full pool, the counter is the number of frees after which the pool is used
-//! again. It starts at 1 if the geometry behaves like CPython, and at 1, or at 4 to 16, in our own geometry.
+//! again. It starts at 1 if the geometry behaves like CPython. In our own geometry, it starts at 4
+//! to 16, or at 1 if the pool has fewer than 8 blocks.
 
 use core::{cell::Cell, cmp, mem::offset_of, ptr::NonNull};
 
@@ -197,7 +198,7 @@ impl PoolHeader {
         self.free.take_only()
     }
 
-    /// Counts a freed block. Returns true if the pool's state must change.
+    /// Counts a freed block. Returns true if the caller must change the pool's state.
     #[inline]
     fn count_freed(&self) -> bool {
         // SAFETY: the block was in use, so the count is not 0. Only the owner frees a block.
@@ -586,7 +587,8 @@ impl PoolPtr {
         if Shape::<G>::SMALL_ONLY { unit } else { unit.header().inner_of().unwrap_or(unit) }
     }
 
-    /// Returns the unit in which `block` begins. If the block is linked or a span, this is its pool.
+    /// Returns the unit in which `block` begins. If the block is linked or a span, this is its
+    /// pool.
     #[inline]
     pub(crate) fn of_unit_with<G: Geometry>(block: &BlockPtr) -> Self {
         // INVARIANT: the block is in use, so its pool was carved and its arena is mapped.
@@ -735,8 +737,10 @@ impl PoolPtr {
         Some(block)
     }
 
-    /// Frees `block`, which must be a linked block or the span of this pool. Returns true if the
-    /// pool's state must change, because the pool became empty or was full.
+    /// Frees `block`, which must be a linked block or the span of this pool.
+    ///
+    /// Returns true if the pool is now empty, or if it was marked as full and is to be used again.
+    /// The caller must then change its state.
     ///
     /// Writes a link to the block. The link of a span is never read, because a span has no other
     /// block.
@@ -749,7 +753,7 @@ impl PoolPtr {
 
     /// Frees a `block` of this pool that is not linked. Does not touch the block's memory.
     ///
-    /// Returns true if the pool's state must change, because the pool became empty or was full.
+    /// The result is that of [`put_linked_or_span`](Self::put_linked_or_span).
     #[inline]
     #[must_use]
     pub(crate) fn put_unlinked<G: Geometry>(self, block: BlockPtr) -> bool {

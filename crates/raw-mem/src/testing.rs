@@ -1,4 +1,4 @@
-//! What the tests of several modules need to know about the mappings of this process.
+//! Functions with which tests look at the mappings of their process.
 
 use std::{fs, vec::Vec};
 
@@ -6,7 +6,7 @@ use std::{fs, vec::Vec};
 pub(crate) struct Mapping {
     pub(crate) start: usize,
     pub(crate) end: usize,
-    /// Such as `rw-p`.
+    /// The permissions, such as `rw-p`.
     pub(crate) permissions: std::string::String,
 }
 

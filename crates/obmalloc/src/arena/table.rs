@@ -152,9 +152,9 @@ impl ArenaTable {
 
     /// Returns a free pool to its arena. If the caller must unmap an arena, returns that arena.
     ///
-    /// `retain` is called with the number of retained arenas, and with the number of arenas that are
-    /// [pinned by permission](Self::pinned_by_permission). It returns true if one more arena may be
-    /// retained.
+    /// If the arena becomes free, `retain` decides whether it is retained. The arguments of
+    /// `retain` are the number of retained arenas and the result of
+    /// [`pinned_by_permission`](Self::pinned_by_permission).
     pub(crate) fn put_pool<G: Geometry>(
         &mut self,
         pool: PoolPtr,
@@ -227,7 +227,10 @@ impl ArenaTable {
         self.pinned
     }
 
-    /// Returns the number of [pinned](Self::pinned) arenas that would be unmapped if they were free.
+    /// Returns the number of [pinned](Self::pinned) arenas that stay mapped by permission of the
+    /// source.
+    ///
+    /// If the geometry keeps the last arena mapped anyway, that arena needs no permission.
     pub(crate) fn pinned_by_permission<G: Geometry>(&self) -> usize {
         let stays_anyway = G::RULES.retain_last_arena
             && self.emptiest().is_some_and(|last| self.slots[last].is_pinned::<G>());

@@ -77,21 +77,31 @@ impl<G: Geometry> SizeClass<G> {
         reciprocals
     };
 
-    /// True if [`number_at`](Self::number_at) can multiply, and if a word has a bit for each block of
-    /// every pool whose blocks are not linked.
+    /// True if [`number_at`](Self::number_at) gets an exact result from a multiplication.
     ///
-    /// A rounded reciprocal is too large by less than 2^-32. For an offset of `n` bytes, the product
-    /// is too large by less than `n` / 2^32, which must be less than 1 / block size.
-    const IS_REGULAR: bool = {
-        let (mut index, mut is_regular) = (0, true);
+    /// It multiplies by the reciprocal of the block size, rounded up to a multiple of 2^-32. For an
+    /// offset of `n` bytes, the product is therefore too large by less than `n` / 2^32. The whole
+    /// part of the product is still exact if this error is less than 1 / block size.
+    const MULTIPLIES: bool = {
+        let (mut index, mut is_exact) = (0, true);
         while index < G::SIZES.first_span() && index < Shape::<G>::CLASSES {
             let size = G::SIZES.block_size_of(index) as u64;
             let bytes = Self::UNITS[index] as u64 * G::SIZES.pool_size as u64;
-            let fits = index < Shape::<G>::LINKED_CLASSES || bytes / size <= u64::BITS as u64;
-            is_regular &= fits && bytes * size < 1 << 32;
+            is_exact &= bytes * size < 1 << 32;
             index += 1;
         }
-        is_regular
+        is_exact
+    };
+
+    /// True if no pool has room for more than 64 blocks, unless its blocks are linked.
+    const FITS_IN_WORDS: bool = {
+        let (mut index, mut fits) = (Shape::<G>::LINKED_CLASSES, true);
+        while index < G::SIZES.first_span() && index < Shape::<G>::CLASSES {
+            let bytes = Self::UNITS[index] as usize * G::SIZES.pool_size;
+            fits &= bytes / G::SIZES.block_size_of(index) <= u64::BITS as usize;
+            index += 1;
+        }
+        fits
     };
 
     /// The number of frees after which a full pool of each class becomes used again.
@@ -217,7 +227,8 @@ impl<G: Geometry> SizeClass<G> {
         !Shape::<G>::SMALL_ONLY && self.index() >= G::SIZES.first_span()
     }
 
-    /// Returns true if the free blocks of this class are linked. Its pools are then one unit.
+    /// Returns true if the blocks of this class are *linked*: a free block contains a link to the
+    /// next free block of its pool. Pools of linked blocks are always one unit.
     ///
     /// See [`Sizes::linked_threshold`](crate::Sizes::linked_threshold).
     #[inline]
@@ -225,10 +236,11 @@ impl<G: Geometry> SizeClass<G> {
         Shape::<G>::SMALL_ONLY || (self.index as usize) < Shape::<G>::LINKED_CLASSES
     }
 
-    /// Returns the number of the class's slot in the heap's table of pools.
+    /// Returns the index of the last slot of this class.
     ///
-    /// A linked class has one slot for each multiple of `alignment` that it serves, and this function
-    /// returns the last one. Any other class has one slot, after those of the linked classes.
+    /// The heap has a table that leads to the first pool of each class. A slot is an entry of this
+    /// table. A linked class has one slot for each multiple of `alignment` that it serves. Any
+    /// other class has a single slot.
     #[inline]
     pub(crate) const fn slot(self) -> usize {
         let index = self.index();
@@ -241,7 +253,7 @@ impl<G: Geometry> SizeClass<G> {
         }
     }
 
-    /// Returns the number of slots of the class. They are adjacent.
+    /// Returns the number of slots of this class. They are adjacent in the table.
     #[inline]
     pub(crate) const fn slots(self) -> usize {
         let is_alone = self.is_small() || !self.is_linked();
@@ -272,12 +284,12 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the size in bytes of the part of a pool that blocks can use.
     ///
-    /// A pool whose blocks are not linked has at most 64 blocks, because a word of its header has a bit
-    /// for each of them.
+    /// A pool whose blocks are not linked has at most 64 blocks, because a word of its header has a
+    /// bit for each of them.
     #[inline]
     pub(crate) const fn bytes_for_blocks(self) -> usize {
         let most = u64::BITS as usize * self.block_size();
-        if Self::IS_REGULAR || self.is_linked() || self.pool_bytes() < most {
+        if Self::FITS_IN_WORDS || self.is_linked() || self.pool_bytes() < most {
             self.pool_bytes()
         } else {
             most
@@ -295,13 +307,14 @@ impl<G: Geometry> SizeClass<G> {
         (self.bytes_for_blocks() - Shape::<G>::BEFORE_POOL) / self.block_size()
     }
 
-    /// Returns `offset` divided by the block size of class `index`, which must not be a class of spans.
+    /// Returns the number of the block that contains the byte at `offset` of a pool. `index` is the
+    /// index of the pool's class, which must not be a class of spans.
     ///
-    /// A multiplication replaces the division. The result is exact (test
-    /// `the_number_of_a_block_is_exact`).
+    /// This is the quotient of `offset` and the block size. If possible, a multiplication replaces
+    /// the division, because it takes less time.
     #[inline]
     pub(crate) const fn number_at(index: usize, offset: usize) -> usize {
-        if !Self::IS_REGULAR {
+        if !Self::MULTIPLIES {
             return offset / Self::SIZES[index % MAX_CLASSES] as usize;
         }
         let reciprocal = Self::RECIPROCALS[index % MAX_CLASSES];
@@ -317,10 +330,10 @@ impl<G: Geometry> SizeClass<G> {
     ///
     /// In a geometry with [`RetainRule::EachClass`], which need not return the same addresses as
     /// CPython, a full pool returns to its size class's list of used pools only after an eighth of
-    /// its blocks has been freed, but after at least 4 and at most 16 frees. If one free were enough,
-    /// a program that alternately frees and allocates one block of a full pool could make the heap
-    /// add the pool to the list and remove it again each time. A pool of fewer than 8 blocks
-    /// nevertheless needs only one free.
+    /// its blocks has been freed, but after at least 4 and at most 16 frees. If one free were
+    /// enough, a program that alternately frees and allocates one block of a full pool could make
+    /// the heap add the pool to the list and remove it again each time. A pool of fewer than 8
+    /// blocks nevertheless needs only one free.
     #[inline]
     pub(crate) const fn frees_until_used(self) -> usize {
         match G::RULES.retain {
@@ -421,6 +434,7 @@ mod tests {
 
     #[test]
     fn the_number_of_a_block_is_exact() {
+        const { assert!(SizeClass::<Native>::MULTIPLIES) };
         for class in SizeClass::<Native>::all().filter(|class| !class.is_span()) {
             for offset in 0..=class.pool_bytes() {
                 let number = SizeClass::<Native>::number_at(class.index(), offset);
@@ -432,7 +446,7 @@ mod tests {
     #[test]
     fn a_word_has_a_bit_for_each_block_that_is_not_linked() {
         let mut classes = SizeClass::<Native>::all().filter(|class| !class.is_linked());
-        assert!(SizeClass::<Native>::IS_REGULAR && classes.all(|class| class.capacity() <= 64));
+        assert!(SizeClass::<Native>::FITS_IN_WORDS && classes.all(|class| class.capacity() <= 64));
     }
 
     #[test]

@@ -40,8 +40,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(Found { block: span.carve_block::<G>()?, carved_from: Some(span) })
     }
 
-    /// Allocates the block of the next retained span of `class`, or returns `None`. Marks the spans in
-    /// use that precede it as full.
+    /// Allocates the block of the next retained span of `class`, or returns `None`. Marks the spans
+    /// in use that precede it as full.
     ///
     /// The next retained span then comes first in the list, so the fast path serves the next
     /// request.

@@ -17,7 +17,7 @@ pub(crate) struct UsedPools {
     /// In each slot of a size class, `heads` contains the first pool in the list of this class, or
     /// `PoolPtr::NONE` if the list is empty.
     ///
-    /// Each pool in the list has this class, and its state is "used" or "retained".
+    /// All pools in the list of a class have this class, and are used or retained.
     heads: [PoolPtr; MAX_CLASSES],
 }
 
@@ -36,8 +36,8 @@ impl UsedPools {
     /// Returns the first used pool of the linked class for requests of `last + 1` bytes, or
     /// [`PoolPtr::NONE`].
     ///
-    /// `last` must be less than `linked_threshold`. The function does not compute the class, which
-    /// saves some instructions and, above `small_threshold`, a jump.
+    /// `last` must be less than `linked_threshold`. This function is faster than
+    /// [`first`](Self::first) if the size is not a constant, because it need not compute the class.
     #[inline]
     pub(crate) fn first_for<G: Geometry>(&self, last: usize) -> PoolPtr {
         self.heads[(last >> Shape::<G>::SHIFT) % MAX_CLASSES]

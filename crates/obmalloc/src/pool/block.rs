@@ -60,8 +60,8 @@ impl BlockPtr {
     /// Returns true if the second word looks like that of a freed block. The block must have at
     /// least two words.
     pub(crate) fn is_poisoned(&self) -> bool {
-        // SAFETY: this pointer owns the block, which has two words (the caller). The program may not
-        // have initialised them, but a volatile read returns what is in memory.
+        // SAFETY: this pointer owns the block, which has two words (the caller). The program may
+        // not have initialised them, but a volatile read returns what is in memory.
         let second = unsafe { self.0.cast::<[u8; WORD]>().add(1).read_volatile() };
         second == [DEAD; WORD]
     }
@@ -81,9 +81,10 @@ type Link = Option<NonNull<u8>>;
 pub(crate) struct FreeList {
     /// # Invariant
     ///
-    /// The list exclusively owns its blocks. In a pool of linked blocks, the first word of each block
-    /// links to the next block. In any other pool, the list has at most one block, whose contents are
-    /// unspecified. Only [`take_only`](Self::take_only), [`replace_only`](Self::replace_only),
+    /// The list exclusively owns its blocks. In a pool of linked blocks, the first word of each
+    /// block links to the next block. In any other pool, the list has at most one block, whose
+    /// contents are unspecified. Only [`take_only`](Self::take_only),
+    /// [`replace_only`](Self::replace_only),
     /// [`first`](Self::first) and [`clear`](Self::clear) may be used then.
     head: Cell<Link>,
 }
@@ -121,7 +122,8 @@ impl FreeList {
     #[inline]
     pub(crate) fn take_only(&self) -> Option<BlockPtr> {
         let start = self.head.get()?;
-        // The header of `PoolPtr::NONE` is shared by all threads, so we must not write to it.
+        // An empty list may be that of `PoolPtr::NONE`, which all threads share. We must not write
+        // to it.
         self.head.set(None);
         Some(BlockPtr(start))
     }

@@ -221,8 +221,8 @@ impl<P: Parts> Owner<P> {
     ///   [span](SizeClass::is_span).
     #[inline]
     pub unsafe fn free_linked_or_span(&mut self, block: BlockPtr) {
-        // SAFETY: this value owns the heap (invariant). The block is linked or a span, and came from
-        // the same source (contract).
+        // SAFETY: this value owns the heap (invariant). The block is linked or a span, and came
+        // from the same source (contract).
         if let Some(block) = unsafe { self.heap.free_linked_or_span_if_own(block) } {
             // SAFETY: the block belongs to another heap over the same source (contract).
             unsafe { self.free_elsewhere(block) };

@@ -108,8 +108,9 @@ impl OwnedHeap {
         unsafe { self.owner.free(block) };
     }
 
-    /// Frees a linked block or a span of any heap of the process. See
-    /// [`Owner::free_linked_or_span`].
+    /// Frees `block`, which must be linked or a span. It can belong to any heap of the process.
+    ///
+    /// See [`Owner::free_linked_or_span`].
     ///
     /// # Safety
     ///
