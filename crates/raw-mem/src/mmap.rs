@@ -385,7 +385,7 @@ mod tests {
         errno,
         pages::refusals::{Plan, calls, refuse},
         resize_or_copy,
-        testing::{assert_unmaps, permissions_at},
+        testing::{alone, permissions_at},
     };
 
     const SIZE: ArenaSize = ArenaSize::new(1 << 20).unwrap();
@@ -505,23 +505,21 @@ mod tests {
 
     #[test]
     fn an_arena_that_comes_back_is_unmapped_and_the_next_one_takes_its_place() {
-        assert_unmaps(|| {
-            let mut source = MmapArenas::new();
-            let arenas: Vec<_> = (0..10).map(|_| map(&mut source)).collect();
-            source.release_reserved();
-            fill(arenas[4], 1);
-            unmap(&mut source, arenas[4]);
-            if is_mapped(arenas[4]) {
-                return false;
-            }
-            refuse(Plan::Never);
-            let is_same = map(&mut source) == arenas[4];
-            if is_same {
+        alone(
+            "mmap::tests::an_arena_that_comes_back_is_unmapped_and_the_next_one_takes_its_place",
+            || {
+                let mut source = MmapArenas::new();
+                let arenas: Vec<_> = (0..10).map(|_| map(&mut source)).collect();
+                source.release_reserved();
+                fill(arenas[4], 1);
+                unmap(&mut source, arenas[4]);
+                assert!(!is_mapped(arenas[4]));
+                refuse(Plan::Never);
+                assert_eq!(map(&mut source), arenas[4]);
                 assert_eq!(calls(), 1);
                 assert!(is_filled(arenas[4], 0));
-            }
-            is_same
-        });
+            },
+        );
     }
 
     #[test]
@@ -551,15 +549,18 @@ mod tests {
 
     #[test]
     fn dropping_the_source_gives_up_its_reservation_and_leaves_arenas_in_use() {
-        assert_unmaps(|| {
-            let mut source = MmapArenas::new();
-            let arenas: Vec<_> = (0..41).map(|_| map(&mut source)).collect();
-            arenas.iter().for_each(|arena| fill(*arena, 3));
-            let next = source.reserved.as_ref().unwrap().start;
-            drop(source);
-            assert!(arenas.iter().all(|arena| is_filled(*arena, 3)));
-            !is_mapped(next)
-        });
+        alone(
+            "mmap::tests::dropping_the_source_gives_up_its_reservation_and_leaves_arenas_in_use",
+            || {
+                let mut source = MmapArenas::new();
+                let arenas: Vec<_> = (0..41).map(|_| map(&mut source)).collect();
+                arenas.iter().for_each(|arena| fill(*arena, 3));
+                let next = source.reserved.as_ref().unwrap().start;
+                drop(source);
+                assert!(!is_mapped(next));
+                assert!(arenas.iter().all(|arena| is_filled(*arena, 3)));
+            },
+        );
     }
 
     /// Regression test (mutants 9 and 10).
@@ -633,18 +634,21 @@ mod tests {
 
     #[test]
     fn an_arena_that_cannot_be_unmapped_serves_a_later_request_or_goes_with_a_trim() {
-        assert_unmaps(|| {
-            let mut source = MmapArenas::new();
-            let arenas = [map(&mut source), map(&mut source)];
-            source.release_reserved();
-            refuse(Plan::EachNth(1));
-            arenas.into_iter().for_each(|arena| unmap(&mut source, arena));
-            assert!(arenas.into_iter().all(is_mapped));
-            assert_eq!(map(&mut source), arenas[1]);
-            refuse(Plan::Never);
-            source.trim();
-            !is_mapped(arenas[0])
-        });
+        alone(
+            "mmap::tests::an_arena_that_cannot_be_unmapped_serves_a_later_request_or_goes_with_a_trim",
+            || {
+                let mut source = MmapArenas::new();
+                let arenas = [map(&mut source), map(&mut source)];
+                source.release_reserved();
+                refuse(Plan::EachNth(1));
+                arenas.into_iter().for_each(|arena| unmap(&mut source, arena));
+                assert!(arenas.into_iter().all(is_mapped));
+                assert_eq!(map(&mut source), arenas[1]);
+                refuse(Plan::Never);
+                source.trim();
+                assert!(!is_mapped(arenas[0]));
+            },
+        );
     }
 
     #[test]
@@ -679,28 +683,33 @@ mod tests {
 
     #[test]
     fn a_large_mapping_is_aligned_zeroed_and_keeps_its_contents_when_it_is_resized() {
-        assert_unmaps(|| {
-            let mut source = MmapArenas::new();
-            let first = source.map_large(3 * SIZE.bytes() + 1, SIZE).unwrap();
-            let second = source.map_large(1, SIZE).unwrap();
-            assert_eq!((first.bytes, second.bytes), (3 * SIZE.bytes() + 4096, 4096));
-            let mut mapping = first;
-            for bytes in [SIZE.bytes(), 40 * SIZE.bytes(), 2 * SIZE.bytes(), 80 * SIZE.bytes()] {
-                let (start, old) = (mapping.start, mapping.bytes);
-                assert!(mapping.is_zeroed && start.addr().get().is_multiple_of(SIZE.bytes()));
-                fill(start, 9);
-                // SAFETY: the mapping is live, and replaced by the result.
-                mapping = unsafe { resize_or_copy(&mut source, start, old, bytes, SIZE) }.unwrap();
-                assert_eq!(mapping.bytes, bytes);
-                assert!(is_filled(mapping.start, 9));
-            }
-            let all = [mapping, second];
-            all.into_iter().for_each(|LargeMapping { start, bytes, .. }| {
-                // SAFETY: the mapping came from this source, and nothing uses it.
-                unsafe { source.unmap_large(start, bytes, SIZE) };
-            });
-            all.into_iter().all(|mapping| !is_mapped(mapping.start))
-        });
+        alone(
+            "mmap::tests::a_large_mapping_is_aligned_zeroed_and_keeps_its_contents_when_it_is_resized",
+            || {
+                let mut source = MmapArenas::new();
+                let first = source.map_large(3 * SIZE.bytes() + 1, SIZE).unwrap();
+                let second = source.map_large(1, SIZE).unwrap();
+                assert_eq!((first.bytes, second.bytes), (3 * SIZE.bytes() + 4096, 4096));
+                let mut mapping = first;
+                for bytes in [SIZE.bytes(), 40 * SIZE.bytes(), 2 * SIZE.bytes(), 80 * SIZE.bytes()]
+                {
+                    let (start, old) = (mapping.start, mapping.bytes);
+                    assert!(mapping.is_zeroed && start.addr().get().is_multiple_of(SIZE.bytes()));
+                    fill(start, 9);
+                    // SAFETY: the mapping is live, and replaced by the result.
+                    mapping =
+                        unsafe { resize_or_copy(&mut source, start, old, bytes, SIZE) }.unwrap();
+                    assert_eq!(mapping.bytes, bytes);
+                    assert!(is_filled(mapping.start, 9));
+                }
+                let all = [mapping, second];
+                all.into_iter().for_each(|LargeMapping { start, bytes, .. }| {
+                    // SAFETY: the mapping came from this source, and nothing uses it.
+                    unsafe { source.unmap_large(start, bytes, SIZE) };
+                });
+                assert!(all.into_iter().all(|mapping| !is_mapped(mapping.start)));
+            },
+        );
     }
 
     #[test]

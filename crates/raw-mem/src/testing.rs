@@ -1,13 +1,13 @@
 //! Functions with which tests look at the mappings of their process.
 
-use std::{fs, vec::Vec};
+use std::{borrow::ToOwned, env, fs, process::Command, string::String, vec::Vec};
 
 /// One line of `/proc/self/maps`.
 pub(crate) struct Mapping {
     pub(crate) start: usize,
     pub(crate) end: usize,
     /// The permissions, such as `rw-p`.
-    pub(crate) permissions: std::string::String,
+    pub(crate) permissions: String,
 }
 
 /// Returns the mappings of the process, in order of their addresses.
@@ -24,17 +24,25 @@ pub(crate) fn mappings() -> Vec<Mapping> {
 
 /// Returns the permissions of the mapping that contains `address`, or `None` if nothing is mapped
 /// there.
-pub(crate) fn permissions_at(address: usize) -> Option<std::string::String> {
+pub(crate) fn permissions_at(address: usize) -> Option<String> {
     let mut mappings = mappings().into_iter();
     Some(mappings.find(|mapping| (mapping.start..mapping.end).contains(&address))?.permissions)
 }
 
-/// Asserts that one of ten calls of `unmaps` returns true.
+/// Set in a process that runs only one test.
+const IS_ALONE: &str = "RAW_MEM_ALONE";
+
+/// Runs `test`, which must be the body of the test `name`, while no other test of this process runs.
 ///
-/// `unmaps` gives memory back and returns whether its addresses are unmapped afterwards. One call
-/// proves nothing when it returns false: the tests of a process run side by side, and another one
-/// may have mapped its own memory at these addresses since.
-pub(crate) fn assert_unmaps(unmaps: impl FnMut() -> bool) {
-    let mut tries = core::iter::repeat_with(unmaps).take(10);
-    assert!(tries.any(|is_unmapped| is_unmapped), "the memory is still mapped");
+/// Tests run side by side, so another one may map its own memory at an address as soon as `test`
+/// has given the memory there back. `alone` therefore runs the test again in a process of its own.
+pub(crate) fn alone(name: &str, test: impl FnOnce()) {
+    if env::var_os(IS_ALONE).is_some() {
+        return test();
+    }
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", name, "--test-threads", "1"]).env(IS_ALONE, "1");
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
