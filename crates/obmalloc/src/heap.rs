@@ -1068,6 +1068,19 @@ mod tests {
         assert_eq!((heap.stats().arenas.current, heap.retained_arenas()), (1, 0));
     }
 
+    #[test]
+    fn retained_pools_keep_no_arena_mapped_once_the_source_refuses() {
+        let mut heap = retaining(10);
+        // The blocks of each size fill an arena. These are their numbers in a pool.
+        let [first, second, third, last] = [(512, BLOCKS), (256, 15), (128, 31), (64, 63)]
+            .map(|(size, in_pool)| take(&mut heap, size, POOLS * in_pool));
+        [first, second, third].into_iter().for_each(|blocks| put(&mut heap, blocks));
+        assert_eq!((heap.stats().arenas.current, heap.arenas.pinned()), (4, 3));
+        heap.source.max = 0;
+        put(&mut heap, last);
+        assert_eq!((heap.stats().arenas.current, heap.arenas.pinned()), (1, 0));
+    }
+
     /// Regression test (mutant 8).
     #[test]
     fn the_source_learns_that_retained_arenas_are_unmapped() {
