@@ -100,7 +100,12 @@ pub(crate) unsafe trait Layouts {
     #[inline]
     fn allocate(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
         self.prepare();
-        if !is_linked(layout) {
+        let is_direct = match init {
+            Init::Uninit => is_linked(layout),
+            // Above the small threshold, the heap may know that new memory is zero.
+            Init::Zeroed => small_class(layout).is_some(),
+        };
+        if !is_direct {
             return self.allocate_above(class_size(layout), layout, init);
         }
         let start = self.alloc_linked_block(rounded(layout))?.into_start();
@@ -111,8 +116,8 @@ pub(crate) unsafe trait Layouts {
         Some(start)
     }
 
-    /// Allocates memory above `linked_threshold`. It is not inlined, which keeps the code of small
-    /// requests short.
+    /// Allocates memory that [`allocate`](Self::allocate) does not. It is not inlined, which keeps
+    /// the code of small requests short.
     ///
     /// `size` must be the [`class_size`] of `layout`. Callers pass it because they often know it as
     /// a constant.

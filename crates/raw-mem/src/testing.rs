@@ -32,7 +32,8 @@ pub(crate) fn permissions_at(address: usize) -> Option<String> {
 /// Set in a process that runs only one test.
 const IS_ALONE: &str = "RAW_MEM_ALONE";
 
-/// Runs `test`, which must be the body of the test `name`, while no other test of this process runs.
+/// Runs `test`, which must be the body of the test `name`, while no other test of this process
+/// runs.
 ///
 /// Tests run side by side, so another one may map its own memory at an address as soon as `test`
 /// has given the memory there back. `alone` therefore runs the test again in a process of its own.

@@ -159,20 +159,6 @@ impl<G: Geometry> SizeClass<G> {
         }
     }
 
-    /// Returns the smallest class that fits `size`, or `None` if the blocks of this class are not
-    /// linked.
-    #[inline]
-    #[must_use]
-    pub const fn of_linked(size: usize) -> Option<Self> {
-        let last = size.wrapping_sub(1);
-        if last < G::SIZES.linked_threshold {
-            // INVARIANT: the linked classes are the first ones.
-            Some(Self { index: G::SIZES.class_of(last) as u8, geometry: PhantomData })
-        } else {
-            None
-        }
-    }
-
     /// Returns the number of units for a pool of blocks of `size` bytes, which must not be linked.
     ///
     /// A span is a pool of one block, so it gets just enough units for that block.

@@ -330,7 +330,7 @@ fn unlisted(size: usize) -> Option<NonNull<u8>> {
     }
 }
 
-/// Allocates `size` zeroed bytes. The size must exceed `linked_threshold`.
+/// Allocates `size` zeroed bytes. The size must exceed `small_threshold`.
 #[inline(never)]
 fn zeroed_above(size: usize) -> Option<NonNull<u8>> {
     match Class::of(size) {
@@ -394,7 +394,7 @@ unsafe impl MemAlloc for ThreadMalloc {
     #[inline]
     fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
         let bytes = calloc_size(count, size)?;
-        if Class::of_linked(bytes.max(1)).is_none() {
+        if bytes > ThreadGeometry::SIZES.small_threshold {
             return zeroed_above(bytes);
         }
         let start = self.malloc(bytes)?;
