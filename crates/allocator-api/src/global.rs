@@ -15,9 +15,9 @@ const WORD: usize = size_of::<usize>();
 
 /// A global allocator of a Rust program or library that allocates from `A`.
 ///
-/// Every alignment is supported. If `A` does not [support
-/// alignment](MemAlloc::supports_alignment), a block that is aligned to more than a word moves
-/// whenever it is reallocated, and an alignment of `n` bytes costs `n` extra bytes.
+/// Every alignment is supported. If `A` does not [support alignment](MemAlloc::supports_alignment),
+/// a block that is aligned to more than a word has two costs: an alignment of `n` bytes takes `n`
+/// extra bytes, and the block moves whenever it is reallocated.
 ///
 /// ```
 /// use allocator_api::{Domain, Global, hooks::Debug, raw_mem::Malloc};

@@ -13,15 +13,17 @@ use sync::Mutex;
 /// A hook that limits how many bytes may be in use in the allocator below it.
 ///
 /// Before the hook refuses a request because of the hard limit, it calls a callback, which can free
-/// memory. If the callback returns true, the hook tries the request again. The callback must not
-/// panic. If the callback itself makes a request that exceeds a limit, the request is refused
-/// without another call. If the original request resizes a block, the callback must not free or
-/// resize that block.
+/// memory. If the callback returns true, the hook tries the same request again. The callback must
+/// not panic. If the callback itself makes a request that exceeds a limit, the hook refuses that
+/// request and does not call the callback again. If the original request resizes a block, the
+/// callback must not free or resize that block.
 ///
 /// The allocator that `Limited` wraps should know the [usable size](MemAlloc::usable_size) of its
-/// blocks. Otherwise, `Limited` stores the size of each block in a table, which allocates from the
-/// global allocator while `Limited` holds its lock. In this case, `Limited` must not be part of the
-/// global allocator, because a request of the table would then wait for this lock forever.
+/// blocks. If it does not, `Limited` stores the size of each block in a table. `Limited` holds its
+/// lock while it allocates memory for this table, and it gets this memory from the global
+/// allocator. In this case, `Limited` must not be part of the global allocator. Otherwise, an
+/// allocation for the table would call `Limited` again, and would wait forever for the lock that
+/// `Limited` already holds.
 ///
 /// ```
 /// use allocator_api::Limited;
@@ -88,8 +90,9 @@ impl<A: MemAlloc> Limited<A> {
 
     /// Calls the callback. Returns true if the request should be repeated.
     ///
-    /// If this thread is already in a callback, returns false without a call. We do not hold the
-    /// lock of the state during the call, because the callback may free memory of this domain.
+    /// Returns false, and does not call the callback, if this thread is already in a callback. We
+    /// do not hold the lock of the state while the callback runs, because the callback may free
+    /// memory of this domain.
     #[cold]
     fn ask(&self, reached: LimitReached) -> bool {
         if IS_ASKING.replace(true) {

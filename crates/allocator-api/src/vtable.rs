@@ -73,10 +73,10 @@ pub(crate) fn to_c(block: Option<NonNull<u8>>) -> *mut c_void {
 
 // Contract of the functions that `VTable::of` puts into a vtable:
 //
-// - `ctx` must be the field `ctx` of a vtable that `VTable::of` made for an allocator of type `A`,
-//   where `A` is the type parameter of the function that the caller calls.
-// - The `block` that the caller passes to `realloc` or `free` must be null or a live block of the
-//   allocator to which `ctx` points.
+// - `ctx` must be the context of a vtable that `VTable::of` made for an allocator of type `A`,
+//   where `A` is the type parameter of the called function.
+// - The `block` that is passed to `realloc` or `free` must be null or a live block of the allocator
+//   to which `ctx` points.
 // - The caller must not use `block` after passing it to `free`, or to a `realloc` that succeeded.
 
 unsafe extern "C" fn malloc<A: MemAlloc>(ctx: *mut c_void, size: usize) -> *mut c_void {

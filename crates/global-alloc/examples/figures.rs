@@ -48,11 +48,12 @@ fn work(seed: usize) {
     }
 }
 
-/// Returns the processor time per request in nanoseconds, averaged over a quarter of a second.
-/// Calls `stats` `rate` times per second in the meantime.
+/// Measures for a quarter of a second, and returns the average processor time per request in
+/// nanoseconds. During the measurement, this function calls the closure `stats` at a rate of `rate`
+/// calls per second.
 ///
-/// If all processors are busy, this thread sleeps for longer than requested. It then makes up for
-/// the calls that it has missed.
+/// If all processors are busy, this thread sleeps for longer than requested. It then makes the
+/// overdue calls of `stats` one right after another.
 fn cost(rate: f64) -> f64 {
     let (turns, time, start) = (TURNS.load(Relaxed), TIME.load(Relaxed), Instant::now());
     let is_over = || start.elapsed() >= Duration::from_millis(250);

@@ -106,9 +106,10 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
 
 /// Returns true if memory whose layout has the class `after` may lie in a block of class `block`.
 ///
-/// If `after` is linked, the memory is later freed by a function that accepts only linked blocks,
-/// so `block` must be linked too. That function treats the block's unit as its pool and writes a
-/// link to the block.
+/// The layout alone decides which function frees the memory. If the class of the layout is linked,
+/// this function writes a link into the block, and assumes that the block lies in the first unit of
+/// its pool. Such memory must therefore lie in a linked block. All other memory may lie in any
+/// block.
 #[inline]
 pub(crate) fn may_lie_in(block: SizeClass<Pools>, after: SizeClass<Pools>) -> bool {
     block.is_linked() || !after.is_linked()
@@ -116,14 +117,14 @@ pub(crate) fn may_lie_in(block: SizeClass<Pools>, after: SizeClass<Pools>) -> bo
 
 /// Returns a size class with spare room if `new` is larger than `old` by less than a quarter.
 ///
-/// Memory that grows by less than a quarter is likely to grow again. The function therefore returns
-/// the class for a size that is an eighth larger than the size of `new`. It returns `None` if the
-/// memory does not grow, or grows by a quarter or more, and in three other cases:
-///
-/// - The larger size has no class.
-/// - Memory for `new` must not lie in a block of this class (see [`may_lie_in`]).
-/// - The blocks of this class are too large for `new` (see [`serves`]). The next reallocation would
-///   then move the memory to a smaller block.
+/// Memory that grows by less than a quarter probably grows in small steps, so it is likely to grow
+/// again. The function therefore returns the class for the size of `new` plus an eighth. It returns
+/// `None` in these cases:
+/// - The memory shrinks, keeps its size, or grows by a quarter or more.
+/// - There is no class for the size of `new` plus an eighth.
+/// - Memory for `new` must not lie in a block of that class (see [`may_lie_in`]).
+/// - Blocks of that class are too large for `new` (see [`serves`]). The next reallocation would
+///   move the memory again, to a smaller block.
 ///
 /// The argument `class` must be the function [`class`] or [`small_class`].
 #[inline]

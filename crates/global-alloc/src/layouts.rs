@@ -31,9 +31,9 @@ pub(crate) enum Init {
 ///
 /// - Blocks from `alloc_block` and `alloc_zeroed_block` must meet the requirements of
 ///   [`obmalloc::Blocks`].
-/// - Blocks from `alloc_block` and `alloc_zeroed_block` must be aligned to the largest power of two
-///   that divides the size of the block, up to the pool size. For example, a 48-byte block must be
-///   aligned to 16 bytes.
+/// - A block from `alloc_block` or `alloc_zeroed_block` must be aligned to the largest power of two
+///   that divides the size of the block. If this power of two exceeds the pool size, the block must
+///   be aligned to the pool size. For example, a 48-byte block must be aligned to 16 bytes.
 /// - Blocks from `alloc_aligned_block` and `alloc_large` must have the requested alignment.
 /// - No two live blocks may overlap.
 pub(crate) unsafe trait Layouts {
@@ -71,6 +71,16 @@ pub(crate) unsafe trait Layouts {
     /// Allocates a block with its own mapping.
     fn alloc_large(&self, size: usize, align: usize) -> Option<NewLarge>;
 
+    /// Allocates a block with its own mapping, and makes its first `size` bytes zero.
+    fn alloc_zeroed_large(&self, size: usize, align: usize) -> Option<LargeBlock> {
+        let NewLarge { block, is_zeroed } = self.alloc_large(size, align)?;
+        if !is_zeroed {
+            // SAFETY: the block is new and has at least that many bytes.
+            unsafe { block.start().write_bytes(0, size) };
+        }
+        Some(block)
+    }
+
     /// Frees a block with its own mapping.
     ///
     /// # Safety
@@ -79,14 +89,19 @@ pub(crate) unsafe trait Layouts {
     ///   [`resize_large`](Self::resize_large), and must not be used again.
     unsafe fn free_large(&self, block: LargeBlock);
 
-    /// Grows or shrinks a block that has its own mapping. If it returns `None`, the block is
-    /// unchanged.
+    /// Grows or shrinks a block that has its own mapping to `size` bytes, or to `room` bytes if
+    /// there is memory for them. If it returns `None`, the block is unchanged.
     ///
     /// # Safety
     ///
     /// - `block` must have been returned by [`alloc_large`](Self::alloc_large) or by this method.
     /// - Only the returned block may be used afterwards.
-    unsafe fn resize_large(&self, block: LargeBlock, size: usize) -> Option<LargeBlock>;
+    unsafe fn resize_large(
+        &self,
+        block: LargeBlock,
+        size: usize,
+        room: usize,
+    ) -> Option<LargeBlock>;
 
     /// Ends the process if this allocator provably did not return `ptr` for `layout`.
     ///
@@ -141,10 +156,11 @@ pub(crate) unsafe trait Layouts {
             Place::Block(class) => (self.alloc_block(class)?, false),
             Place::AlignedBlock(class) => (self.alloc_aligned_block(class, layout.align())?, false),
             Place::Mapping => {
-                let NewLarge { block, is_zeroed } =
-                    self.alloc_large(layout.size(), layout.align())?;
-                // SAFETY: the block is new, so this is its only owner.
-                (unsafe { BlockPtr::from_start(block.start()) }, is_zeroed)
+                let block = match init {
+                    Init::Uninit => self.alloc_large(layout.size(), layout.align())?.block,
+                    Init::Zeroed => self.alloc_zeroed_large(layout.size(), layout.align())?,
+                };
+                return Some(block.start());
             }
         };
         let start = start.into_start();
@@ -241,15 +257,16 @@ pub(crate) unsafe trait Layouts {
 
     /// Moves the contents of a small block to a new block.
     ///
-    /// If no new block can be allocated but the new layout fits in the old block, the memory stays
-    /// in place. This function is never inlined, so a resize that moves nothing needs no stack
-    /// frame.
+    /// If no new block can be allocated, the memory stays in the old block if `new` fits there.
+    ///
+    /// This function is never inlined, so that its caller needs no stack frame when the memory
+    /// stays in place.
     ///
     /// # Safety
     ///
     /// - The requirements of [`reallocate`](Self::reallocate) must be met.
-    /// - The classes of `old` and `new` must be small.
-    /// - `after` must be the class of `new`.
+    /// - The layouts `old` and `new` must have small size classes.
+    /// - `after` must be the size class for `new`.
     #[inline(never)]
     unsafe fn move_small(
         &self,
@@ -276,9 +293,11 @@ pub(crate) unsafe trait Layouts {
     /// Resizes or moves memory of any kind. It is not inlined, which keeps the code of small
     /// requests short.
     ///
-    /// If memory in a block of the pools has to move but there is no memory for a new block, the
-    /// memory stays in place, provided that the old block has room for `new` and [`may_lie_in`]
-    /// allows this.
+    /// If no new block can be allocated, the memory stays in its old block if these conditions
+    /// hold:
+    /// - `old` and `new` each have a size class (see [`class`]).
+    /// - The old block is large enough and sufficiently aligned for `new`.
+    /// - Memory for `new` may lie in a block of the old block's class (see [`may_lie_in`]).
     ///
     /// # Safety
     ///
@@ -306,7 +325,7 @@ pub(crate) unsafe trait Layouts {
                 // SAFETY: memory for such a layout has its own mapping (contract).
                 let block = unsafe { LargeBlock::from_start(ptr) };
                 // SAFETY: the memory is live. The caller uses only the result (contract).
-                let resized = unsafe { self.resize_large(block, with_room(old, new)) };
+                let resized = unsafe { self.resize_large(block, new.size(), with_room(old, new)) };
                 if let Some(resized) = resized {
                     return Some(resized.start());
                 }
@@ -333,8 +352,8 @@ pub(crate) unsafe trait Layouts {
     }
 }
 
-/// Returns true if the block at `ptr` is large enough and sufficiently aligned for `new`. The class
-/// of the block is `block`.
+/// Returns true if the block at `ptr` is large enough and sufficiently aligned for `new`. The
+/// parameter `block` is the size class of the block at `ptr`.
 fn fits(ptr: NonNull<u8>, block: Option<SizeClass<Pools>>, new: Layout) -> bool {
     block.is_some_and(|block| new.size() <= block.block_size())
         && ptr.addr().get().is_multiple_of(new.align())

@@ -21,11 +21,11 @@ type PoolHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Pools>;
 
 /// A heap for collections on one thread, which borrow the heap and are all dropped together.
 ///
-/// Dropping or [resetting](Self::reset) the heap frees all of its memory at once, except that
-/// allocations of more than 480 KiB are unmapped one by one. A collection's memory is thus freed
-/// even if the program passes the collection to `mem::forget` instead of dropping it. Calling
-/// `mem::forget` saves the time of dropping each item, but is suitable only if the items of the
-/// collection need not be dropped.
+/// When the heap is dropped or [reset](Self::reset), it frees all of its memory. It unmaps
+/// allocations of more than 480 KiB one by one, and frees all others at once. This also frees the
+/// memory of a collection that the program has passed to `mem::forget`. Forgetting a collection
+/// instead of dropping it saves the time that dropping each item would take. Do this only if the
+/// items of the collection need not be dropped.
 ///
 /// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` implements `Allocator`
 /// of that version of allocator-api2:
@@ -45,10 +45,10 @@ type PoolHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Pools>;
 pub struct LocalHeap {
     /// # Invariant
     ///
-    /// The methods of `LocalHeap` borrow the contents of this cell only until they return. While a
-    /// method runs the callback in `before_refusal`, the method does not borrow the contents, so
-    /// the callback can use the heap. No two threads run methods at the same time, because the type
-    /// is not `Sync`.
+    /// No two borrows of this cell's contents overlap. Each method of `LocalHeap` borrows the
+    /// contents at most until it returns, and never while it runs the callback in `before_refusal`,
+    /// so the callback can use the heap. The type is not `Sync`, so no two threads run methods at
+    /// the same time.
     heap: UnsafeCell<PoolHeap>,
     /// `None` while the callback runs.
     before_refusal: Cell<Option<Callback>>,
@@ -92,9 +92,9 @@ impl LocalHeap {
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
     /// If the callback returns true, the heap tries the request again. The callback may use this
-    /// heap. If a request that the callback makes exceeds the hard limit, the heap refuses this
-    /// request at once, without calling the callback again. If the callback panics, the process is
-    /// aborted, because an allocation must not unwind.
+    /// heap. If one of the callback's own requests exceeds the hard limit, the heap refuses it
+    /// without calling the callback again. If the callback panics, the process is aborted, because
+    /// an allocation must not unwind.
     pub fn before_refusal(&mut self, callback: impl FnMut(LimitReached) -> bool + Send + 'static) {
         self.before_refusal.set(Some(Box::new(callback)));
     }
@@ -176,10 +176,10 @@ impl LocalHeap {
     /// heap.set_decay(Some(Duration::from_secs(1)));
     /// ```
     pub fn set_decay(&mut self, decay: Option<Duration>) {
-        // The purge policy needs a clock, a function that the heap calls while one of our methods
-        // borrows the heap mutably. We always use our own function `coarse_now` as this clock. If
-        // we let the program supply a clock, the program's function could call a method of this
-        // `LocalHeap`, which would borrow the heap a second time.
+        // The purge policy needs a clock, which is a function. The heap calls this function while
+        // one of our methods borrows the heap mutably. If the program could supply the clock, its
+        // function could call a method of this `LocalHeap`, which would borrow the heap a second
+        // time. We therefore always use our own function `coarse_now` as the clock.
         let policy = |decay| PurgePolicy::after(decay, coarse_now);
         self.heap.get_mut().set_purge_policy(decay.map_or(PurgePolicy::NEVER, policy));
     }
@@ -216,17 +216,23 @@ impl LocalHeap {
     }
 
     /// Calls `request`, which allocates from this `LocalHeap`. If `request` fails, this function
-    /// returns unused memory to the system, both from this `LocalHeap` and from the heap that the
-    /// calling thread uses through [`PerThread`], and then calls `request` again. If the second
-    /// call fails because it would exceed the hard limit of this `LocalHeap`, the function calls
-    /// the callback that the program passed to [`before_refusal`](Self::before_refusal()). If the
-    /// callback returns true, the function calls `request` a third and last time.
+    /// returns unused memory of this `LocalHeap` to the system and calls `request` again. Unless
+    /// the hard limit of this `LocalHeap` was the reason, it first also returns the unused memory
+    /// of the heap that the calling thread uses through [`PerThread`].
+    ///
+    /// If the second call fails because of the hard limit, the function calls the callback that the
+    /// program passed to [`before_refusal`](Self::before_refusal()). If the callback returns true,
+    /// the function calls `request` a third and last time.
     fn after_trim<T>(&self, request: impl Fn(&mut PoolHeap) -> Option<T>) -> Option<T> {
         // SAFETY: nothing else borrows the heap (its invariant).
         request(unsafe { &mut *self.heap.get() }).or_else(|| {
             // SAFETY: as above.
-            unsafe { &mut *self.heap.get() }.trim();
-            PerThread.flush();
+            let heap = unsafe { &mut *self.heap.get() };
+            let exceeds_limit = heap.source().usage().refusal().is_some();
+            heap.trim();
+            if !exceeds_limit {
+                PerThread.flush();
+            }
             // SAFETY: as above.
             let repeated = request(unsafe { &mut *self.heap.get() });
             if repeated.is_some() || !self.ask_before_refusal() {
@@ -283,6 +289,9 @@ unsafe impl Layouts for LocalHeap {
     }
 
     fn alloc_large(&self, size: usize, align: usize) -> Option<NewLarge> {
+        if !LargeBlock::may_exist::<Pools>(size) {
+            return None;
+        }
         self.after_trim(|heap| heap.alloc_large(size, align))
     }
 
@@ -291,9 +300,27 @@ unsafe impl Layouts for LocalHeap {
         unsafe { (*self.heap.get()).free_large(block) };
     }
 
-    unsafe fn resize_large(&self, block: LargeBlock, size: usize) -> Option<LargeBlock> {
+    unsafe fn resize_large(
+        &self,
+        block: LargeBlock,
+        size: usize,
+        room: usize,
+    ) -> Option<LargeBlock> {
+        // SAFETY: the block is in use (contract).
+        let can_move = unsafe { block.can_move::<Pools>() };
+        if !can_move || !LargeBlock::may_exist::<Pools>(size) {
+            return None;
+        }
         // SAFETY: the heap allocated the block (contract). A call that fails leaves it unchanged.
-        self.after_trim(|heap| unsafe { heap.resize_large(block, size) })
+        let resize = |heap: &mut PoolHeap, size| unsafe { heap.resize_large(block, size) };
+        if room > size {
+            // SAFETY: nothing else borrows the heap (its invariant).
+            let resized = resize(unsafe { &mut *self.heap.get() }, room);
+            if resized.is_some() {
+                return resized;
+            }
+        }
+        self.after_trim(|heap| resize(heap, size))
     }
 
     #[inline]

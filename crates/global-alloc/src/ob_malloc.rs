@@ -30,9 +30,10 @@ use crate::{
 /// assert_eq!(words.concat().len(), 2890);
 /// ```
 ///
-/// The crate allocator-api2 has a trait `Allocator`, with which individual collections can use an
-/// allocator. `ObMalloc` implements the trait of version 0.2 with the feature `allocator-api2-02`,
-/// and the trait of version 0.4 with the feature `allocator-api2-04`:
+/// The crate allocator-api2 has a trait `Allocator`, which lets a single collection use an
+/// allocator of its own. With the feature `allocator-api2-02`, `ObMalloc` implements the trait of
+/// version 0.2 of allocator-api2, and with the feature `allocator-api2-04`, the trait of version
+/// 0.4:
 #[cfg_attr(feature = "allocator-api2-04", doc = "```")]
 #[cfg_attr(not(feature = "allocator-api2-04"), doc = "```ignore")]
 /// # use allocator_api2_04 as allocator_api2;
@@ -306,9 +307,18 @@ unsafe impl Layouts for ObMalloc {
         unsafe { PerThread.free_large(block) };
     }
 
-    unsafe fn resize_large(&self, block: LargeBlock, size: usize) -> Option<LargeBlock> {
+    fn alloc_zeroed_large(&self, size: usize, align: usize) -> Option<LargeBlock> {
+        PerThread.alloc_zeroed_large(size, align)
+    }
+
+    unsafe fn resize_large(
+        &self,
+        block: LargeBlock,
+        size: usize,
+        room: usize,
+    ) -> Option<LargeBlock> {
         // SAFETY: the block came from `PerThread`. Only the result is used (contract).
-        unsafe { PerThread.resize_large(block, size) }
+        unsafe { PerThread.resize_large(block, size, room) }
     }
 
     #[inline]

@@ -33,8 +33,8 @@ pub struct Sizes {
     ///
     /// The size classes of small requests are `alignment` bytes apart.
     pub small_threshold: usize,
-    /// The size of the largest *linked* block. A linked block contains a link while it is free, and
-    /// its pool is one unit.
+    /// The size of the largest *linked* block. While a linked block is free, it contains a link to
+    /// another free block of its pool. A pool of linked blocks is one unit of `pool_size` bytes.
     ///
     /// It equals `small_threshold` in CPython's geometries, and may be twice as large in others.
     pub linked_threshold: usize,
@@ -95,7 +95,7 @@ impl Sizes {
         self.pool_size / 2
     }
 
-    /// Returns the number of the smallest class whose blocks consist of whole units.
+    /// Returns the index of the smallest class whose blocks consist of whole units.
     pub(crate) const fn first_span(self) -> usize {
         self.small_classes() + self.steps_to(self.largest_shared())
     }
@@ -108,7 +108,7 @@ impl Sizes {
         (doublings << STEP_BITS) + ((last >> shift) & ((1 << STEP_BITS) - 1))
     }
 
-    /// Returns the number of the smallest class whose blocks have more than `last` bytes.
+    /// Returns the index of the smallest class whose blocks have more than `last` bytes.
     // We always inline this function, because most of it is computed at compile time.
     #[inline(always)]
     pub(crate) const fn class_of(self, last: usize) -> usize {
@@ -156,9 +156,9 @@ pub struct Rules {
     /// The smallest request, in bytes, that [`Pymalloc`](crate::Pymalloc) serves with a span, which
     /// is a pool with a single block.
     ///
-    /// The value must exceed `pool_size / 2`, because blocks of up to that size share their pool
-    /// with other blocks. CPython passes all requests above the small threshold to the layer below,
-    /// so its geometries use [`usize::MAX`].
+    /// `spans_from` must be greater than `pool_size / 2`, because blocks of up to that size share
+    /// their pools with other blocks. The geometries that imitate CPython use [`usize::MAX`],
+    /// because CPython passes all requests above the small threshold to the layer below.
     pub spans_from: usize,
 }
 
@@ -196,13 +196,17 @@ pub enum RetainRule {
     /// Each class can retain one pool until another class needs it.
     ///
     /// A class of [spans](crate::SizeClass::is_span), which are pools of one block, can retain
-    /// several empty spans. The class does not retain the first span that it frees after a sweep,
-    /// unless it may still have had retained spans at the time of that sweep.
+    /// several of them. Many spans are used only once, however. The first span of a class that
+    /// becomes empty after a sweep therefore returns to its arena. Only a class that had retained
+    /// spans at the time of the sweep, or shortly before, can retain this span as well.
     ///
-    /// If all other pools of the arena are free or retained, retaining this pool would keep an
-    /// arena mapped in which no block is in use. The heap therefore retains such a pool only if the
-    /// arena source permits this in [`retain`](raw_mem::ArenaSource::retain). The heap also asks
-    /// the source before it retains an arena whose pools are all free.
+    /// An arena in which no block is in use can stay mapped for two reasons: classes retain pools
+    /// of the arena, or the heap retains the whole arena. The arena source decides how many such
+    /// arenas may stay mapped. The heap calls the source's
+    /// method [`retain`](raw_mem::ArenaSource::retain) in two cases:
+    /// - The last block in use in an arena has been freed, and classes retain or want to retain
+    ///   pools of the arena.
+    /// - All pools of an arena are free, and the heap wants to retain the arena.
     ///
     /// A class that needs another pool prefers a free pool that it used before.
     EachClass,

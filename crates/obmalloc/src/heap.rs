@@ -59,8 +59,8 @@ pub(crate) struct Found {
 
 /// A heap of blocks, each of which has a [`SizeClass`] or is a [`LargeBlock`](crate::LargeBlock).
 ///
-/// [`Pymalloc`](crate::Pymalloc) combines a heap and a layer below it to serve requests of any
-/// size. `S` is the source of the arenas, `A` allocates the records of the arenas, and `G` is the
+/// To serve requests of any size, [`Pymalloc`](crate::Pymalloc) combines a heap and a layer below
+/// it. `S` is the source of the arenas, `A` allocates the records of the arenas, and `G` is the
 /// geometry.
 ///
 /// A new heap allocates nothing, so a heap can be a `static`. Dropping a heap unmaps its arenas.
@@ -167,9 +167,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Allocates a block of at least `size` bytes from the free list of the first pool of its
     /// class.
     ///
-    /// This is faster than [`alloc_listed`](Self::alloc_listed) if the size is not a constant.
-    /// Returns `None` if the list is empty, or if the size is 0 or exceeds
-    /// [`linked_threshold`](crate::Sizes::linked_threshold).
+    /// Returns `None` if this free list is empty, if `size` is 0, or if `size`
+    /// exceeds [`linked_threshold`](crate::Sizes::linked_threshold).
+    ///
+    /// If `size` is not a constant, this method is faster
+    /// than [`alloc_listed`](Self::alloc_listed), because it finds the first pool without computing
+    /// the size class.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_linked(&self, size: usize) -> Option<BlockPtr> {
@@ -198,12 +201,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.alloc_unlisted_zeroed(class, bytes)
     }
 
-    /// Allocates a block of `class` from the second pool of the class, if the first one has run
-    /// out.
+    /// Allocates a block of `class` from the second pool in the class's list, if the first pool has
+    /// run out of blocks. If `class` is a class of [spans](SizeClass::is_span), allocates the block
+    /// of the next retained span.
     ///
-    /// If `class` is a class of [spans](SizeClass::is_span), allocates the block of the next
-    /// retained span. Returns `None` if there is no such block. [`alloc`](Self::alloc) may still
-    /// find one, but takes longer, and may map memory.
+    /// Returns `None` if the first pool can still provide a block, if there is no second pool, or
+    /// if the free list of the second pool is empty. If `class` is a class of spans, returns `None`
+    /// if no retained span is empty. In all these cases, [`alloc`](Self::alloc) may still allocate
+    /// a block, but it takes longer and may map memory.
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_from_next_pool(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
         let block = if class.is_span() {
@@ -225,10 +230,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates a block of `class` that begins at a multiple of `align` bytes. O(arenas).
     ///
-    /// `align` must be a power of two, and at most half the size of an arena. If it is not, the
-    /// call returns `None`. The call also returns `None` if no arena can be mapped, if `class` is a
-    /// linked class (see [`SizeClass::is_linked`]), or if the heap places its blocks at the same
-    /// offsets as CPython ([`BlockStart::AsInCPython`]).
+    /// Returns `None` in these cases:
+    /// - No arena can be mapped.
+    /// - `align` is not a power of two, or is more than half the size of an arena.
+    /// - The blocks of `class` are linked (see [`SizeClass::is_linked`]).
+    /// - The heap places its blocks at the same offsets as CPython
+    ///   (see [`BlockStart::AsInCPython`]).
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_aligned(&mut self, class: SizeClass<G>, align: usize) -> Option<BlockPtr> {
         let units = align.div_ceil(G::SIZES.pool_size);
@@ -244,7 +251,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             return self.alloc_listed(class);
         }
         if class.is_span() {
-            self.mark_used_spans_full(class);
+            if let Some(block) = self.alloc_aligned_span(class, align) {
+                return Some(block);
+            }
         } else {
             self.end_retentions_for(class);
         }
@@ -259,38 +268,71 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// `block` must have been allocated from this heap.
     #[inline]
     pub unsafe fn free(&mut self, block: BlockPtr) {
+        // SAFETY: the contract is the same.
+        unsafe { self.free_then(block, |_| ()) };
+    }
+
+    /// Does the same as [`free`](Self::free). If the heap also checks its clock, which can lead to a
+    /// sweep, then calls `after_sweep`.
+    ///
+    /// # Safety
+    ///
+    /// `block` must have been allocated from this heap.
+    #[inline]
+    pub unsafe fn free_then(&mut self, block: BlockPtr, after_sweep: impl FnOnce(&mut Self)) {
         let unit = PoolPtr::of_unit_with::<G>(&block);
         if unit.header().is_linked::<G>() {
-            return self.put_linked_or_span(unit, block);
+            return self.put_linked_or_span(unit, block, after_sweep);
         }
         let pool = unit.header().inner_of().unwrap_or(unit);
         self_check::freeing::<G>(pool, &block);
         if pool.put_unlinked::<G>(block) {
-            self.pool_event(pool);
+            self.pool_event(pool, after_sweep);
         }
     }
 
     /// Frees `block`, which must be linked or a span. The block must not be used afterwards.
     ///
-    /// Linked blocks and spans always begin in the first unit of their pool. This function
-    /// therefore finds the pool faster than [`free`](Self::free) does.
+    /// Linked blocks and spans always begin in the first unit of their pool. This function is
+    /// therefore faster than [`free`](Self::free), which must also find the pools of blocks that
+    /// begin in later units.
     ///
     /// # Safety
     ///
     /// - `block` must have been allocated from this heap.
-    /// - The class of `block` must be [linked](SizeClass::is_linked) or a
-    ///   [span](SizeClass::is_span).
+    /// - `block` must be [linked](SizeClass::is_linked) or a [span](SizeClass::is_span).
     #[inline]
     pub unsafe fn free_linked_or_span(&mut self, block: BlockPtr) {
+        // SAFETY: the contract is the same.
+        unsafe { self.free_linked_or_span_then(block, |_| ()) };
+    }
+
+    /// Does the same as [`free_linked_or_span`](Self::free_linked_or_span). If the heap also checks
+    /// its clock, which can lead to a sweep, then calls `after_sweep`.
+    ///
+    /// # Safety
+    ///
+    /// The requirements of [`free_linked_or_span`](Self::free_linked_or_span) must be met.
+    #[inline]
+    pub unsafe fn free_linked_or_span_then(
+        &mut self,
+        block: BlockPtr,
+        after_sweep: impl FnOnce(&mut Self),
+    ) {
         let pool = PoolPtr::of_unit_with::<G>(&block);
-        self.put_linked_or_span(pool, block);
+        self.put_linked_or_span(pool, block, after_sweep);
     }
 
     #[inline]
-    fn put_linked_or_span(&mut self, pool: PoolPtr, block: BlockPtr) {
+    fn put_linked_or_span(
+        &mut self,
+        pool: PoolPtr,
+        block: BlockPtr,
+        after_sweep: impl FnOnce(&mut Self),
+    ) {
         self_check::freeing::<G>(pool, &block);
         if pool.put_linked_or_span(block) {
-            self.pool_event(pool);
+            self.pool_event(pool, after_sweep);
         }
     }
 
@@ -472,13 +514,13 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(pool)
     }
 
-    /// Finds a pool of `class` that has a free block although the pool is marked as full, and marks
-    /// this pool as used. O(pools).
+    /// Finds a pool of `class` that is marked as full but has a free block, and marks it as used.
+    /// O(pools).
     ///
-    /// The heap allocates blocks only from pools that are marked as used. When blocks of a full
-    /// pool are freed, the heap marks the pool as used again only after several frees. Until then,
-    /// the pool has free blocks that the heap does not allocate. If the heap has no memory for a
-    /// new pool, however, it calls `full_pool_with_room` to find a pool with such blocks.
+    /// The heap allocates only from pools that are marked as used. A pool that was marked as full
+    /// is not marked as used again until several of its blocks have been freed, so it can have a
+    /// few free blocks that the heap does not allocate. This function makes these blocks available
+    /// when there is no memory for a new pool.
     #[cold]
     fn full_pool_with_room(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         if class.frees_until_used() == 1 {
@@ -529,17 +571,20 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Handles a free that changed the state of `pool`.
     ///
     /// A full pool becomes used again. An empty pool is retained by its size class or returned to
-    /// its arena.
+    /// its arena. If the heap then looks at its clock, which can lead to a sweep, calls
+    /// `after_sweep`.
     #[cold]
     #[inline(never)]
-    fn pool_event(&mut self, pool: PoolPtr) {
+    fn pool_event(&mut self, pool: PoolPtr, after_sweep: impl FnOnce(&mut Self)) {
         let Some(class) = pool.header().class::<G>() else { return };
         if class.is_span() {
             self.span_emptied(class, pool);
         } else {
             self.shared_pool_event(class, pool);
         }
-        self.visit();
+        if self.visit() {
+            after_sweep(self);
+        }
     }
 
     /// Does what [`pool_event`](Self::pool_event) does, for a pool of several blocks.
@@ -585,9 +630,11 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Decides whether to retain `pool`, which has just become empty. `wants` says whether the
     /// class would retain it.
     ///
-    /// If no block of the arena is in use any more, the source decides whether retained pools may
-    /// keep the arena mapped. If the source refuses, no retained pool keeps an arena mapped without
-    /// permission after the call.
+    /// As long as the pool's arena stays mapped for another reason, for example because one of its
+    /// blocks is in use, the result is `wants`. Otherwise, only retained pools would keep the arena
+    /// mapped, so the heap asks the source for permission. If the source refuses, the result is
+    /// false. In that case, if the pools that are already retained keep more arenas mapped than the
+    /// source permits, the function also ends the retention of all pools that the heap retains.
     #[inline]
     pub(crate) fn may_retain(&mut self, class: SizeClass<G>, pool: PoolPtr, wants: bool) -> bool {
         match self.could_free_arena_of(class, pool) {
@@ -604,14 +651,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         if !wants && !has_others {
             return false;
         }
-        self.report_reuse();
         let pinned = self.arenas.pinned_by_permission::<G>();
         if pinned < self.arenas_of_pools {
             return wants;
         }
-        let had = self.retained_arenas();
+        let (had, known) = (self.retained_arenas(), self.arenas_of_pools);
         let granted = self.source.retain(had, self.arenas.retained() + pinned + 1);
         self.arenas_of_pools = granted.saturating_sub(self.arenas.retained()).min(pinned + 1);
+        self.arenas.expect_pinned(self.arenas_of_pools.saturating_sub(known));
         self.unmap_retained_beyond(granted - self.arenas_of_pools);
         if self.arenas_of_pools > pinned {
             return wants;
@@ -625,13 +672,37 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Tells the source how many arenas are in use again after only retained pools kept them
     /// mapped.
     ///
-    /// The paths that allocate from retained pools do not notify the source. We do so here, before
-    /// the source maps an arena or decides about another one.
+    /// If the source permits it, an arena in which no block is in use stays mapped because classes
+    /// retain pools of it. An allocation from one of these pools brings the arena back into use,
+    /// but does not tell the source. The heap therefore calls this function in each sweep, and
+    /// before it maps an arena.
     fn report_reuse(&mut self) {
         let pinned = self.arenas.pinned_by_permission::<G>();
         if pinned < self.arenas_of_pools {
             self.source.reuse_retained(self.arenas_of_pools - pinned);
             self.arenas_of_pools = pinned;
+        }
+    }
+
+    /// Tells the source how many arenas were in use since the last call although it knows them as
+    /// retained, and asks it to permit as many as were then retained again.
+    ///
+    /// A loop that frees and allocates spans therefore need not ask the source each time a span is
+    /// the last one of its arena.
+    pub(crate) fn renew_permission(&mut self) {
+        let (least, most) = self.arenas.take_extremes();
+        let used = self.arenas_of_pools.saturating_sub(least);
+        if used == 0 {
+            return;
+        }
+        self.source.reuse_retained(used);
+        let (free, known) = (self.arenas.retained(), self.arenas_of_pools - used);
+        let wanted = most.clamp(known, self.arenas_of_pools);
+        let granted = self.source.retain(free + known, free + wanted);
+        self.arenas_of_pools = granted.saturating_sub(free).min(wanted);
+        self.unmap_retained_beyond(granted - self.arenas_of_pools);
+        if self.arenas_of_pools < self.arenas.pinned_by_permission::<G>() {
+            self.end_retentions();
         }
     }
 
@@ -689,9 +760,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.unmap_retained_beyond(may_retain);
     }
 
-    /// Unmaps free arenas until the heap retains at most `most` of them.
-    // If this were a function of its own, the linker script of the library for CPython would move
-    // it to the code that the library removes from memory after its start.
+    /// Unmaps free arenas until the heap retains at most `most` free arenas.
+    ///
+    /// We always inline this function because of its name. In the library for CPython, the linker
+    /// script groups the functions by their names. Functions with `unmap` in their names go to a
+    /// part of the code that the library removes from memory once it has started. A call of such a
+    /// function loads a page of that code into memory again.
     #[inline(always)]
     fn unmap_retained_beyond(&mut self, most: usize) {
         while self.arenas.retained() > most
@@ -816,10 +890,10 @@ mod tests {
         drain(&mut heap, blocks);
     }
 
-    /// When no arena can be mapped, the heap also allocates free blocks from pools that are still
-    /// marked as full. The only free block of the size class in this test does not begin at a
-    /// multiple of 4096. The heap must therefore not return this block for a request with an
-    /// alignment of 4096 bytes, but it may return the block for an ordinary request.
+    /// If the heap cannot map an arena, it also allocates the free blocks of pools that are still
+    /// marked as full. In this test, the only free block of the size class is in such a pool, and
+    /// does not begin at a multiple of 4096. The heap may return this block for an ordinary
+    /// request, but not for a request with an alignment of 4096 bytes.
     #[test]
     fn an_aligned_block_is_aligned_or_refused_when_no_arena_can_be_mapped() {
         let source = LimitedArenas::new(MmapArenas::new(), Limits::hard(1 << 20));

@@ -55,20 +55,20 @@ struct Header {
     next: Option<LargeBlock>,
     /// The previous block in the list of [`LargeBlocks`].
     ///
-    /// If heaps check themselves (see `self_check`), a block that a heap retains refers to itself
-    /// here, so that the heap can detect a double free.
+    /// In builds in which heaps check themselves (see `self_check`), a retained block stores its
+    /// own address here. A block in use never does, so a free that finds this address is a double
+    /// free.
     prev: Option<LargeBlock>,
 }
 
-/// A block that has its own mapping. The header and the block together have at least `arena_size`
-/// bytes.
+/// A block that has its own mapping.
 ///
 /// The value is a plain pointer, so its user must ensure that the block is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LargeBlock(
     /// # Invariant
     ///
-    /// [`map`](Self::map) has returned the block.
+    /// Points to a block that [`map`](Self::map) has returned.
     NonNull<u8>,
 );
 
@@ -85,15 +85,27 @@ impl LargeBlock {
     /// The bytes of a mapping before a block without a special alignment.
     pub const OVERHEAD: usize = OFFSET;
 
+    /// Returns true if the addresses of a process could have room for a block of `size` bytes.
+    ///
+    /// If this returns false, no free memory can help, so a caller should not look for any.
+    #[inline]
+    #[must_use]
+    pub const fn may_exist<G: Geometry>(size: usize) -> bool {
+        matches!(size.checked_shr(G::SIZES.address_bits), None | Some(0))
+    }
+
     /// Maps a block of `size` bytes at a multiple of `align` bytes.
     ///
-    /// `align` must be a power of two. Returns `None` if the source has no memory or if `size` is
-    /// too large.
+    /// Returns `None` if the source has no memory, if `size` is too large, or if `align` is not a
+    /// power of two.
     pub fn map<G: Geometry>(
         source: &mut impl ArenaSource,
         size: usize,
         align: usize,
     ) -> Option<NewLarge> {
+        if !align.is_power_of_two() {
+            return None;
+        }
         let arena = Shape::<G>::ARENA;
         let unit = arena.bytes();
         let room = align.max(OFFSET);
@@ -138,6 +150,12 @@ impl LargeBlock {
     #[inline]
     pub const fn start(self) -> NonNull<u8> {
         self.0
+    }
+
+    /// Returns the address of the last multiple of the arena size before the block, where its header
+    /// lies. This is the start of the mapping, unless the alignment exceeds the arena size.
+    pub fn header_address<G: Geometry>(self) -> usize {
+        self.header::<G>().addr().get()
     }
 
     /// Returns the address of the block's header.
@@ -198,7 +216,7 @@ impl LargeBlock {
     ///
     /// # Safety
     ///
-    /// - `self` must be a live block that `source` mapped with geometry `G`.
+    /// - `self` must be a live block from `source`, with the geometry `G`.
     /// - Nothing may use the block afterwards.
     pub unsafe fn unmap<G: Geometry>(self, source: &mut impl ArenaSource) {
         // SAFETY: the block is in use (contract).
@@ -209,16 +227,31 @@ impl LargeBlock {
         unsafe { source.unmap_large(mapping, bytes, Shape::<G>::ARENA) };
     }
 
-    /// Grows or shrinks the block to at least `size` bytes, and keeps its contents.
+    /// Returns true if [`resize`](Self::resize) can move the block.
     ///
-    /// The block may move. The call returns `None` if the source has no memory, if `size` is too
-    /// large, or if the block is aligned to the size of an arena or more, because a move would not
-    /// preserve this alignment. In all three cases, the block is unchanged.
+    /// It cannot if the block was mapped with an alignment of at least the size of an arena, because
+    /// a move would not preserve this alignment.
     ///
     /// # Safety
     ///
-    /// - `self` must be a live block that `source` mapped with geometry `G`.
-    /// - If this call returns a block, the caller must use only the returned block afterwards.
+    /// The block must be in use, in a heap with the geometry `G`.
+    pub unsafe fn can_move<G: Geometry>(self) -> bool {
+        // SAFETY: the block is in use (contract).
+        unsafe { self.offset::<G>() < Shape::<G>::ARENA.bytes() }
+    }
+
+    /// Grows or shrinks the block to at least `size` bytes, and keeps its contents.
+    ///
+    /// The block may move. Returns `None` and leaves the block unchanged in these cases:
+    /// - The source has no memory.
+    /// - `size` is too large.
+    /// - The block [cannot move](Self::can_move).
+    ///
+    /// # Safety
+    ///
+    /// - `self` must be a live block from `source`, with the geometry `G`.
+    /// - If this call returns a block, the returned block replaces `self`, which must not be used
+    ///   afterwards.
     pub unsafe fn resize<G: Geometry>(
         self,
         source: &mut impl ArenaSource,
@@ -229,8 +262,8 @@ impl LargeBlock {
         // SAFETY: the block is in use (contract), so its header is valid.
         let Header { mapping, bytes, .. } = unsafe { place.read() };
         // SAFETY: as above.
-        let offset = unsafe { self.offset::<G>() };
-        if offset >= arena.bytes() {
+        let (offset, can_move) = unsafe { (self.offset::<G>(), self.can_move::<G>()) };
+        if !can_move {
             return None;
         }
         let new = size.checked_add(offset).filter(|new| *new <= MAX_REQUEST)?;
@@ -386,7 +419,8 @@ mod tests {
                 // SAFETY: the block is in use, and has this many bytes.
                 unsafe {
                     let usable = block.size::<Native>();
-                    assert!(usable >= size && usable < size + size / 8 + align.max(2 * 4096));
+                    let most = size + size / 8 + align.max(2 * 4096);
+                    assert!(usable >= size && usable < most.max(MIB));
                     block.start().write_bytes(7, usable);
                     assert_eq!(PoolPtr::tag_at::<Native>(block.start().sub(1)), HeapTag::LARGE);
                     assert_eq!(LargeBlock::from_start(block.start()), block);

@@ -58,8 +58,8 @@
 //!
 //! A request of `n` bytes has the size class `(n - 1) / alignment`. Each pool is one arena unit.
 //!
-//! [`Native`] also has larger classes, eight between two powers of two. Its arenas begin with the
-//! headers of all units. It serves a request in one of four ways:
+//! The geometry [`Native`] also has larger classes, eight between two powers of two. Its arenas
+//! begin with the headers of all units. It serves a request in one of four ways:
 //!
 //! | request | served by |
 //! | --- | --- |
@@ -68,8 +68,8 @@
 //! | up to 480 KiB | a *span*, which is a pool of one block, rounded up to whole units |
 //! | above | a [`LargeBlock`], which has a separate mapping: see [`Heap::alloc_large`] |
 //!
-//! A free block of up to 1 KiB contains a link to the next one, as in CPython. The free blocks of
-//! all other pools are bits in the pool's header.
+//! A free block of up to 1 KiB contains a link to the next one, as in CPython. Larger free blocks
+//! need no links, because the header of their pool has a bit for each of them.
 //!
 //! # Where things are
 //!
@@ -84,7 +84,7 @@
 //!
 //! # Rules
 //!
-//! [`Heap::check_invariants`] asserts each of these rules.
+//! The method [`Heap::check_invariants`] asserts each of these rules.
 //!
 //! 1. Each unit of an arena is free or belongs to one pool. The blocks of a pool are adjacent and
 //!    begin after the headers. The tail after the last block is smaller than a block.
@@ -151,7 +151,7 @@ pub use geometry::{
 pub use heap::snapshot::{ArenaSnapshot, LargeSnapshot, RunSnapshot, RunState, Snapshot};
 pub use heap::{
     Heap,
-    figures::{ArenaFigures, ClassInUse, InUse, Kind},
+    figures::{ArenaFigures, ArenaTotals, ClassInUse, InUse, Kind},
     purging::PurgePolicy,
     stats::{ArenaStats, ByteStats, ClassStats, LargeStats, Stats},
     walk::LiveBlock,

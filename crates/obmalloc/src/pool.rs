@@ -12,9 +12,9 @@
 //! to this header.
 //!
 //! The *free list* of a pool contains its free blocks. Blocks of up to `Sizes::linked_threshold`
-//! bytes form a linked list, in which each block contains a link to the next one. For larger
-//! blocks, the header contains a bit for each free block and the address of the block that was
-//! freed last, so the heap never needs the memory of such a block (decision 0020).
+//! bytes form a linked list, in which each block contains a link to the next one. In a pool of
+//! larger blocks, bits in the header say which blocks are free, and the header also has the address
+//! of the block that was freed last. These blocks therefore need no links (decision 0020).
 //!
 //! When the free list of a pool is empty, the heap *carves* unused memory of the pool, which means
 //! that it divides the memory into blocks. It carves one block, and all further blocks that begin
@@ -116,7 +116,7 @@ pub(crate) struct PoolHeader {
     /// The free list of a pool of linked blocks.
     ///
     /// In a pool of larger blocks, this list contains at most one block, which is the one that was
-    /// freed last. The block need not contain a link.
+    /// freed last. All other free blocks are in `free_bits`, so the blocks need no links.
     free: FreeList,
     /// The number of frees after which the pool's state changes.
     ///
@@ -139,12 +139,12 @@ pub(crate) struct PoolHeader {
     arena: ArenaIndex,
     /// The offset of the memory that no block has used yet, in bytes.
     ///
-    /// [`HAS_UNCARVED_PAGES`] is set if the arena's record has uncarved pages of the pool.
+    /// The bit [`HAS_UNCARVED_PAGES`] is set if the arena's record has uncarved pages of the pool.
     next_offset: Count,
     /// The free blocks of a pool whose blocks are not linked, except the block in `free`.
     ///
-    /// In a geometry whose pools begin with their headers, all blocks are small, and the heap's tag
-    /// is stored in this place.
+    /// With [`HeaderRule::InPools`], all blocks are linked. The field is therefore not needed for
+    /// free blocks, and contains the heap's tag instead.
     free_bits: FreeBits,
 }
 
@@ -546,10 +546,10 @@ impl PoolPtr {
     ///
     /// # Safety
     ///
-    /// - `G` must be a geometry whose arenas begin with the headers of all pools.
+    /// - `G` must have the rule [`HeaderRule::InArena`], so that the headers of all pools are at
+    ///   the start of the arena.
     /// - `base` must point to the start of a mapped arena with geometry `G`.
-    /// - `unit` is the index of a pool header in the arena, and must be less than the number of
-    ///   these headers.
+    /// - `unit` must be less than the number of pool headers in the arena.
     /// - The pool header with the index `unit` must be initialised, or all its bytes must be zero.
     pub(crate) unsafe fn watch<G: Geometry>(base: NonNull<u8>, unit: usize) -> Option<Watched<G>> {
         // SAFETY: the header lies in the arena (contract).
@@ -635,8 +635,11 @@ impl PoolPtr {
                 start.as_ptr().map_addr(|address| address & !(G::SIZES.pool_size - 1)).cast()
             }
             HeaderRule::InArena => {
-                // The compiler would shift the number of the unit to the right and then to the left
-                // again. It does not see that one shift is enough.
+                // The header of unit `n` begins at offset `n * POOL_OVERHEAD` of the arena.
+                // `POOL_OVERHEAD` is a multiple of `STEP`, a power of two. We could shift the
+                // address to the right to get `n`, and then to the left to get `n * STEP`. Instead,
+                // we shift to the right by fewer bits and mask the result, which yields `n * STEP`
+                // at once.
                 const STEP: usize = 1 << POOL_OVERHEAD.trailing_zeros();
                 let units = start.addr().get() / (G::SIZES.pool_size / STEP);
                 let unit = units & ((Shape::<G>::POOLS - 1) * STEP);
@@ -686,11 +689,11 @@ impl PoolPtr {
 
     /// Makes a free pool used by `class`.
     ///
-    /// A new pool is divided into blocks page by page, so that pages which no block needs yet take
-    /// no memory. If the pool was in use before, its memory up to `next_offset` has already been
-    /// divided into blocks, and is usually backed by physical memory. Dividing this part page by
-    /// page again would save nothing, so under [`RetainRule::EachClass`], this function divides the
-    /// whole part into blocks of `class` at once.
+    /// A new pool is divided into blocks one page at a time, so that no page is backed by physical
+    /// memory before one of its blocks is needed. In a pool that was in use before, the part up to
+    /// `next_offset` is usually backed by memory already, so dividing it page by page would save
+    /// nothing. Under [`RetainRule::EachClass`], this function therefore divides that whole part
+    /// into blocks of `class` at once.
     pub(crate) fn become_used<G: Geometry>(self, class: SizeClass<G>) {
         let header = self.header();
         debug_assert_eq!(header.state(), State::Free);
@@ -720,8 +723,9 @@ impl PoolPtr {
 
     /// Takes a free block. `class` must be the class of the pool.
     ///
-    /// Linked blocks are taken in the reverse order in which they were freed. Of other blocks, the
-    /// one that was freed last is taken first, and then the one with the lowest address.
+    /// If blocks are linked, the block that was freed last is taken first, then the block that was
+    /// freed before it, and so on. If blocks are not linked, the block that was freed last is also
+    /// taken first. After that, the free block with the lowest address is taken.
     #[inline]
     pub(crate) fn take<G: Geometry>(self, class: SizeClass<G>) -> Option<BlockPtr> {
         if class.is_linked() {
@@ -739,8 +743,9 @@ impl PoolPtr {
 
     /// Frees `block`, which must be a linked block or the span of this pool.
     ///
-    /// Returns true if the pool is now empty, or if it was marked as full and is to be used again.
-    /// The caller must then change its state.
+    /// Returns true if the caller must now change the state of the pool, for one of two reasons: no
+    /// block of a [`State::Used`] pool is in use any more, or enough blocks of a [`State::Full`]
+    /// pool have been freed to make it [`State::Used`] again.
     ///
     /// Writes a link to the block. The link of a span is never read, because a span has no other
     /// block.

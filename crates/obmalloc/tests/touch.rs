@@ -5,7 +5,7 @@ mod common;
 
 use std::{collections::BTreeSet, ptr::NonNull};
 
-use obmalloc::{Geometry, HeaderRule, Heap, SizeClass};
+use obmalloc::{BlockPtr, Geometry, HeaderRule, Heap, Native, SizeClass};
 use raw_mem::{ArenaSize, ArenaSource, Malloc, MapError, MmapArenas};
 use testkit::place::ArenaLog;
 
@@ -145,3 +145,40 @@ for_every_profile!(
     only_pages_with_an_allocated_block_are_touched,
     classes_side_by_side_touch_only_their_own_pools,
 );
+
+/// A heap that followed a link in such a block would read the pattern as an address.
+#[test]
+fn a_free_block_above_1_kib_is_neither_read_nor_written() {
+    // In debug builds, the heap overwrites this part of a freed block to make misuse fail.
+    let overwritten = if cfg!(debug_assertions) { 512 } else { 0 };
+    for size in [1100, 2000, 4096, 8000] {
+        let mut heap = Heap::<_, _, Native>::with_geometry(MmapArenas::new(), Malloc);
+        let class = SizeClass::of(size).unwrap();
+        assert!(!class.is_linked() && !class.is_span());
+        let fill = |block: NonNull<u8>| {
+            // SAFETY: the block has that many bytes. Its pool has a block in use, so it is mapped.
+            unsafe { block.write_bytes(UNTOUCHED, class.block_size()) };
+        };
+        let blocks: Vec<_> = (0..100).map(|_| heap.alloc(class).unwrap().into_start()).collect();
+        for (nth, block) in blocks.iter().enumerate() {
+            block.as_ptr().expose_provenance();
+            if nth % 7 != 0 {
+                // SAFETY: the block came from this heap, and is freed once.
+                unsafe { heap.free(BlockPtr::from_start(*block)) };
+            }
+            fill(*block);
+        }
+        heap.check_invariants();
+        let mut live = 0;
+        heap.for_each_block(|_| live += 1);
+        assert_eq!(live, 15);
+        let again: Vec<_> = (0..50).map(|_| heap.alloc(class).unwrap().into_start()).collect();
+        heap.check_invariants();
+        assert!(again.iter().any(|block| blocks.contains(block)));
+        for block in &blocks {
+            let kept = overwritten..class.block_size();
+            let found = bytes(block.addr().get() + kept.start, kept.len());
+            assert!(found.iter().all(|byte| *byte == UNTOUCHED), "{size} bytes");
+        }
+    }
+}

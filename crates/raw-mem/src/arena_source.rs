@@ -32,6 +32,8 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 /// - The memory is readable and writable, has at least the requested size, and is aligned to the
 ///   size of an arena.
 /// - The memory does not overlap any other memory in use.
+/// - A large mapping can be shorter than an arena. In that case, no other memory lies within an
+///   arena's size from its start, because an arena map has a single entry for these addresses.
 /// - The memory stays valid until [`unmap`](Self::unmap) or [`unmap_large`](Self::unmap_large) is
 ///   called. Moving the source or calling its safe methods does not invalidate the memory.
 /// - If the source says that new memory is zeroed, with [`Contents::Zero`] or
@@ -75,10 +77,10 @@ pub unsafe trait ArenaSource {
     ///
     /// # Safety
     ///
-    /// - `arena` must be an arena that this source mapped with the same `size` and has not unmapped
+    /// - `arena` must be an arena that this source mapped with the size `size` and has not unmapped
     ///   since.
-    /// - If a wrapper around this source handed out the arena, only that wrapper may pass the arena
-    ///   to this source's `unmap`.
+    /// - If a wrapper around this source handed out the arena, only that wrapper may make this
+    ///   call. All others must unmap the arena through the wrapper.
     /// - Nothing may use the memory of the arena after this call.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 
@@ -100,8 +102,8 @@ pub unsafe trait ArenaSource {
     ///
     /// - `start` and `bytes` must be the address and the size of a large mapping that this source
     ///   mapped. The argument `align` must be the alignment that was requested for this mapping.
-    /// - If a wrapper around this source handed out the mapping, only that wrapper may pass the
-    ///   mapping to this source's `unmap_large`.
+    /// - If a wrapper around this source handed out the mapping, only that wrapper may make this
+    ///   call. All others must unmap the mapping through the wrapper.
     /// - Nothing may use the memory of the mapping after this call.
     unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
         if let Some(below) = self.below() {
@@ -125,10 +127,9 @@ pub unsafe trait ArenaSource {
     ///
     /// - `start` and `old` must be the address and the size of a large mapping that this source
     ///   mapped. The argument `align` must be the alignment that was requested for this mapping.
-    /// - If a wrapper around this source handed out the mapping, only that wrapper may pass the
-    ///   mapping to this source's `resize_large`.
-    /// - If `resize_large` succeeds, the caller must from then on use only the mapping that it
-    ///   returned.
+    /// - If a wrapper around this source handed out the mapping, only that wrapper may make this
+    ///   call. All others must resize the mapping through the wrapper.
+    /// - If the call succeeds, only the mapping that it returns may be used afterwards.
     unsafe fn resize_large(
         &mut self,
         start: NonNull<u8>,
@@ -177,10 +178,10 @@ pub unsafe trait ArenaSource {
 
     /// Releases reserved addresses that nothing uses, so that other mappings can use them.
     ///
-    /// If the source can release addresses, it first calls `publish` with the range that will
-    /// remain reserved. The caller can then update its own copy of the range, for example in an
-    /// arena map. After `publish` returns, the source releases the other addresses, so a mapping
-    /// that failed before for lack of addresses may now succeed.
+    /// If this makes the [reserved](Self::reserved) range shorter, the source first calls `publish`
+    /// with the range that remains, so that the caller can update its own copy, for example in an
+    /// arena map. Only then does the source release the other addresses. Afterwards, a mapping that
+    /// failed for lack of addresses may succeed.
     fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
         if let Some(below) = self.below() {
             below.shrink_reserved(publish);
@@ -203,8 +204,8 @@ pub unsafe trait ArenaSource {
     ///
     /// # Safety
     ///
-    /// - The `len` bytes that begin at `start` must lie inside one arena that this source has
-    ///   mapped.
+    /// - The `len` bytes that begin at `start` must lie inside one arena or large mapping that this
+    ///   source has mapped.
     /// - Nothing may rely on the old contents of these bytes.
     unsafe fn purge(&mut self, start: NonNull<u8>, len: usize) -> Result<(), PurgeError> {
         match self.below() {
@@ -249,11 +250,11 @@ pub unsafe trait ArenaSource {
     /// Asks how much memory in large mappings a user, such as a heap, may retain instead of
     /// unmapping it.
     ///
-    /// The arguments and the result are numbers of slots, each of the size of an arena. `had` is
-    /// the number that this source has so far allowed its user, such as a heap, to retain, even if
-    /// the user retained fewer. `want` is the number that the user would like to retain. Returns
-    /// the number that it may retain from now on, at most `want`. The user must unmap all slots
-    /// beyond this number.
+    /// The arguments and the result are numbers of slots. A slot has the size of an arena. The user
+    /// of this source is, for example, a heap. `had` is the number of slots that the source has
+    /// allowed its user to retain until now. The user may have retained fewer. `want` is the number
+    /// that the user would like to retain. Returns the number that the user may retain from now on,
+    /// at most `want`. The user must unmap all slots beyond this number.
     fn retain_large(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain_large(had, want))
     }
@@ -278,10 +279,9 @@ pub unsafe trait ArenaSource {
 ///
 /// - `start` and `old` must be the address and the size of a large mapping that `source` mapped.
 ///   The argument `align` must be the alignment that was requested for this mapping.
-/// - If a wrapper around `source` handed out the mapping, only that wrapper may call
-///   `resize_or_copy` with this mapping and `source`.
-/// - If `resize_or_copy` succeeds, the caller must from then on use only the mapping that it
-///   returned.
+/// - If a wrapper around `source` handed out the mapping, only that wrapper may make this call. All
+///   others must pass the wrapper as `source`.
+/// - If the call succeeds, only the mapping that it returns may be used afterwards.
 pub unsafe fn resize_or_copy<S: ArenaSource + ?Sized>(
     source: &mut S,
     start: NonNull<u8>,

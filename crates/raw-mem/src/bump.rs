@@ -9,7 +9,7 @@ const ALIGNMENT: usize = 16;
 
 /// An allocator that cuts blocks from the front of a buffer and never reuses them.
 ///
-/// [`Bump`] suits the metadata of a heap, because little of it is ever freed.
+/// `Bump` suits the metadata of a heap, because little of it is ever freed.
 ///
 /// ```
 /// use core::mem::MaybeUninit;

@@ -2,14 +2,15 @@
 //!
 //! Memory is counted in slots. An arena is one slot, and a large mapping has one or more.
 //!
-//! At first, an arena source retains no free memory. It begins to do so when a request soon follows
-//! a free, because retained memory could then have served the request. How much memory the source
-//! may retain depends on the recent peak of used memory and on the time since the last request:
+//! At first, an arena source returns all free memory to the system. If the program soon requests
+//! memory again, the source begins to retain memory, because retained memory could have served this
+//! request. How much the source may retain depends on the recent peak of used memory and on the
+//! time since the last request:
 //!
-//! - The sum of used and retained memory may exceed the recent peak of used memory by at most a
+//! - Used and retained memory together may exceed the recent peak of used memory by at most a
 //!   certain percentage. Each arena source sets this percentage.
-//! - If the program has requested no memory for the decay time, which is one second by default, the
-//!   arena source retains no memory.
+//! - The decay time is one second by default. If the program has requested no memory for that long,
+//!   the arena source retains no memory.
 
 #![forbid(unsafe_code)]
 
@@ -45,10 +46,10 @@ pub(crate) struct Demand {
 impl Demand {
     /// Creates the state of a program that has requested nothing yet.
     ///
-    /// Retained memory is useful only while the program requests memory. When the program has made
-    /// no request for the time `decay`, no free memory may be retained any more, no matter when it
-    /// was freed. Before that, the sum of memory in use and retained memory may exceed the recent
-    /// peak of memory in use by at most `above_peak` percent.
+    /// Retained memory is useful only to a program that keeps requesting memory. Once `decay` has
+    /// passed without a request, nothing may stay retained, not even memory that was freed only
+    /// recently. Until then, memory in use and retained memory together may exceed the recent peak
+    /// of memory in use by at most `above_peak` percent.
     pub(crate) const fn new(decay: Duration, above_peak: usize) -> Self {
         Self {
             decay,

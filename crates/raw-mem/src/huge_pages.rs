@@ -10,13 +10,14 @@ pub const HUGE_PAGE: usize = 2 << 20;
 /// Whether a [source](crate::ArenaSource) uses huge pages.
 ///
 /// A huge page of 2 MiB causes one page fault, whereas the same memory in pages of 4 KiB causes
-/// 512, and access to its memory is faster. It can waste memory, however: if several arenas share a
-/// huge page, the whole page stays in memory while any of them is in use.
+/// 512. Access to a huge page is also faster. However, a huge page can waste memory: if several
+/// arenas share a huge page, the whole page stays in memory while any of these arenas is in use.
 ///
-/// We never use the flag `MAP_HUGETLB`, because it takes huge pages from a reserved pool that can
-/// become empty. After a fork, the parent and the child share a huge page until one of them writes
-/// to it, and this write needs a second page from the pool. If the pool is empty by then, the child
-/// is the one that the kernel kills, even if the parent was the first to write.
+/// We never use the flag `MAP_HUGETLB`. It takes huge pages from a reserved pool, and this pool can
+/// become empty. This is dangerous after a fork. At first, the parent and the child share each huge
+/// page. When one of them writes to the page, the kernel needs a second huge page from the pool. If
+/// the pool is empty at that time, the kernel kills the child, even if the parent was the first to
+/// write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HugePages {
     /// The system decides.

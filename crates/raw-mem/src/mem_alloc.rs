@@ -50,11 +50,10 @@ pub unsafe trait MemAlloc {
 
     /// Resizes the block at `ptr` to `size` bytes, or allocates a block if `ptr` is `None`.
     ///
-    /// If the result is a block, it replaces the block at `ptr`, which must not be used again. If
-    /// `size` is 0, the result is a new block of 0 bytes, which must be freed like any other block.
-    /// If the result is `None`, the block at `ptr` is still live and unchanged. If
-    /// [`malloc_aligned`](Self::malloc_aligned) allocated the old block, the new block has the same
-    /// alignment.
+    /// On success, the returned block replaces the block at `ptr`, and the caller must not use
+    /// `ptr` again. This is also true if `size` is 0: the returned block then has 0 bytes, and must
+    /// be freed like any other block. If the result is `None`, the block at `ptr` is still live and
+    /// unchanged. A block from [`malloc_aligned`](Self::malloc_aligned) keeps its alignment.
     ///
     /// # Safety
     ///
@@ -91,8 +90,8 @@ pub unsafe trait MemAlloc {
     /// Allocates an uninitialised block of `size` bytes at a multiple of `align`, which must be a
     /// power of two.
     ///
-    /// The block is freed and reallocated like any other block, and a reallocation preserves the
-    /// alignment. Returns `None` in the same cases as [`malloc`](Self::malloc), and if
+    /// The aligned block is freed and reallocated like any other block, and a reallocation
+    /// preserves its alignment. Returns `None` whenever [`malloc`](Self::malloc) would, and also if
     /// the allocator does not [support](Self::supports_alignment) alignment.
     fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
         let _ = (size, align);

@@ -59,9 +59,9 @@ pub struct MmapArenas {
 struct Reserved {
     /// # Invariant
     ///
-    /// - The source owns the `count` adjacent arenas of `bytes` bytes each that begin at `start`.
-    ///   Their memory is mapped but not accessible.
-    /// - `start` is a multiple of `bytes`, the size of one arena.
+    /// - The source owns `count` adjacent arenas, each `bytes` bytes long. The first one begins at
+    ///   `start`. Their memory is mapped but not accessible.
+    /// - `start` is a multiple of `bytes`.
     start: NonNull<u8>,
     count: usize,
     /// The size of one arena, in bytes.
@@ -224,6 +224,15 @@ fn arenas_to_reserve(in_use: usize, bytes: usize) -> usize {
     (in_use / RESERVED_SHARE / bytes).clamp(1, MOST_RESERVED)
 }
 
+/// Returns the size in bytes of a large mapping with room for `bytes` bytes.
+///
+/// The result is at least the size of an arena, even if `bytes` is less. An arena map has a single
+/// entry for each range of addresses in which an arena can lie, so the range in which a large
+/// mapping starts must contain no other memory (contract of [`ArenaSource`]).
+fn pages_of_large(bytes: usize, align: ArenaSize) -> Option<usize> {
+    pages::whole_pages(bytes.max(mapped_bytes(align)))
+}
+
 impl Reserved {
     /// Reserves arenas in proportion to the `in_use` bytes. If the system refuses, reserves fewer.
     fn with_share_of(in_use: usize, size: ArenaSize) -> Result<Self, MapError> {
@@ -329,7 +338,7 @@ unsafe impl ArenaSource for MmapArenas {
     /// Makes two or three system calls.
     fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
         let exhausted = MapError::LargeExhausted { bytes };
-        let whole = pages::whole_pages(bytes).ok_or(exhausted)?;
+        let whole = pages_of_large(bytes, align).ok_or(exhausted)?;
         let start = pages::map_aligned(whole, mapped_bytes(align), Access::ReadWrite)
             .map_err(|code| MapError::LargeOs { bytes, code })?;
         Ok(LargeMapping { start, bytes: whole, is_zeroed: true })
@@ -353,9 +362,10 @@ unsafe impl ArenaSource for MmapArenas {
         start: NonNull<u8>,
         old: usize,
         new: usize,
-        _align: ArenaSize,
+        align: ArenaSize,
     ) -> Result<LargeMapping, MapError> {
-        let bytes = pages::whole_pages(new).ok_or(MapError::LargeExhausted { bytes: new })?;
+        let exhausted = MapError::LargeExhausted { bytes: new };
+        let bytes = pages_of_large(new, align).ok_or(exhausted)?;
         // SAFETY: the pages belong to the mapping. The pages after `bytes` are no longer needed.
         match unsafe { pages::resize(start, old, bytes) } {
             Ok(()) => Ok(LargeMapping { start, bytes, is_zeroed: true }),
@@ -443,6 +453,28 @@ mod tests {
         for (arena, size) in arenas {
             // SAFETY: the arena came from this source, and nothing uses it.
             unsafe { source.unmap(arena, size) };
+        }
+    }
+
+    #[test]
+    fn a_large_mapping_takes_up_a_whole_arena_before_and_after_it_shrinks() {
+        let mut source = MmapArenas::new();
+        let is_whole = |mapping: &LargeMapping| {
+            // SAFETY: the offsets lie within one arena, so no address overflows.
+            let page = |offset| unsafe { mapping.start.add(offset) };
+            (0..SIZE.bytes()).step_by(4096).all(|offset| is_mapped(page(offset)))
+        };
+        let small = source.map_large(SIZE.bytes() / 2, SIZE).unwrap();
+        assert!(is_whole(&small));
+        let large = source.map_large(3 * SIZE.bytes(), SIZE).unwrap();
+        // SAFETY: the mapping came from this source, and only the result is used afterwards.
+        let shrunk = unsafe {
+            source.resize_large(large.start, large.bytes, SIZE.bytes() / 2, SIZE).unwrap()
+        };
+        assert!(is_whole(&shrunk) && shrunk.bytes < large.bytes);
+        for mapping in [small, shrunk] {
+            // SAFETY: the mapping came from this source, and is not used again.
+            unsafe { source.unmap_large(mapping.start, mapping.bytes, SIZE) };
         }
     }
 
@@ -689,7 +721,7 @@ mod tests {
                 let mut source = MmapArenas::new();
                 let first = source.map_large(3 * SIZE.bytes() + 1, SIZE).unwrap();
                 let second = source.map_large(1, SIZE).unwrap();
-                assert_eq!((first.bytes, second.bytes), (3 * SIZE.bytes() + 4096, 4096));
+                assert_eq!((first.bytes, second.bytes), (3 * SIZE.bytes() + 4096, SIZE.bytes()));
                 let mut mapping = first;
                 for bytes in [SIZE.bytes(), 40 * SIZE.bytes(), 2 * SIZE.bytes(), 80 * SIZE.bytes()]
                 {

@@ -38,7 +38,7 @@ unsafe impl ArenaSource for MmapArenas {
     }
 
     fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
-        let bytes = bytes.max(1);
+        let bytes = bytes.max(align.bytes());
         let exhausted = MapError::LargeExhausted { bytes };
         let layout = Layout::from_size_align(bytes, align.bytes()).map_err(|_| exhausted)?;
         // SAFETY: the size of the layout is not 0.

@@ -11,7 +11,7 @@ const HEAD: usize = size_of::<MmapRaw>().next_multiple_of(16);
 
 /// An allocator that maps new pages for each block, with one system call.
 ///
-/// [`PageBlocks`] calls no other allocator. Pages of a block that are never touched use no memory.
+/// `PageBlocks` calls no other allocator. Pages of a block that are never touched use no memory.
 ///
 /// ```
 /// use raw_mem::{MemAlloc, PageBlocks};

@@ -14,29 +14,38 @@ pub(crate) enum Access {
     /// No access. Such pages do not count against limits on data or on committed memory.
     Reserved,
     ReadWrite,
+    /// Like `ReadWrite`, but the system does not check whether there is enough memory for the pages.
+    ReadWriteUnchecked,
 }
 
 impl Access {
     fn protection(self) -> c_int {
         match self {
             Self::Reserved => libc::PROT_NONE,
-            Self::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+            Self::ReadWrite | Self::ReadWriteUnchecked => libc::PROT_READ | libc::PROT_WRITE,
         }
+    }
+
+    /// Returns the flags of a private anonymous mapping.
+    ///
+    /// With `MAP_NORESERVE`, Linux would grant requests for far more memory than the machine has.
+    fn flags(self) -> c_int {
+        let private = libc::MAP_PRIVATE | libc::MAP_ANON;
+        if self == Self::ReadWriteUnchecked { private | UNCHECKED } else { private }
     }
 }
 
-/// The flags of private anonymous mappings. Where possible, these reserve no swap space.
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-const PRIVATE: c_int = libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_NORESERVE;
+const UNCHECKED: c_int = libc::MAP_NORESERVE;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
-const PRIVATE: c_int = libc::MAP_PRIVATE | libc::MAP_ANON;
+const UNCHECKED: c_int = 0;
 
 /// Maps `bytes` bytes of zeroed pages, at the address `hint` if it is not 0 and still free.
 pub(crate) fn map(hint: usize, bytes: usize, access: Access) -> Result<NonNull<u8>, OsCode> {
     refuse_on_demand()?;
     let hint = ptr::without_provenance_mut(hint);
     // SAFETY: without MAP_FIXED, the system never replaces an existing mapping.
-    let start = unsafe { libc::mmap(hint, bytes, access.protection(), PRIVATE, -1, 0) };
+    let start = unsafe { libc::mmap(hint, bytes, access.protection(), access.flags(), -1, 0) };
     if start == libc::MAP_FAILED { Err(last()) } else { NonNull::new(start.cast()).ok_or(last()) }
 }
 
@@ -44,7 +53,7 @@ pub(crate) fn map(hint: usize, bytes: usize, access: Access) -> Result<NonNull<u
 #[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
 pub(crate) fn map_at(address: NonNull<u8>, bytes: usize, access: Access) -> Result<(), OsCode> {
     refuse_on_demand()?;
-    let flags = PRIVATE | libc::MAP_FIXED_NOREPLACE;
+    let flags = access.flags() | libc::MAP_FIXED_NOREPLACE;
     // SAFETY: the flag keeps the system from replacing an existing mapping. Linux before 4.17 does
     // not know the flag, and treats the address as a hint.
     let start = unsafe { libc::mmap(to_c(address), bytes, access.protection(), flags, -1, 0) };
@@ -168,7 +177,8 @@ pub(crate) unsafe fn make_huge(start: NonNull<u8>, bytes: usize) {
     }
 }
 
-/// [Purges](purge) the whole pages in the range of `len` bytes from `start`. `errno` is unchanged.
+/// Purges the whole pages in the range of `len` bytes from `start`. See [`purge`]. `errno` is
+/// unchanged.
 ///
 /// # Safety
 ///
@@ -204,9 +214,10 @@ pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), 
 #[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
 pub(crate) unsafe fn withdraw(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
-    let (none, flags) = (Access::Reserved.protection(), PRIVATE | libc::MAP_FIXED);
+    let none = Access::Reserved;
+    let flags = none.flags() | libc::MAP_FIXED;
     // SAFETY: the caller mapped the pages, and nothing uses them (contract of `withdraw`).
-    let mapped = unsafe { libc::mmap(to_c(start), bytes, none, flags, -1, 0) };
+    let mapped = unsafe { libc::mmap(to_c(start), bytes, none.protection(), flags, -1, 0) };
     if mapped == libc::MAP_FAILED { Err(last()) } else { Ok(()) }
 }
 

@@ -10,9 +10,9 @@ use crate::preserving_errno;
 /// The minimum time between two readings of the files.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// We consider memory short if tasks of the process's control group waited for memory during at
-/// least this percentage of the last ten seconds. If we cannot read this figure for the control
-/// group, we use the figure for the whole system.
+/// Memory counts as short if tasks of the process's control group waited for memory during at least
+/// this percentage of the last ten seconds. If we cannot read how long they waited, we use the
+/// waiting time of all tasks in the system.
 const STALLED_PERCENT: u64 = 10;
 
 /// The longest path, with its final zero byte.
@@ -102,9 +102,9 @@ impl MemoryPressure {
     /// Reads the files about memory shortage, unless they were read within the last 100 ms.
     ///
     /// Returns `Some(true)` if memory is short, and `Some(false)` if it is not. Returns `None` if
-    /// this call did not read the control groups' files, because another call has read them within
-    /// the last 100 ms or is reading them now. `now` is the time since an arbitrary moment, which
-    /// must be the same in all calls. Leaves `errno` unchanged.
+    /// another call has read the files within the last 100 ms or is reading them now. `now` is the
+    /// time on a clock whose starting point is arbitrary, but the same in all calls. Leaves `errno`
+    /// unchanged.
     pub fn read_if_due(&self, now: Duration) -> Option<bool> {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let due = self.next.load(Relaxed);

@@ -12,7 +12,9 @@
 //! of an arena.
 //!
 //! Nothing else has memory in the range, so one comparison shows whether an address belongs to this
-//! source.
+//! source. There is one exception: a failed system call can unmap a part of the range, and another
+//! mapping can then take its place. However, the system uses these addresses only if the program
+//! asks for one of them.
 //!
 //! - The range begins with 16 MiB and grows at its end, up to [`RESERVED_BYTES`]. It can grow as
 //!   long as the addresses after it are free and the system allows it.
@@ -154,8 +156,8 @@ impl<S: ArenaSource> ReservedArenas<S> {
 }
 
 // SAFETY: a run of slots overlaps no other run in use, and is writable. The wrapped source maps all
-// other memory. `reserved` covers the slots that were ever used. These slots always stay mapped, so
-// nothing else maps memory there.
+// other memory. `reserved` covers the slots that were ever used. These slots stay mapped, so
+// nothing else maps memory there, unless a failed system call has unmapped some (see the module).
 unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
     fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
         Ok(self.map_with_contents(size)?.0)
@@ -182,7 +184,10 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
         });
     }
 
-    /// Makes no system call if retained memory suffices, and otherwise usually one.
+    /// Usually makes no system call if enough adjacent slots are retained, and one call otherwise.
+    /// In the second case, the source may also move the memory of retained slots to the new
+    /// mapping. Each run of slots whose memory moves takes three more calls: one checks the run,
+    /// one moves its pages, and one makes the run inaccessible.
     fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
         self.try_map_large(bytes, align).or_else(|error| match self.trim_range() {
             true => self.try_map_large(bytes, align),

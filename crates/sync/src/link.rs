@@ -12,7 +12,8 @@ use core::{
 ///
 /// # Safety
 ///
-/// [`next`](Self::next) must return the pointer that [`set_next`](Self::set_next) stored last.
+/// The function [`next`](Self::next) must return the pointer that [`set_next`](Self::set_next)
+/// stored last.
 pub unsafe trait Link: Sized {
     /// Returns the pointer to the next node that `node` stores, which may be null.
     ///

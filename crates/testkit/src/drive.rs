@@ -1,4 +1,4 @@
-//! Plays operations into an allocator or a model, and checks the blocks of allocators.
+//! Applies operations to an allocator or a model, and checks the blocks of allocators.
 
 use std::ptr::NonNull;
 
@@ -24,7 +24,7 @@ impl<S: Subject> Driver<S> {
         Self { subject, slots: Vec::new() }
     }
 
-    /// Plays one operation into the subject.
+    /// Applies one operation to the subject.
     ///
     /// # Panics
     ///

@@ -6,7 +6,7 @@
 //!                               └─► Reference: CPython's layer 2 without memory
 //! ```
 //!
-//! A test plays operations into an allocator or a model of one, and compares the outcomes:
+//! A test applies operations to an allocator or a model of one, and compares the outcomes:
 //!
 //! ```
 //! use testkit::{drive::Driver, failing::Faults, op::Op, reference::{Reference, Rules}};
@@ -24,6 +24,8 @@ pub mod place;
 pub mod property;
 #[forbid(unsafe_code)]
 pub mod pythons;
+#[forbid(unsafe_code)]
+pub mod random;
 #[forbid(unsafe_code)]
 pub mod reference;
 pub mod shadow;

@@ -1,9 +1,8 @@
-//! The operations that a test plays into an allocator.
+//! The operations that a test applies to an allocator.
 //!
-//! An operation refers to a block by slot number, not by address. A test can therefore play the
-//! same operations into an allocator and into a model, which is a simple imitation of the
-//! allocator, and compare the outcomes. Each operation is defined for empty and for occupied slots,
-//! so every sequence of operations is valid:
+//! An operation refers to a block by slot number, not by address. A test can therefore apply the
+//! same operations to an allocator and to a model of it, and compare the outcomes. Each operation
+//! is defined for empty and for occupied slots, so every sequence of operations is valid:
 //!
 //! | operation | on an empty slot | on a slot with a block |
 //! | --- | --- | --- |
@@ -67,7 +66,7 @@ impl<B> Outcome<B> {
     }
 }
 
-/// An allocator, or a model of one, into which a test plays operations.
+/// An allocator, or a model of one, to which a test applies operations.
 pub trait Subject {
     /// How the subject refers to a live block: an allocator by address, a model by place.
     type Block: Copy;

@@ -105,14 +105,14 @@ impl Shadow {
         self.live.remove(&ptr.addr().get());
     }
 
-    /// Records that a block moved from `from` to `to`, and checks that it kept its contents.
+    /// Records that a reallocation has moved a block from `from` to `to`, and checks that the block
+    /// kept its contents. `size` is its new size.
     ///
     /// # Safety
     ///
     /// - `to` and `size` must meet the safety requirements of [`allocated`](Self::allocated).
-    /// - The first `n` bytes at `to` must be initialised, where `n` is the smaller of two sizes:
-    ///   `size`, which is the new size of the block, and the size that the block had at its old
-    ///   address `from`, before the reallocation moved it to `to`.
+    /// - Let `n` be the smaller of the old and the new size of the block. The first `n` bytes at
+    ///   `to` must be initialised.
     pub(crate) unsafe fn reallocated(&mut self, from: NonNull<u8>, to: NonNull<u8>, size: usize) {
         let old = self.live.remove(&from.addr().get()).expect("the block is live");
         Live { ptr: to, size: old.size.min(size), ..old }.check();

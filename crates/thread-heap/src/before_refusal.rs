@@ -29,8 +29,13 @@ thread_local! {
     static REACHED: Cell<Option<LimitReached>> = const { Cell::new(None) };
 }
 
-/// Records that a limit has refused a request of this thread to map memory. If `reached` is `None`,
-/// forgets any earlier refusal instead.
+/// Returns true if this thread is running the callback. It may then be in the middle of a request.
+pub(crate) fn is_asking() -> bool {
+    IS_ASKING.get()
+}
+
+/// Records that this thread tried to map memory and that a limit did not allow it. If `reached` is
+/// `None`, forgets the last refusal instead.
 pub(crate) fn note(reached: Option<LimitReached>) {
     REACHED.set(reached);
 }
@@ -47,8 +52,9 @@ impl BeforeRefusal {
         self.0.store(callback as *mut (), Release);
     }
 
-    /// Calls the callback if [`note`] has recorded a refusal for this thread, unless this thread is
-    /// already running the callback. Also forgets the refusal.
+    /// If [`note`] has recorded a refusal for this thread, this function calls the callback and
+    /// forgets the refusal. If this thread is already running the callback, the function does not
+    /// call it again, but still forgets the refusal.
     ///
     /// Returns true if the callback was called and the request should be repeated.
     pub(crate) fn ask(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The list of all heaps, whether or not they have an owner.
 //!
-//! The list never shrinks. A heap is added only when every listed heap has an owner.
+//! The list never shrinks. A heap is added when a thread finds no abandoned heap to adopt.
 
 use std::ptr::{self, NonNull};
 
@@ -65,6 +65,36 @@ impl<T: Listed + 'static> HeapList<T> {
         };
         let first = object(self.first.load(order));
         std::iter::successors(first, move |at: &&'static T| object(at.next().load(Relaxed)))
+            .inspect(|_| visits::count())
+    }
+}
+
+/// Counts nothing, because only tests need the number of visits.
+#[cfg(not(test))]
+pub(crate) mod visits {
+    #[inline]
+    pub(crate) fn count() {}
+}
+
+/// Counts how many heaps the calling thread has looked at.
+#[cfg(test)]
+pub(crate) mod visits {
+    use std::cell::Cell;
+
+    std::thread_local! {
+        static VISITS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(crate) fn count() {
+        VISITS.set(VISITS.get() + 1);
+    }
+
+    /// Returns the number of visits during `body`.
+    #[cfg(not(loom))]
+    pub(crate) fn during(body: impl FnOnce()) -> usize {
+        let before = VISITS.get();
+        body();
+        VISITS.get() - before
     }
 }
 

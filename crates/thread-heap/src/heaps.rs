@@ -15,6 +15,7 @@ use crate::{
         outbox::Outbox,
     },
     heap_list::{HeapList, Listed},
+    heap_stack::{HeapStack, Stackable, Stacked},
     large_counts::LargeCounts,
     parts::Parts,
     shared_arenas::SharedArenas,
@@ -23,6 +24,7 @@ use crate::{
 
 pub(crate) mod figures;
 mod large;
+mod left_open;
 mod limits;
 #[cfg(test)]
 mod models;
@@ -32,11 +34,13 @@ pub(crate) mod render;
 pub(crate) mod stats;
 mod walk;
 
+pub(crate) use self::left_open::LeftOpen;
+
 /// A family of heaps that share one arena source.
 ///
-/// A heap of the family is abandoned while it has no [`Owner`](crate::Owner), and a new owner can
-/// adopt it. Blocks of an abandoned heap can still be in use. When a thread frees such a block,
-/// even long after the heap was abandoned, the thread accesses the value of type `Heaps` that
+/// A heap of the family is abandoned while it has no [`Owner`](crate::Owner). A new owner can adopt
+/// it. Blocks of an abandoned heap can still be in use, and a thread can free such a block long
+/// after the heap was abandoned. When it does, it accesses the value of type `Heaps` that
 /// represents the family. That value must therefore live forever, for example as a `static` or a
 /// leaked value.
 ///
@@ -67,6 +71,11 @@ mod walk;
 pub struct Heaps<P: Parts> {
     shared: SharedSource<P>,
     list: HeapList<ThreadHeap<P>>,
+    /// The abandoned heaps that a thread may adopt. Heaps are removed under the source's lock.
+    abandoned: HeapStack<ThreadHeap<P>>,
+    /// The abandoned heaps whose blocks are [shifted](ThreadHeap::is_shifted).
+    abandoned_shifted: HeapStack<ThreadHeap<P>>,
+    left_open: LeftOpen,
     /// Locked by a thread that empties the inboxes of other heaps in order to purge pages.
     takeovers: Mutex<()>,
 }
@@ -78,6 +87,9 @@ impl<P: Parts> Heaps<P> {
             Self {
                 shared: SharedSource::new(source, lower),
                 list: HeapList::new(),
+                abandoned: HeapStack::new(),
+                abandoned_shifted: HeapStack::new(),
+                left_open: LeftOpen::new(),
                 takeovers: Mutex::new(()),
             }
         }
@@ -92,7 +104,10 @@ impl<P: Parts> Heaps<P> {
     /// Locks the arena source until the guard is dropped.
     ///
     /// Hold this lock across a `fork`. If another thread held the lock instead, the child could
-    /// never unlock it.
+    /// never unlock it. A thread that holds the lock must not use a heap, and must not [open]
+    /// one, because it would wait for itself.
+    ///
+    /// [open]: Self::open
     pub fn lock_source(&self) -> SourceGuard<'_, P::Source> {
         SourceGuard::new(self.shared.lock())
     }
@@ -139,7 +154,8 @@ pub(crate) struct ThreadHeap<P: Parts> {
     ///
     /// Only the [`Owner`](crate::Owner) of the heap accesses this field.
     pub(crate) outbox: UnsafeCell<Outbox<Self>>,
-    /// The large blocks that the heap retains. Only its owner changes the counts.
+    /// The large blocks that the heap retained when its owner last left the slow paths or a sweep.
+    /// Only its owner changes the counts.
     retained_large: LargeCounts,
     /// Separates the inbox, to which other threads write, from the cache lines of the owner's
     /// fields.
@@ -147,11 +163,12 @@ pub(crate) struct ThreadHeap<P: Parts> {
     pub(crate) inbox: Inbox<Batch>,
     heaps: &'static Heaps<P>,
     next: AtomicPtr<Self>,
+    stacked: Stacked<Self>,
     /// True if an `OwnedHeap` owns the heap, which then keeps its owner in a forked child.
     pub(crate) outlives_threads: AtomicBool,
     /// True if blocks may lack the alignment that blocks of a thread's heap have.
     ///
-    /// No thread adopts such a heap, so the value never becomes false again.
+    /// No thread keeps such a heap, so the value never becomes false again.
     pub(crate) is_shifted: AtomicBool,
     /// The number of the thread that has opened the heap, or 0 if none is recorded.
     ///
@@ -167,6 +184,12 @@ unsafe impl<P: Parts> Sync for ThreadHeap<P> {}
 unsafe impl<P: Parts> Listed for ThreadHeap<P> {
     fn next(&self) -> &AtomicPtr<Self> {
         &self.next
+    }
+}
+
+impl<P: Parts> Stackable for ThreadHeap<P> {
+    fn stacked(&self) -> &Stacked<Self> {
+        &self.stacked
     }
 }
 
@@ -193,6 +216,7 @@ impl<P: Parts> ThreadHeap<P> {
                 inbox: Inbox::new(),
                 heaps,
                 next: AtomicPtr::new(std::ptr::null_mut()),
+                stacked: Stacked::new(),
                 outlives_threads: AtomicBool::new(false),
                 is_shifted: AtomicBool::new(false),
                 thread: AtomicUsize::new(0),
@@ -287,8 +311,12 @@ impl<P: Parts> ThreadHeap<P> {
     ///   it returns `block` and does not access the contents of `NO_HEAP`.
     #[inline]
     pub(crate) unsafe fn free_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
-        // SAFETY: `enter_if_own` has the same contract, and the block came from the heap.
-        unsafe { self.enter_if_own(block, |own, block| own.free(block)) }
+        let free = |own: &mut OwnHeap<P>, block| {
+            // SAFETY: `enter_if_own` passes only blocks of this heap.
+            unsafe { own.free_then(block, |own| self.publish_retained(own)) }
+        };
+        // SAFETY: the contract is the same.
+        unsafe { self.enter_if_own(block, free) }
     }
 
     /// Does the same as [`free_if_own`](Self::free_if_own) for a linked block or a span, but is
@@ -297,13 +325,17 @@ impl<P: Parts> ThreadHeap<P> {
     /// # Safety
     ///
     /// - The requirements of [`free_if_own`](Self::free_if_own) must be met.
-    /// - The class of `block` must be [linked](SizeClass::is_linked) or a
-    ///   [span](SizeClass::is_span).
+    /// - The class of `block` must be [linked](SizeClass::is_linked) or
+    ///   a [span](SizeClass::is_span).
     #[inline]
     pub(crate) unsafe fn free_linked_or_span_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
-        // SAFETY: `enter_if_own` requires what `free_if_own` requires (contract), and calls the
-        // closure only with a block of this heap. The block is linked or a span (contract).
-        unsafe { self.enter_if_own(block, |own, block| own.free_linked_or_span(block)) }
+        let free = |own: &mut OwnHeap<P>, block| {
+            // SAFETY: `enter_if_own` passes only blocks of this heap. The block is linked or a span
+            // (contract).
+            unsafe { own.free_linked_or_span_then(block, |own| self.publish_retained(own)) }
+        };
+        // SAFETY: `enter_if_own` requires what `free_if_own` requires (contract).
+        unsafe { self.enter_if_own(block, free) }
     }
 
     /// Frees a block of this heap.
@@ -314,8 +346,15 @@ impl<P: Parts> ThreadHeap<P> {
     /// - The caller must own the heap.
     #[inline]
     pub(crate) unsafe fn free_own(&self, block: BlockPtr) {
+        let publish = |own: &mut OwnHeap<P>| self.publish_retained(own);
         // SAFETY: the caller owns the heap, to which the block belongs (contract).
-        self.own.with_mut(|own| unsafe { (*own).free(block) });
+        self.own.with_mut(|own| unsafe { (*own).free_then(block, publish) });
+    }
+
+    /// Tells other threads which large blocks the heap retains. Only its owner may call this.
+    #[inline]
+    pub(crate) fn publish_retained(&self, own: &OwnHeap<P>) {
+        self.retained_large.set(own.retained_large());
     }
 
     /// Calls `free` if `block` belongs to this heap. Otherwise returns the block.

@@ -13,6 +13,8 @@
 //! | what a takeover wrote into blocks and into its table | the owner's use of the blocks and the table | inbox: push Release, take Acquire | `nodes_pushed_back_without_release_are_rejected` |
 //! | everything that an owner did to its heap | everything that the next owner does | inbox: abandon Release, adopt Acquire | `an_abandonment_without_release_is_rejected`, `an_adoption_without_acquire_is_rejected` |
 //! | the creation of a thread heap | its adoption by another thread | heap list: add Release, walk Acquire | `a_heap_added_without_release_is_rejected`, `a_walk_without_acquire_is_rejected` |
+//! | the creation of a thread heap | its removal from the stack of abandoned heaps | heap stack: link Release, unlink Acquire | `a_link_without_release_is_rejected`, `an_unlink_without_acquire_is_rejected` |
+//! | the abandonment of a heap that is marked as stacked | the attempt of the thread that removes the mark to adopt the heap | heap stack: set mark Release, remove mark Acquire | `a_mark_set_relaxed_is_rejected`, `a_mark_removed_relaxed_is_rejected` |
 //! | the zeroes in a new node of the arena map | a look-up in this node | map: publish Release, find Acquire, lose Acquire | `a_leaf_published_relaxed_is_rejected`, `a_leaf_found_relaxed_is_rejected`, `a_leaf_of_another_taken_relaxed_is_rejected` (obmalloc) |
 //! | the removal of an arena from the map | the entry for an arena that is mapped at the same address later | the source's lock | `an_arena_retracted_after_it_was_unmapped_is_rejected` |
 //! | everything that a thread did to its heap, if the thread ended without closing the heap | everything that the next thread with the same thread-local memory does to the heap | the C library, before it reuses the thread-local memory | |
@@ -21,8 +23,8 @@
 //!
 //! # Rules
 //!
-//! 1. Only the owner of a heap uses the heap's pools. Methods that change the heap borrow its
-//!    [`Owner`] mutably.
+//! 1. Only the owner of a heap uses the heap's pools. Methods that change the heap borrow
+//!    its [`Owner`] mutably.
 //! 2. A heap gets its arenas from the arena source, and the memory for its own records from the
 //!    metadata allocator. Neither of them may call into a heap, because the heap that called it is
 //!    still mutably borrowed.
@@ -34,8 +36,9 @@
 //! # Fork
 //!
 //! A forked child never allocates from the heaps of other threads, because these heaps may be
-//! inconsistent in the child. The child can still free blocks of these heaps. If the child then
-//! flushes its own heap, the flush also returns the memory of these freed blocks to the system.
+//! inconsistent in the child. The child can still free their blocks, but no owner reclaims these
+//! blocks, because the other threads do not exist in the child. If the child flushes its own heap,
+//! the flush also purges the pages that consist only of such blocks.
 //!
 //! The type [`PerThread`] prepares for a fork automatically. A program that uses other [`Heaps`]
 //! must hold the lock of [`Heaps::lock_source`] across a fork, because the child could otherwise
@@ -51,13 +54,18 @@
 //! | `process` | the heaps of this process: the thread's slot, thread exit, fork, `PerThread`, `OwnedHeap`; requests of any size: `ThreadMalloc` |
 //! | `heaps` | a heap with its inbox and outbox; opening, owning and counting heaps; large blocks |
 //! | `freed` | how freed blocks reach their owner: outbox, batches, inbox, tables of takeovers |
-//! | `heap_list`, `shared_source`, `shared_arenas`, `large_counts` | what all heaps share |
+//! | `heap_list`, `heap_stack`, `shared_source`, `shared_arenas`, `large_counts` | what all heaps share |
 
 #![cfg_attr(loom, expect(dead_code, reason = "used by `process` only"))]
+
+#[cfg(test)]
+#[macro_use]
+mod weak_orders;
 
 mod before_refusal;
 mod freed;
 mod heap_list;
+mod heap_stack;
 mod heaps;
 mod large_counts;
 mod parts;

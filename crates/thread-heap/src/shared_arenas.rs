@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range, ptr::NonNull};
 
-use obmalloc::ArenaFigures;
+use obmalloc::{ArenaFigures, ArenaTotals};
 use raw_mem::{
     ArenaSize, ArenaSource, Contents, LargeMapping, MapError, PurgeError, preserving_errno,
 };
@@ -119,12 +119,14 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
 
     fn trim(&mut self) -> usize {
         let Some(shared) = self.0 else { return 0 };
-        let mut locked = shared.lock();
-        let bytes = locked.source.trim();
-        // SAFETY: the source calls this closure with the part of its range that remains, and
-        // nothing uses the rest. The source is locked, so no call of `reserve` overlaps.
-        locked.source.shrink_reserved(&mut |range| unsafe { shared.map().shrink(range) });
-        bytes
+        preserving_errno(|| {
+            let mut locked = shared.lock();
+            let bytes = locked.source.trim();
+            // SAFETY: the source calls this closure with the part of its range that remains, and
+            // nothing uses the rest. The source is locked, so no call of `reserve` overlaps.
+            locked.source.shrink_reserved(&mut |range| unsafe { shared.map().shrink(range) });
+            bytes
+        })
     }
 
     fn decay(&mut self) {
@@ -164,21 +166,24 @@ impl<P: Parts> SharedSource<P> {
         &'static self,
         map: impl FnOnce(&mut Locked<P::Source>) -> Result<T, MapError>,
     ) -> Result<T, MapError> {
-        let mut locked = self.lock();
-        let mapped = map(&mut locked)?;
-        // SAFETY: the range contains memory of the shared source only, keeps its start, and never
-        // becomes shorter (contract of `ArenaSource`). Calls do not overlap, because the source is
-        // locked. A static map is never released.
-        unsafe { self.map().reserve(locked.source.reserved()) };
-        Ok(mapped)
+        // A request that succeeds can make system calls that fail, and must not change `errno`.
+        preserving_errno(|| {
+            let mut locked = self.lock();
+            let mapped = map(&mut locked)?;
+            // SAFETY: the range contains memory of the shared source only, keeps its start, and
+            // never becomes shorter (contract of `ArenaSource`). Calls do not overlap, because the
+            // source is locked. A static map is never released.
+            unsafe { self.map().reserve(locked.source.reserved()) };
+            Ok(mapped)
+        })
     }
 
     /// Maps or resizes memory like [`map_from_source`](Self::map_from_source), unless `more`
     /// additional bytes would exceed the limit. In that case, returns `exhausted`.
     ///
-    /// If the limit is the reason, we record the refusal in a thread-local variable, so that the
-    /// program's callback can be called later. The first access to such a variable may allocate
-    /// memory, so we unlock the source before we record the refusal.
+    /// If the request exceeds the limit, we record the refusal in a thread-local variable, so that
+    /// the program's callback can be called later. We unlock the source first, because the first
+    /// access to a thread-local variable may allocate memory.
     fn map_within_limit<T>(
         &'static self,
         more: usize,
@@ -203,6 +208,12 @@ impl<P: Parts> SharedSource<P> {
     pub(crate) fn count_arenas(&self, locked: &Locked<P::Source>) -> ArenaFigures {
         // SAFETY: `SharedArenas` adds all arenas, with this geometry.
         unsafe { locked.arenas.figures::<P::Geometry>() }
+    }
+
+    /// Like [`count_arenas`](Self::count_arenas), but without the size classes.
+    pub(crate) fn total_arenas(&self, locked: &Locked<P::Source>) -> ArenaTotals {
+        // SAFETY: `SharedArenas` adds all arenas, with this geometry.
+        unsafe { locked.arenas.totals::<P::Geometry>() }
     }
 
     /// Returns an arena of a heap to the source.

@@ -40,8 +40,8 @@ pub(crate) struct SharedSource<P: Parts> {
     lower: P::Lower,
     map: ArenaMap<P::Geometry>,
     pub(crate) large: LargeCounts,
-    /// The number of bytes that precede the large blocks in use in their mappings, minus the usual
-    /// [`OVERHEAD`](obmalloc::LargeBlock::OVERHEAD) of each block.
+    /// The number of bytes that precede the large blocks in use in their mappings, minus the
+    /// usual [`OVERHEAD`](obmalloc::LargeBlock::OVERHEAD) of each block.
     ///
     /// Only blocks with a special alignment contribute to this number.
     pub(crate) large_alignment: AtomicUsize,

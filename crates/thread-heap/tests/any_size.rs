@@ -7,6 +7,7 @@ use std::{
 };
 
 use raw_mem::{MAX_REQUEST, MemAlloc};
+use testkit::random::Random;
 use thread_heap::{PerThread, ThreadMalloc};
 
 /// Sizes around the limits between the different ways to serve a request.
@@ -127,15 +128,19 @@ fn impossible_requests_are_refused_and_change_nothing() {
     block.free();
 }
 
-/// Marsaglia's xorshift generator.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % limit
+#[test]
+fn an_alignment_that_is_no_power_of_two_is_refused() {
+    // From now on, the heap retains a block for the largest size below.
+    for _ in 0..4 {
+        let block = ThreadMalloc.malloc(3 << 20);
+        // SAFETY: the block is live, and is not used again.
+        unsafe { ThreadMalloc.free(block) };
+    }
+    for align in [0, 24, 5000, (1 << 20) + 4096, 1_992_294] {
+        for size in [100, 5000, 200_000, 3 << 20] {
+            assert!(ThreadMalloc.alloc_aligned(size, align).is_none() || align == 0, "{align}");
+            assert!(PerThread.alloc_large(size, align).is_none(), "{align}");
+        }
     }
 }
 

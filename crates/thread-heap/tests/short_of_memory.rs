@@ -12,6 +12,7 @@ use raw_mem::{Malloc, MemAlloc, MmapArenas};
 use testkit::{
     failing::{FailingAlloc, FailingArenas, Faults, Plan},
     place::ArenaLog,
+    random::Random,
 };
 use thread_heap::{Heaps, Owner, PerThread, ThreadGeometry, ThreadMalloc};
 
@@ -22,22 +23,10 @@ type Parts = (FailingArenas<MmapArenas>, FailingAlloc<Malloc>, ThreadGeometry);
 /// The size of the largest class.
 const LARGEST: usize = ThreadGeometry::SIZES.arena_threshold;
 
-/// Marsaglia's xorshift generator.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % limit
-    }
-
-    /// Returns a size of up to 2 MiB. All powers of two are equally likely.
-    fn size(&mut self) -> usize {
-        let bits = 4 + self.below(17);
-        (1 << bits) + self.below(1 << bits)
-    }
+/// Returns a size of up to 2 MiB. All powers of two are equally likely.
+fn size(random: &mut Random) -> usize {
+    let bits = 4 + random.below(17);
+    (1 << bits) + random.below(1 << bits)
 }
 
 /// Two heaps over a source and an allocator that can fail.
@@ -95,7 +84,7 @@ impl Stage {
         for nth in 0..6000 {
             let owner = random.below(2);
             if random.below(10) < 6 {
-                match self.alloc(owner, random.size(), nth) {
+                match self.alloc(owner, size(random), nth) {
                     Some(block) => blocks.push(block),
                     None => failed += 1,
                 }
@@ -192,7 +181,7 @@ fn exhaust(random: &mut Random) {
     let (mut failed_in_arena, mut failed_large) = (0, 0);
     while (failed_in_arena < 20 || failed_large < 20) && blocks.len() < 100_000 {
         // Later requests are smaller, so that they use up the remaining memory.
-        let size = if failed_large < 20 { random.size() } else { random.size() % LARGEST + 1 };
+        let size = if failed_large < 20 { size(random) } else { size(random) % LARGEST + 1 };
         match ThreadMalloc.malloc(size) {
             // SAFETY: the block is new, and has at least this many bytes.
             Some(start) => unsafe {

@@ -54,11 +54,11 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 ///   may then end with a signal such as `SIGSEGV`, because the hook asks the system whether a page
 ///   can be read only if it does not remember the page. On systems other than Unix, it never asks.
 ///
-/// When the hook frees a block, it fills the block and its header with the byte `0xDD`, and later
+/// When the hook frees a block, it fills the block and its header with the byte `0xDD`. Later, it
 /// recognises the freed block by these bytes. However, the allocator may overwrite or purge them.
-/// If the program then frees or uses the block again, the hook can report that the block belongs to
-/// another domain, because the letter in the header that named the block's domain has changed as
-/// well.
+/// The hook then no longer recognises the freed block. The header contains a letter that names the
+/// block's domain, and this letter has also changed. If the program frees or uses the block again,
+/// the hook may therefore report that the block belongs to another domain.
 ///
 /// The hook fills each new block with the byte `0xCD`, unless a zeroed block was requested, and
 /// each freed block with the byte `0xDD`. With these bytes, a program that uses uninitialised or
@@ -206,9 +206,9 @@ impl<A: MemAlloc> Debug<A> {
     ///
     /// - `block` must be a live block of `size` bytes that this debug hook allocated. The program
     ///   must not use the block after this call.
-    /// - `letter` must be the letter in the header of `block`, which names CPython's memory domain.
-    ///   It is `self.letter`, or the same letter in upper case if the block was requested with an
-    ///   alignment of more than a word.
+    /// - `letter` must be the letter in the block's header. This letter names CPython's memory
+    ///   domain. It is `self.letter`, or the same letter in upper case if the block was requested
+    ///   with an alignment of more than a word.
     unsafe fn release(&self, block: Block, size: usize, letter: u8) {
         let all = size + self.style.overhead();
         let (distance, room) = if letter == self.letter {

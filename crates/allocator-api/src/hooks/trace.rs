@@ -27,7 +27,7 @@ use raw_mem::{MemAlloc, Output};
 use sync::Mutex;
 
 use self::{
-    inside::{enter, untraced},
+    inside::{enter, unless_set, untraced},
     place::{MOST, capture},
     table::{Block, Table},
 };
@@ -44,6 +44,9 @@ const OFF: usize = usize::MAX;
 std::thread_local! {
     /// The block that the thread is freeing or resizing, which the table no longer contains.
     static REMOVED: Cell<Option<(usize, Block)>> = const { Cell::new(None) };
+
+    /// True while the thread has locked the table of a [`Traces`].
+    static HAS_LOCKED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The blocks in use of all [`Trace`] hooks that refer to this value.
@@ -54,6 +57,10 @@ std::thread_local! {
 /// A program must not fork while tracing is on, because each traced request locks the table of
 /// blocks for a short time. If another thread holds this lock during the fork, that thread does not
 /// exist in the child, so the child's copy of the lock is never unlocked.
+///
+/// The table itself needs memory. If an allocator asks the program for help while it allocates this
+/// memory, for example with the callback that runs before a request is refused, that callback
+/// cannot use the table: all figures are then empty, and [`stop`](Self::stop) forgets no block.
 #[derive(Debug)]
 pub struct Traces {
     table: Mutex<Table>,
@@ -129,10 +136,17 @@ impl Traces {
         let _ = write!(Output::stderr(), "{snapshot}");
     }
 
-    /// Calls `visit` with the table. Requests that this thread makes during the call are not
+    /// Calls `visit` with the table and returns the result. If this thread has already locked a
+    /// table, returns the default value. Requests that this thread makes during the call are not
     /// traced.
-    fn with<R>(&self, visit: impl FnOnce(&mut Table) -> R) -> R {
-        untraced(|| visit(&mut sync::lock(&self.table)))
+    fn with<R: Default>(&self, visit: impl FnOnce(&mut Table) -> R) -> R {
+        untraced(|| self.locked(visit).unwrap_or_default())
+    }
+
+    /// Locks the table and calls `visit` with it. Returns `None` if this thread has already locked
+    /// this table or that of another `Traces`, because the threads could then wait for each other.
+    fn locked<R>(&self, visit: impl FnOnce(&mut Table) -> R) -> Option<R> {
+        unless_set(&HAS_LOCKED, || visit(&mut sync::lock(&self.table)))
     }
 }
 
@@ -220,18 +234,18 @@ impl<A> Trace<A> {
         let mut calls = [0; MOST];
         let found = capture(frames, &mut calls);
         let calls = &calls[..found];
-        sync::lock(&self.traces.table).add(block.addr().get(), size, self.domain, calls);
+        self.traces.locked(|table| table.add(block.addr().get(), size, self.domain, calls));
     }
 
     /// Removes a block from the table.
     ///
-    /// The calling thread must be [inside](enter) the hook, where its own requests are not traced,
-    /// and must call this function before it frees or resizes the block. If a thread freed the
-    /// block first, another thread could allocate a new block at the same address and add the new
-    /// block to the table. This function would then remove the entry of the new block.
+    /// The calling thread must be [inside](enter) the hook, so that its own requests are not
+    /// traced. It must call this function before it frees or resizes the block. Otherwise, another
+    /// thread could already have allocated a new block at the same address and added it to the
+    /// table, and this function would remove the entry of the new block.
     fn remove(&self, block: NonNull<u8>) -> Option<Block> {
         let address = block.addr().get();
-        let removed = sync::lock(&self.traces.table).remove(address);
+        let removed = self.traces.locked(|table| table.remove(address)).flatten();
         REMOVED.set(removed.map(|block| (address, block)));
         removed
     }
@@ -269,7 +283,7 @@ unsafe impl<A: MemAlloc> MemAlloc for Trace<A> {
             match (moved, removed) {
                 (Some(_), _) => self.add(moved, size, frames),
                 (None, Some(block)) => {
-                    sync::lock(&self.traces.table).insert(old.addr().get(), block);
+                    self.traces.locked(|table| table.insert(old.addr().get(), block));
                 }
                 (None, None) => {}
             }

@@ -7,11 +7,11 @@ use crate::list::{BoundedStack, CacheStats, Cleared, FreeObject, Storage};
 
 /// A cache for objects of type `T` that retains the storage of up to `bound` free objects.
 ///
-/// [`take`](StorageSource::take) returns the storage that was put back last. An empty cache
-/// allocates storage from `A`, and a full cache returns storage to `A`.
+/// The method [`take`](StorageSource::take) returns the storage that was put back last. An empty
+/// cache allocates storage from `A`, and a full cache returns storage to `A`.
 ///
-/// Only one thread at a time can use a free list. For several threads, use
-/// [`SharedCache`](crate::SharedCache) or [`thread_cache!`](crate::thread_cache!).
+/// Only one thread at a time can use a free list. Several threads can use
+/// a [`SharedCache`](crate::SharedCache) or [`thread_cache!`](crate::thread_cache!) instead.
 ///
 /// CPython: the free lists of `float`, `list`, `dict` and other types.
 ///

@@ -24,8 +24,8 @@ use crate::{
 
 /// A cache for several threads, which exchange free objects through a depot.
 ///
-/// [`thread`](Self::thread) creates the [`ThreadCache`](crate::ThreadCache) of one thread. The
-/// macro [`thread_cache!`](crate::thread_cache!) gives every thread one.
+/// The method [`thread`](Self::thread) creates the [`ThreadCache`](crate::ThreadCache) of one
+/// thread. The macro [`thread_cache!`](crate::thread_cache!) gives every thread one.
 ///
 /// # When a thread ends
 ///

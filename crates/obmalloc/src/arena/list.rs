@@ -30,7 +30,7 @@ use crate::{
         Geometry, HeaderRule, RetainRule,
         shape::{POOL_OVERHEAD, Shape},
     },
-    heap::figures::ArenaFigures,
+    heap::figures::{ArenaFigures, ArenaTotals, Count},
     pool::{PoolPtr, Watched, tag::HeapTag},
 };
 
@@ -174,6 +174,29 @@ impl ArenaList {
     /// - The arenas must have been added with the geometry `G`.
     pub unsafe fn figures<G: Geometry>(&self) -> ArenaFigures {
         let mut figures = ArenaFigures::empty::<G>();
+        // SAFETY: the contract is the same.
+        unsafe { self.count::<G>(&mut figures) };
+        figures
+    }
+
+    /// Like [`figures`](Self::figures), but without the size classes. This needs little stack.
+    ///
+    /// # Safety
+    ///
+    /// - The requirements of [`figures`](Self::figures) must be met.
+    pub unsafe fn totals<G: Geometry>(&self) -> ArenaTotals {
+        let mut totals = ArenaTotals::empty::<G>();
+        // SAFETY: the contract is the same.
+        unsafe { self.count::<G>(&mut totals) };
+        totals
+    }
+
+    /// Adds the memory of all arenas to `count`.
+    ///
+    /// # Safety
+    ///
+    /// - The requirements of [`figures`](Self::figures) must be met.
+    unsafe fn count<G: Geometry>(&self, count: &mut impl Count) {
         let mut next = self.first;
         while let Some(node) = next {
             // SAFETY: the node is in the list, so its arena is mapped (invariant of `first`).
@@ -183,9 +206,8 @@ impl ArenaList {
             // SAFETY: the node has this offset in its arena, which begins with its headers.
             let base = unsafe { node.cast::<u8>().sub(node_offset::<G>()) };
             // SAFETY: the arena is in the list, so it is mapped and has headers of this geometry.
-            unsafe { count_arena::<G>(base, dirty.load(Relaxed), purged, &mut figures) };
+            unsafe { count_arena::<G>(base, dirty.load(Relaxed), purged, count) };
         }
-        figures
     }
 }
 
@@ -209,7 +231,7 @@ unsafe fn count_arena<G: Geometry>(
     base: NonNull<u8>,
     dirty: u64,
     purged_pages: Pages,
-    figures: &mut ArenaFigures,
+    count: &mut impl Count,
 ) {
     let purged_of = |first, units| match Shape::<G>::PURGES {
         true => purged_pages.count_in(Run { first, units }.pages::<G>()) * PAGE,
@@ -224,7 +246,7 @@ unsafe fn count_arena<G: Geometry>(
                 let purged_of_pool = purged_of(unit, class.units());
                 if in_use > 0 {
                     active += class.pool_bytes() - purged_of_pool;
-                    figures.add_pool(class, in_use);
+                    count.add_pool(class, in_use);
                 }
                 purged += purged_of_pool;
                 unit += class.units();
@@ -236,7 +258,7 @@ unsafe fn count_arena<G: Geometry>(
             }
         }
     }
-    figures.add_arena(active, purged);
+    count.add_arena(active, purged);
 }
 
 #[cfg(test)]
@@ -299,17 +321,24 @@ mod tests {
         unsafe { list.lock().unwrap().figures::<Native>() }
     }
 
+    fn totals(list: &Mutex<ArenaList>) -> ArenaTotals {
+        // SAFETY: all arenas have this geometry.
+        unsafe { list.lock().unwrap().totals::<Native>() }
+    }
+
     /// Asserts that the list counts the same memory as a walk of the only heap.
     fn agrees(heap: &TestHeap<'_>, list: &Mutex<ArenaList>) {
         let (counted, walked) = (figures(list), heap.stats());
-        assert_eq!(counted.arenas(), walked.arenas.current);
+        let totals = totals(list);
+        assert_eq!(&totals, counted.totals());
+        assert_eq!(totals.arenas(), walked.arenas.current);
         for (counted, walked) in counted.classes().iter().zip(walked.classes()) {
             assert_eq!(counted.block_size, walked.block_size);
             assert_eq!(counted.in_use.blocks, walked.in_use, "{} bytes", walked.block_size);
         }
-        let allocated: usize = Kind::ALL.iter().map(|kind| counted.of_kind(*kind).allocated).sum();
+        let allocated: usize = Kind::ALL.iter().map(|kind| totals.of_kind(*kind).allocated).sum();
         assert_eq!(allocated, walked.bytes.in_use);
-        assert_eq!(counted.mapped() - counted.active(), walked.bytes.unused_pools);
+        assert_eq!(totals.mapped() - totals.active(), walked.bytes.unused_pools);
     }
 
     proptest! {
@@ -342,7 +371,7 @@ mod tests {
             }
             agrees(&heap, &list);
             heap.trim();
-            prop_assert_eq!(figures(&list).arenas(), 0);
+            prop_assert_eq!(totals(&list).arenas(), 0);
         }
     }
 
@@ -351,15 +380,15 @@ mod tests {
         let list = Mutex::new(ArenaList::new());
         let mut heap = heap(&list);
         let small = heap.alloc(SizeClass::of(16).unwrap()).unwrap();
-        assert_eq!((figures(&list).purged(), figures(&list).retained()), (63 << 14, 0));
+        assert_eq!((totals(&list).purged(), totals(&list).retained()), (63 << 14, 0));
         let span = heap.alloc(SizeClass::of(400 << 10).unwrap()).unwrap();
         let units = SizeClass::<Native>::of(400 << 10).unwrap().units();
-        assert_eq!(figures(&list).purged(), (63 - units) << 14);
+        assert_eq!(totals(&list).purged(), (63 - units) << 14);
         // SAFETY: both blocks came from this heap, and are not used again.
         unsafe {
             heap.free(span);
-            assert_eq!(figures(&list).purged(), (63 - units) << 14);
-            assert_eq!(figures(&list).retained(), units << 14);
+            assert_eq!(totals(&list).purged(), (63 - units) << 14);
+            assert_eq!(totals(&list).retained(), units << 14);
             heap.free(small);
         }
     }
@@ -373,7 +402,7 @@ mod tests {
         let mut alloc =
             |count: usize| -> Vec<_> { (0..count).map(|_| heap.alloc(class).unwrap()).collect() };
         let blocks = alloc(20_000);
-        let full = figures(&list);
+        let full = totals(&list);
         for (nth, block) in blocks.into_iter().enumerate() {
             // Each pool of 200 or 256 blocks keeps one or two.
             if nth % 160 != 159 {
@@ -381,16 +410,16 @@ mod tests {
                 unsafe { heap.free(block) };
             }
         }
-        let before = figures(&list);
+        let before = totals(&list);
         assert_eq!((before.active(), before.purged()), (full.active(), full.purged()));
         let trimmed = heap.trim();
-        let after = figures(&list);
+        let after = totals(&list);
         assert_eq!(after.purged() - before.purged(), trimmed);
         assert!(2 * after.active() < before.active(), "most pages have no block in use");
         assert_eq!(after.active() + after.retained() + after.purged(), after.mapped());
         assert_eq!(after.of_kind(Kind::Small).blocks, 125);
         let _again: Vec<_> = (125..FULL).map(|_| heap.alloc(class).unwrap()).collect();
-        let again = figures(&list);
+        let again = totals(&list);
         assert_eq!(again.of_kind(Kind::Small).blocks, FULL);
         assert!(again.purged().abs_diff(full.purged()) <= 2 << 14, "two pools may differ");
         assert_eq!(again.active() + again.purged(), again.mapped());
@@ -404,13 +433,13 @@ mod tests {
         for _ in 0..4 {
             let blocks: Vec<_> = (0..5000).map(|_| heap.alloc(class).unwrap()).collect();
             agrees(&heap, &list);
-            assert_eq!(figures(&list).of_kind(Kind::Small).blocks, 5000);
+            assert_eq!(totals(&list).of_kind(Kind::Small).blocks, 5000);
             for block in blocks {
                 // SAFETY: the block came from this heap, and is not used again.
                 unsafe { heap.free(block) };
             }
             heap.unmap_free_arenas();
-            assert_eq!(figures(&list).arenas(), 0);
+            assert_eq!(totals(&list).arenas(), 0);
         }
     }
 
@@ -422,7 +451,7 @@ mod tests {
         // SAFETY: the test owns the arena.
         unsafe {
             list.add::<Pools16K>(arena, Contents::Zero);
-            assert_eq!(list.figures::<Pools16K>().arenas(), 0);
+            assert_eq!(list.totals::<Pools16K>().arenas(), 0);
             list.remove::<Pools16K>(arena);
             memory.unmap(arena, Shape::<Pools16K>::ARENA);
         }

@@ -14,10 +14,11 @@
 //! Readers take no lock. They load the pointer to a leaf with `Acquire`, so they always see an
 //! initialised leaf.
 //!
-//! `Relaxed` loads suffice for the entries and for the reserved range, because threads synchronise
-//! when they pass a block. A thread looks up a block only after it has allocated the block, or
-//! received it from another thread through a lock, a channel or the like. An arena is added to the
-//! map before its first block is allocated, so the receiver of a block sees the arena.
+//! A thread looks up a block only after it has allocated the block, or has received it from another
+//! thread through a lock, a channel or the like. In the second case, passing the block synchronises
+//! the two threads. An arena is added to the map before its first block is allocated, so a thread
+//! that receives a block also sees the block's arena. `Relaxed` loads therefore suffice for the
+//! entries and for the reserved range.
 //!
 //! A thread may read an outdated start or length of the reserved range. The outdated range contains
 //! no address outside the current range, because the start is set only once and the length only
@@ -137,8 +138,8 @@ impl<G: Geometry> ArenaMap<G> {
 
     /// Records that all memory in `range` belongs to the source of the arenas.
     ///
-    /// [`contains`](Self::contains) then returns true for every address in the range, so arenas in
-    /// the range need no entry. An empty range has no effect.
+    /// From then on, [`contains`](Self::contains) returns true for every address in the range, so
+    /// arenas in the range need no entry. An empty range has no effect.
     ///
     /// If a range has grown, the caller must record the new range before it allocates any memory in
     /// the added part.
@@ -185,13 +186,14 @@ impl<G: Geometry> ArenaMap<G> {
     /// Returns false if `lower` cannot allocate a node, or if the address has too many bits.
     ///
     /// An arena in the [reserved](Self::reserve) range needs no entry. A large mapping has an entry
-    /// only for its start.
+    /// for its start, and another one for its block's header if that lies elsewhere.
     ///
     /// # Safety
     ///
-    /// - `lower` must be the same allocator in every call of `publish` for this map, because
-    ///   [`release`](Self::release) frees the nodes of all these calls to one allocator.
-    /// - `base` must be the start of an arena or of a large mapping.
+    /// - `lower` must be the same allocator in every call of `publish` for this map, because a call
+    ///   of [`release`](Self::release) frees the nodes of all these calls to one allocator.
+    /// - `base` must be the start of an arena or of a large mapping, or a multiple of the arena size
+    ///   after which a whole arena's size belongs to a large mapping.
     /// - The arena or mapping must stay mapped until [`retract`](Self::retract) removes it from
     ///   this map.
     /// - Some allocators look up the address of a block in this map. If the map contains the
@@ -203,7 +205,8 @@ impl<G: Geometry> ArenaMap<G> {
         self.publish_with(Orders::SOUND, base, lower).is_some()
     }
 
-    /// [Publishes](Self::publish) a new arena and returns it, or passes it to `unmap`.
+    /// Adds a new arena to the map (see [`publish`](Self::publish)) and returns the arena. If this
+    /// fails, passes the arena to `unmap`.
     ///
     /// # Errors
     ///

@@ -9,11 +9,11 @@
 //! New pools come from the fullest arena that has room. The emptier arenas can then become free and
 //! be unmapped.
 //!
-//! The list of arenas is sorted by the number of free units of each arena. When an arena's number
-//! of free units changes to `n`, we move the arena directly behind the last arena that has fewer
-//! than `n` free units. We find that arena in O(1) time: a bitmap shows the largest number below
-//! `n` that occurs in the list, and `last_with` contains the last arena with this number of free
-//! units.
+//! The list of arenas is sorted by how many free units each arena has. When an arena's number of
+//! free units changes to `n`, we must move the arena. Its new place is directly behind the last
+//! arena that has fewer than `n` free units. We find that last arena in O(1) time, in two steps.
+//! First, a bitmap shows the largest number below `n` that occurs in the list. Then, `last_with`
+//! gives the last arena with this number of free units.
 
 use core::ptr::NonNull;
 
@@ -56,6 +56,10 @@ pub(crate) struct ArenaTable {
     retained: usize,
     /// The number of arenas that only retained pools keep from being free.
     pinned: usize,
+    /// The least and the greatest value of `pinned` since the last call of
+    /// [`ArenaTable::take_extremes`].
+    least_pinned: usize,
+    most_pinned: usize,
     counts: ArenaCounts,
 }
 
@@ -69,6 +73,8 @@ impl ArenaTable {
             numbers: [0; WORDS],
             retained: 0,
             pinned: 0,
+            least_pinned: 0,
+            most_pinned: 0,
             counts: ArenaCounts { allocated: 0, highwater: 0, current: 0 },
         }
     }
@@ -110,9 +116,9 @@ impl ArenaTable {
     /// Takes a pool for `class` that begins at a multiple of `align` units.
     ///
     /// First tries the fullest arena that has enough free units for the pool, and then emptier
-    /// arenas. An arena may still have no room for the pool, because the pool needs adjacent free
-    /// units that begin at a multiple of `align` units. After [`MAX_SEARCHED`] arenas without room,
-    /// only the emptiest arena is tried.
+    /// arenas. The search can fail in an arena with enough free units, because the units of the
+    /// pool must be adjacent and begin at a multiple of `align` units. After [`MAX_SEARCHED`] such
+    /// arenas, the search continues only in the emptiest arena.
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
         origin: Origin,
@@ -142,7 +148,7 @@ impl ArenaTable {
         let free = self.slots[index].free_units();
         let was_pinned = self.slots[index].is_pinned::<G>();
         let pool = self.slots[index].take_pool(index, origin, class, align)?;
-        self.pinned -= usize::from(was_pinned);
+        self.unpin(was_pinned);
         if free == Shape::<G>::POOLS {
             self.retained = self.retained.saturating_sub(1);
         }
@@ -152,9 +158,9 @@ impl ArenaTable {
 
     /// Returns a free pool to its arena. If the caller must unmap an arena, returns that arena.
     ///
-    /// If the arena becomes free, `retain` decides whether it is retained. The arguments of
-    /// `retain` are the number of retained arenas and the result of
-    /// [`pinned_by_permission`](Self::pinned_by_permission).
+    /// If the arena becomes free, the closure `retain` decides whether it stays mapped. The
+    /// arguments of the closure are the number of free arenas that are already retained, and the
+    /// result of [`pinned_by_permission`](Self::pinned_by_permission).
     pub(crate) fn put_pool<G: Geometry>(
         &mut self,
         pool: PoolPtr,
@@ -171,7 +177,7 @@ impl ArenaTable {
             }
             self.retained += 1;
         }
-        self.pinned += usize::from(self.slots[index].is_pinned::<G>());
+        self.note_pinned::<G>(index);
         self.relist(index, free);
         None
     }
@@ -213,13 +219,59 @@ impl ArenaTable {
     /// Records that a pool of `units` units in the arena is retained by its class.
     pub(crate) fn note_retained<G: Geometry>(&mut self, index: ArenaIndex, units: usize) {
         self.slots[index].retained_units += units as u32;
-        self.pinned += usize::from(self.slots[index].is_pinned::<G>());
+        self.note_pinned::<G>(index);
+    }
+
+    /// Does the same as [`note_retained`](Self::note_retained) if the arena has other blocks in use.
+    /// Otherwise returns false and changes nothing.
+    #[inline]
+    pub(crate) fn note_retained_beside_others<G: Geometry>(
+        &mut self,
+        index: ArenaIndex,
+        units: usize,
+    ) -> bool {
+        let arena = &mut self.slots[index];
+        let retained = arena.retained_units + units as u32;
+        let has_others = arena.free_units() + (retained as usize) < Shape::<G>::POOLS;
+        if has_others {
+            arena.retained_units = retained;
+        }
+        has_others
     }
 
     /// Records that a pool of `units` units in the arena is no longer retained by its class.
     pub(crate) fn note_released<G: Geometry>(&mut self, index: ArenaIndex, units: usize) {
-        self.pinned -= usize::from(self.slots[index].is_pinned::<G>());
-        self.slots[index].retained_units -= units as u32;
+        let arena = &mut self.slots[index];
+        let was_pinned = arena.is_pinned::<G>();
+        arena.retained_units -= units as u32;
+        self.unpin(was_pinned);
+    }
+
+    #[inline]
+    fn unpin(&mut self, was_pinned: bool) {
+        if was_pinned {
+            self.pinned -= 1;
+            self.least_pinned = self.least_pinned.min(self.pinned);
+        }
+    }
+
+    fn note_pinned<G: Geometry>(&mut self, index: ArenaIndex) {
+        self.pinned += usize::from(self.slots[index].is_pinned::<G>());
+        self.most_pinned = self.most_pinned.max(self.pinned);
+    }
+
+    /// Raises the least number of pinned arenas, because `count` more are about to be pinned that
+    /// were not known as retained before.
+    pub(crate) fn expect_pinned(&mut self, count: usize) {
+        self.least_pinned += count;
+    }
+
+    /// Returns the least and the greatest number of [pinned](Self::pinned) arenas since the last
+    /// call.
+    pub(crate) fn take_extremes(&mut self) -> (usize, usize) {
+        let extremes = (self.least_pinned, self.most_pinned);
+        (self.least_pinned, self.most_pinned) = (self.pinned, self.pinned);
+        extremes
     }
 
     /// Returns the number of arenas that only retained pools keep from being free.

@@ -42,8 +42,8 @@ pub trait Access {
 ///
 /// # Safety
 ///
-/// - All calls of [`enter`](Self::enter) on one value of the implementing type must pass the same
-///   heap to their closures.
+/// - All calls of [`enter`](Self::enter) on the same value must pass the same heap to their
+///   closures.
 /// - Nothing else may borrow the heap while the closure runs.
 pub(crate) unsafe trait Enter {
     type Heap;
@@ -88,8 +88,8 @@ impl<H> GilHeld<H> {
     ///
     /// # Safety
     ///
-    /// - Two threads must not use the returned `GilHeld` at the same time, and no call of its
-    ///   methods may run inside another.
+    /// - Two threads must not use the returned `GilHeld` at the same time.
+    /// - No method of the `GilHeld` may be called while another call of its methods is running.
     /// - The arena source and the metadata allocator of `heap` must not call into `heap`.
     /// - The functions of the heap's [`PurgePolicy`](crate::PurgePolicy) must not call into `heap`.
     ///

@@ -16,7 +16,7 @@ use crate::{
 
 /// One or more heaps that [`Pymalloc`](crate::Pymalloc) allocates from.
 ///
-/// [`GilHeld`](crate::GilHeld) and [`Locked`](crate::Locked) implement the trait for one heap.
+/// Both [`GilHeld`](crate::GilHeld) and [`Locked`](crate::Locked) implement the trait for one heap.
 ///
 /// # Safety
 ///
@@ -52,9 +52,10 @@ pub unsafe trait Blocks {
 
     /// Lets the calling thread's heap return memory that has been free for a long time.
     ///
-    /// [`Pymalloc`](crate::Pymalloc) calls this function when it allocates a block that is not
-    /// small, resizes a block of the layer below, or moves a block. The heap itself checks the time
-    /// only on its slow paths, so without these calls it could retain free memory for too long.
+    /// A heap checks the time only on its slow paths. If it rarely takes them, it could retain free
+    /// memory for too long. For this reason, [`Pymalloc`](crate::Pymalloc) calls this function
+    /// whenever it allocates a block that is not small, resizes a block of the layer below, or
+    /// moves a block.
     #[inline]
     fn visit(&self) {}
 
@@ -72,7 +73,7 @@ pub unsafe trait Blocks {
     /// If `ptr` lies in an arena of these heaps, the following conditions must hold:
     ///
     /// - `ptr` must point to the start of a live block, which the caller must own.
-    /// - The block's class must be [linked](SizeClass::is_linked) or a [span](SizeClass::is_span).
+    /// - The block must be [linked](SizeClass::is_linked) or a [span](SizeClass::is_span).
     unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>>;
 
     /// Returns the size of the block at `ptr` in bytes, or `None` if another allocator provided it.

@@ -11,8 +11,9 @@
 //!        └───── any other p ────────────────► the layer below
 //! ```
 //!
-//! The geometries of CPython have no spans. In our own geometries, a request gets a span if its
-//! size is at least [`Rules::spans_from`] and at most [`Sizes::arena_threshold`] bytes.
+//! If the heap has a geometry that imitates CPython, no request gets a span. In our own geometry, a
+//! request gets a span if its size is at least [`Rules::spans_from`] and at
+//! most [`Sizes::arena_threshold`] bytes.
 //!
 //! CPython: `_PyObject_Malloc`, `_PyObject_Calloc`, `_PyObject_Realloc`, `_PyObject_Free`.
 //!
@@ -33,9 +34,9 @@ use crate::{
 /// An allocator that serves small requests and spans from a heap, and all other requests from
 /// another allocator.
 ///
-/// The geometry determines which requests get a span (see
-/// [`Rules::spans_from`](crate::Rules::spans_from)). Small blocks have the alignment
-/// [`Sizes::alignment`](crate::Sizes::alignment) of the geometry.
+/// The geometry determines which requests get a span
+/// (see [`Rules::spans_from`](crate::Rules::spans_from)) and how small blocks are aligned
+/// (see [`Sizes::alignment`](crate::Sizes::alignment)).
 ///
 /// ```
 /// use obmalloc::{GilHeld, Heap, KnownArenas, Pymalloc};
@@ -155,7 +156,8 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
     }
 
     /// Allocates a block for a request that is not small: a span, or a block from the layer below.
-    /// This function is never inlined, so small requests need no stack frame.
+    /// This function is never inlined into `malloc`, so `malloc` needs no stack frame for a small
+    /// request.
     #[inline(never)]
     fn malloc_above(&self, size: usize) -> Option<NonNull<u8>> {
         self.heap.visit();
@@ -230,9 +232,9 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
 
     /// Moves a block to a new block of `new_size` bytes.
     ///
-    /// If there is no memory for a new block, the old block is unchanged. In that case, the
-    /// function returns `ptr` if the old block is a span with room for `new_size` bytes, and `None`
-    /// otherwise.
+    /// If there is no memory for a new block, the old block is unchanged, and the function returns
+    /// `None`. The exception is a span that has room for `new_size` bytes: it stays in place, and
+    /// the function returns `ptr`.
     ///
     /// This function is never inlined, so `realloc` needs no stack frame if a block stays in place.
     ///
@@ -427,8 +429,9 @@ mod tests {
         ] {
             // SAFETY: the block is live, and is replaced by the result.
             let new = unsafe { pymalloc.realloc(Some(block), size) }.unwrap();
-            // We check the address only if the new block is a span, because the C library may or
-            // may not move its own blocks.
+            // `stays` says whether a span is still at the same address. It has no meaning after the
+            // request for 2 MiB, because the block then belongs to the C library, which may or may
+            // not move it.
             assert!(spans(&pymalloc) == 0 || (new == block) == stays, "{size}");
             block = new;
             kept = kept.min(size);

@@ -135,10 +135,11 @@ pub enum BlockStart {
     ///
     /// This affects only linked blocks. Other blocks begin at the start of the pool.
     ///
-    /// If the first block of a pool begins at offset 48, many Python objects begin at a 64-byte
-    /// cache line. Each object that the garbage collector tracks has a header of 16 bytes in front
-    /// of it, so the object in the first block begins at offset 48 + 16 = 64. If the block size is
-    /// a multiple of 64, the objects in all other blocks of the pool are aligned as well.
+    /// Many Python objects begin at the start of a 64-byte cache line if the first block of their
+    /// pool begins at offset 48. Each object that the garbage collector tracks has a header of 16
+    /// bytes in front of it. The object in the first block therefore begins at offset 48 + 16 = 64.
+    /// If the block size is a multiple of 64, the objects in all other blocks of the pool begin at
+    /// the start of a cache line as well.
     AsInCPython,
 }
 

@@ -18,8 +18,8 @@ use crate::geometry::{Geometry, MAX_CLASSES, RetainRule, shape::Shape};
 /// A full pool becomes used again after one part in this many of its blocks has been freed.
 const PART_OF_FULL_POOL: usize = 8;
 
-/// A full pool becomes used again after at least this many frees, unless it has fewer than
-/// [`PART_OF_FULL_POOL`] blocks.
+/// A full pool becomes used again after at least this many frees, unless it has fewer
+/// than [`PART_OF_FULL_POOL`] blocks.
 const LEAST_FREES: usize = 4;
 
 /// A full pool becomes used again after at most this many frees.
@@ -79,9 +79,11 @@ impl<G: Geometry> SizeClass<G> {
 
     /// True if [`number_at`](Self::number_at) gets an exact result from a multiplication.
     ///
-    /// It multiplies by the reciprocal of the block size, rounded up to a multiple of 2^-32. For an
-    /// offset of `n` bytes, the product is therefore too large by less than `n` / 2^32. The whole
-    /// part of the product is still exact if this error is less than 1 / block size.
+    /// The function multiplies the offset by the reciprocal of the block size, which is rounded up
+    /// to a multiple of 2^-32. For an offset of `n` bytes, the rounding makes the product too large
+    /// by less than `n` / 2^32. The exact product is at least 1 / block size below the next whole
+    /// number. If `n` / 2^32 is at most 1 / block size, the whole part of the product is therefore
+    /// exact.
     const MULTIPLIES: bool = {
         let (mut index, mut is_exact) = (0, true);
         while index < G::SIZES.first_span() && index < Shape::<G>::CLASSES {
@@ -214,7 +216,8 @@ impl<G: Geometry> SizeClass<G> {
     }
 
     /// Returns true if the blocks of this class are *linked*: a free block contains a link to the
-    /// next free block of its pool. Pools of linked blocks are always one unit.
+    /// next free block of its pool. A pool of linked blocks is always one unit of `pool_size`
+    /// bytes.
     ///
     /// See [`Sizes::linked_threshold`](crate::Sizes::linked_threshold).
     #[inline]
@@ -224,9 +227,10 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the index of the last slot of this class.
     ///
-    /// The heap has a table that leads to the first pool of each class. A slot is an entry of this
-    /// table. A linked class has one slot for each multiple of `alignment` that it serves. Any
-    /// other class has a single slot.
+    /// The heap looks up the first used pool of a class in a table, whose entries are called slots.
+    /// Most classes have a single slot. A linked class above `small_threshold` has a slot for each
+    /// multiple of `alignment` that it serves. For a linked block, the heap can therefore find the
+    /// slot by shifting the requested size, without computing the class.
     #[inline]
     pub(crate) const fn slot(self) -> usize {
         let index = self.index();
@@ -284,20 +288,20 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of blocks in a pool of this class. A [span](Self::is_span) has only one.
     ///
-    /// Some pools have room for fewer blocks than this function returns. If an arena stores the
-    /// headers of all its pools at its start, these headers take up part of the arena's first pool.
-    /// If the heap uses [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython), each pool of
-    /// small blocks begins with unused bytes, because CPython stores the pool's header there.
+    /// Two kinds of pools have room for fewer blocks. If an arena stores the headers of all its
+    /// pools at its start, these headers take up part of the arena's first pool. If the heap
+    /// uses [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython), each pool of linked blocks
+    /// begins with unused bytes, where a pool of CPython has its header.
     #[inline]
     pub const fn capacity(self) -> usize {
         (self.bytes_for_blocks() - Shape::<G>::BEFORE_POOL) / self.block_size()
     }
 
-    /// Returns the number of the block that contains the byte at `offset` of a pool. `index` is the
-    /// index of the pool's class, which must not be a class of spans.
+    /// Returns the number of the block that contains the byte at `offset` in a pool of the class
+    /// with the number `index`. The pool must not be a [span](Self::is_span).
     ///
-    /// This is the quotient of `offset` and the block size. If possible, a multiplication replaces
-    /// the division, because it takes less time.
+    /// The result is the quotient of `offset` and the block size. If possible, a multiplication
+    /// replaces the division, because it takes less time.
     #[inline]
     pub(crate) const fn number_at(index: usize, offset: usize) -> usize {
         if !Self::MULTIPLIES {
@@ -309,10 +313,9 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of blocks that must be freed before a full pool becomes used again.
     ///
-    /// In CPython, a full pool returns to its size class's list of used pools as soon as one of its
-    /// blocks is freed. A geometry (the sizes and rules of arenas, pools and blocks) that imitates
-    /// CPython uses [`RetainRule::Unobservable`], so that the heap returns the same addresses as
-    /// CPython. For such a geometry, this function therefore returns 1.
+    /// Under [`RetainRule::Unobservable`], the number is 1: a full pool returns to its size class's
+    /// list of used pools as soon as one of its blocks is freed. CPython does the same, and the
+    /// heap must return the same addresses as CPython.
     ///
     /// In a geometry with [`RetainRule::EachClass`], which need not return the same addresses as
     /// CPython, a full pool returns to its size class's list of used pools only after an eighth of

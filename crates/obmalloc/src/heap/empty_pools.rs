@@ -1,15 +1,15 @@
 //! The pools that their size class retains when they become empty.
 //!
-//! If a size class returned its last pool to the arena as soon as the pool is empty, a loop that
-//! allocates and frees one block would return a pool in every iteration. The class therefore
-//! retains the empty pool. It releases the pool when another class needs it. If only retained pools
-//! keep their arena mapped, the arena source decides whether they may stay.
+//! A size class does not return its last pool to the arena as soon as this pool becomes empty. If
+//! it did, a loop that allocates and frees one block would return a pool in every iteration.
+//! Instead, the class retains the empty pool, and releases it when another class needs it. Retained
+//! pools may be the only reason why an arena stays mapped. In that case, the arena source decides
+//! whether these pools may stay.
 //!
-//! Under [`RetainRule::Unobservable`], a program must receive the same addresses as if no pool were
-//! retained. A size class therefore retains an empty pool only if this pool, after a return to its
-//! arena, would be the next pool that the heap takes from its arenas. In this case, the class that
-//! next needs a pool gets this pool whether it was retained or not. Any other empty pool returns to
-//! its arena at once.
+//! Under [`RetainRule::Unobservable`], retaining a pool must not change the addresses that a
+//! program receives. We therefore ask which pool the heap would take next if an empty pool returned
+//! to its arena. If it is this same pool, its size class may retain it, because the next class that
+//! needs a pool gets it in either case. Any other empty pool returns to its arena at once.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -27,8 +27,11 @@ pub(crate) struct EmptyPools {
     classes: [u64; WORDS],
     /// The classes whose retained pools have not changed since the last call of `note_idle`.
     idle: [u64; WORDS],
-    /// The classes that have freed a span since the last call of `note_idle`, and the classes that
-    /// may have had retained pools at the time of that call.
+    /// The classes that may retain the next of their spans that becomes empty.
+    ///
+    /// `note_idle` limits this set to the classes that may have retained pools. Any other class
+    /// joins the set when one of its spans becomes empty. That first span is not retained, because
+    /// many spans are used only once.
     freed: [u64; WORDS],
     /// The number of units in the retained pools.
     units: usize,
@@ -82,8 +85,14 @@ impl EmptyPools {
         pool: PoolPtr,
         arenas: &mut ArenaTable,
     ) {
-        pool.header().become_retained();
         arenas.note_retained::<G>(pool.header().arena(), class.units());
+        self.retain_noted(class, pool);
+    }
+
+    /// Retains `pool` as [`retain`](Self::retain) does, but its arena already counts it.
+    #[inline]
+    pub(crate) fn retain_noted<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
+        pool.header().become_retained();
         let (word, bit) = place(class);
         self.classes[word] |= bit;
         self.idle[word] &= !bit;
@@ -95,10 +104,12 @@ impl EmptyPools {
         self.idle[word] &= !bit;
     }
 
-    /// Records that `class` has freed a span.
+    /// Records that a span of `class` has become empty. Returns true if the class may retain this
+    /// span.
     ///
-    /// Returns true if the class had already freed a span since the last call of
-    /// [`note_idle`](Self::note_idle), or may have had retained pools at the time of that call.
+    /// Many spans are used only once. The first span of a class that becomes empty after a call
+    /// of [`note_idle`](Self::note_idle) is therefore not retained, unless that call recorded the
+    /// class as one that may have retained pools. All later spans may be retained.
     pub(crate) fn note_freed<G: Geometry>(&mut self, class: SizeClass<G>) -> bool {
         let (word, bit) = place(class);
         let had_freed = self.freed[word] & bit != 0;
@@ -106,14 +117,20 @@ impl EmptyPools {
         had_freed
     }
 
-    /// Marks each class that may have retained pools as idle, and as a class that has freed a span.
-    /// Removes both marks from all other classes.
+    /// Records which classes may have retained pools. Each sweep of the heap calls this function.
+    ///
+    /// The record has two effects until the next sweep:
+    /// - If the retained pools of a recorded class do not change in the meantime, the next sweep
+    ///   releases them (see [`end_idle`](Self::end_idle)).
+    /// - When a span of a recorded class becomes empty, the class may retain it. A class that is
+    ///   not recorded may not retain the first of its spans that becomes empty, because many spans
+    ///   are used only once, but may retain all later ones (see [`note_freed`](Self::note_freed)).
     pub(crate) fn note_idle(&mut self) {
         self.idle = self.classes;
         self.freed = self.classes;
     }
 
-    /// Ends the retention of a pool, if its class has not retained another pool since `note_idle`.
+    /// Ends the retention of a pool whose class has had the same retained pools since `note_idle`.
     ///
     /// The returned pool is empty and in no list. Returns `None` if there is no such pool.
     pub(crate) fn end_idle<G: Geometry>(

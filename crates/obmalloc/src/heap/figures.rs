@@ -49,8 +49,8 @@ impl Kind {
 pub struct InUse {
     /// The number of blocks in use.
     pub blocks: usize,
-    /// The total usable size of these blocks, in bytes. A block that is not large counts as the
-    /// block size of its class.
+    /// The total usable size of these blocks, in bytes. The usable size of a block is the block
+    /// size of its class, unless the block is large.
     pub allocated: usize,
     /// The bytes of the pools or mappings that contain these blocks, including purged pages.
     pub active: usize,
@@ -77,47 +77,25 @@ pub struct ClassInUse {
 
 /// A breakdown of the memory of arenas. Each byte is active, retained or purged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArenaFigures {
-    classes: [ClassInUse; MAX_CLASSES],
-    class_count: usize,
+pub struct ArenaTotals {
+    /// The blocks in use of the kinds small, medium and span.
+    kinds: [InUse; 3],
     arenas: usize,
     arena_size: usize,
     active: usize,
     purged: usize,
 }
 
-impl ArenaFigures {
-    /// Returns the figures of a heap without arenas.
+impl ArenaTotals {
+    /// Returns the totals of a heap without arenas.
     pub fn empty<G: Geometry>() -> Self {
-        let none = ClassInUse { block_size: 0, kind: Kind::Small, in_use: InUse::default() };
-        let mut classes = [none; MAX_CLASSES];
-        for class in SizeClass::<G>::all() {
-            classes[class.index()].block_size = class.block_size();
-            classes[class.index()].kind = Kind::of(class);
-        }
         Self {
-            classes,
-            class_count: Shape::<G>::CLASSES,
+            kinds: [InUse::default(); 3],
             arenas: 0,
             arena_size: G::SIZES.arena_size,
             active: 0,
             purged: 0,
         }
-    }
-
-    pub(crate) fn add_pool<G: Geometry>(&mut self, class: SizeClass<G>, blocks: usize) {
-        let InUse { blocks: all, allocated, active } = &mut self.classes[class.index()].in_use;
-        *all += blocks;
-        *allocated += blocks * class.block_size();
-        *active += class.pool_bytes();
-    }
-
-    /// Adds an arena with `active` bytes in used pools, and with `purged` bytes that are not backed
-    /// by memory.
-    pub(crate) fn add_arena(&mut self, active: usize, purged: usize) {
-        self.arenas += 1;
-        self.active += active;
-        self.purged += purged.min(self.arena_size - active);
     }
 
     /// Returns the number of arenas.
@@ -146,18 +124,96 @@ impl ArenaFigures {
         self.mapped().saturating_sub(self.active() + self.purged())
     }
 
+    /// Returns the blocks in use of one kind of memory. No block in an arena is large.
+    pub fn of_kind(&self, kind: Kind) -> InUse {
+        self.kinds.get(kind as usize).copied().unwrap_or_default()
+    }
+}
+
+/// The memory of arenas, as [`ArenaTotals`] and by size class.
+///
+/// A value of this type takes about 5 KiB, which is much for the stack of some threads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArenaFigures {
+    totals: ArenaTotals,
+    classes: [ClassInUse; MAX_CLASSES],
+    class_count: usize,
+}
+
+impl ArenaFigures {
+    /// Returns the figures of a heap without arenas.
+    pub fn empty<G: Geometry>() -> Self {
+        let none = ClassInUse { block_size: 0, kind: Kind::Small, in_use: InUse::default() };
+        let mut classes = [none; MAX_CLASSES];
+        for class in SizeClass::<G>::all() {
+            classes[class.index()].block_size = class.block_size();
+            classes[class.index()].kind = Kind::of(class);
+        }
+        Self { totals: ArenaTotals::empty::<G>(), classes, class_count: Shape::<G>::CLASSES }
+    }
+
+    /// Returns the totals of all size classes.
+    pub fn totals(&self) -> &ArenaTotals {
+        &self.totals
+    }
+
     /// Returns the blocks in use of each size class, in ascending order of size.
     pub fn classes(&self) -> &[ClassInUse] {
         &self.classes[..self.class_count]
     }
+}
 
-    /// Returns the blocks in use of one kind of memory.
-    pub fn of_kind(&self, kind: Kind) -> InUse {
-        let classes = self.classes().iter().filter(|class| class.kind == kind);
-        classes.fold(InUse::default(), |sum, ClassInUse { in_use, .. }| InUse {
-            blocks: sum.blocks + in_use.blocks,
-            allocated: sum.allocated + in_use.allocated,
-            active: sum.active + in_use.active,
-        })
+impl AsRef<ArenaTotals> for ArenaTotals {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+impl AsRef<ArenaTotals> for ArenaFigures {
+    fn as_ref(&self) -> &ArenaTotals {
+        &self.totals
+    }
+}
+
+/// A value that adds up the memory of arenas.
+pub(crate) trait Count {
+    /// Adds a pool with `blocks` blocks in use.
+    fn add_pool<G: Geometry>(&mut self, class: SizeClass<G>, blocks: usize);
+
+    /// Adds an arena with `active` bytes in used pools, and with `purged` bytes that are not backed
+    /// by memory.
+    fn add_arena(&mut self, active: usize, purged: usize);
+}
+
+impl InUse {
+    fn add_pool<G: Geometry>(&mut self, class: SizeClass<G>, blocks: usize) {
+        self.blocks += blocks;
+        self.allocated += blocks * class.block_size();
+        self.active += class.pool_bytes();
+    }
+}
+
+impl Count for ArenaTotals {
+    fn add_pool<G: Geometry>(&mut self, class: SizeClass<G>, blocks: usize) {
+        if let Some(in_use) = self.kinds.get_mut(Kind::of(class) as usize) {
+            in_use.add_pool(class, blocks);
+        }
+    }
+
+    fn add_arena(&mut self, active: usize, purged: usize) {
+        self.arenas += 1;
+        self.active += active;
+        self.purged += purged.min(self.arena_size - active);
+    }
+}
+
+impl Count for ArenaFigures {
+    fn add_pool<G: Geometry>(&mut self, class: SizeClass<G>, blocks: usize) {
+        self.totals.add_pool(class, blocks);
+        self.classes[class.index()].in_use.add_pool(class, blocks);
+    }
+
+    fn add_arena(&mut self, active: usize, purged: usize) {
+        self.totals.add_arena(active, purged);
     }
 }

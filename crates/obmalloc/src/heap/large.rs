@@ -114,7 +114,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn reuse_large(&mut self, size: usize, align: usize) -> Option<LargeBlock> {
-        if align > OFFSET {
+        if align > OFFSET || !align.is_power_of_two() {
             return None;
         }
         let block = self.large.retained.pop::<G>(size)?;
@@ -140,8 +140,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// # Safety
     ///
-    /// - `block` must be a live block that came from this heap's arena source, through
-    ///   [`map_large`](Self::map_large) or [`LargeBlock::map`].
+    /// - `block` must be a live block that came from this heap's arena source,
+    ///   through [`map_large`](Self::map_large) or [`LargeBlock::map`].
     /// - The caller must not use `block` afterwards.
     pub unsafe fn unmap_large(&mut self, block: LargeBlock) {
         // SAFETY: the block is in use (contract).

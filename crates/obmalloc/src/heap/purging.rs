@@ -16,11 +16,10 @@
 //! - If a quarter of the heap becomes free at once, that memory is purged immediately. Likewise,
 //!   the arena source immediately unmaps the first memory that a program frees.
 //!
-//! A purge counts as a mistake if the program soon reuses more than a quarter of the purged pages.
-//! The heap then pauses purges of the same kind. After a mistake in a sweep, later sweeps purge
-//! nothing until the pause ends, but immediate purges continue. After a mistaken immediate purge,
-//! the heap pauses immediate purges, but sweeps continue. Each further mistake of the same kind
-//! doubles the pause, up to a limit.
+//! There are thus two kinds of purges: those in sweeps and immediate ones. A purge counts as a
+//! mistake if the program soon reuses more than a quarter of the purged pages. The heap then pauses
+//! purges of the same kind. Purges of the other kind continue. Each further mistake of the same
+//! kind doubles the pause, up to a limit.
 
 #![forbid(unsafe_code)]
 
@@ -58,9 +57,11 @@ const PART_REUSED: usize = 4;
 ///
 /// If an arena contains no live block, the heap unmaps the whole arena, unless the [arena
 /// source](raw_mem::ArenaSource) lets the heap retain it. If an arena contains live blocks, the
-/// heap can return only the free pages of this arena. A heap that imitates the allocator of a
-/// CPython version, for example with the geometry [`Pools16K`](crate::Pools16K), unmaps arenas by
-/// the rules of that version instead, and never returns parts of an arena.
+/// heap can return only the free pages of this arena.
+///
+/// The policy has no effect on a heap that imitates a version of CPython, for example with the
+/// geometry [`Pools16K`](crate::Pools16K). Such a heap unmaps arenas by the rules of that version,
+/// and never returns parts of an arena.
 ///
 /// ```
 /// use core::time::Duration;
@@ -118,10 +119,9 @@ impl PurgePolicy {
     /// Returns all unused memory while memory is short, regardless of the decay time.
     ///
     /// From time to time, the heap calls `is_short` to ask whether the system or the container is
-    /// running out of memory. The argument of `is_short` is the current time that `clock` has
-    /// returned. As long as `is_short` returns true, the heap trims itself repeatedly. After each
-    /// trim, it waits for at least half a second, and for at least 16 times as long as the trim
-    /// took.
+    /// running out of memory. It passes the current time, as `clock` has returned it. As long as
+    /// `is_short` returns true, the heap trims itself repeatedly. After each trim, it waits for at
+    /// least 16 times as long as the trim took, and never less than half a second.
     ///
     /// `is_short` should return quickly. It must not use the heap, and must leave `errno`
     /// unchanged.

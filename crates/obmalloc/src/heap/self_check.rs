@@ -90,8 +90,8 @@ pub(crate) fn freeing<G: Geometry>(pool: PoolPtr, block: &BlockPtr) {
     }
     let header = pool.header();
     let Some(class) = header.class::<G>() else {
-        // The block was in a later unit of a pool of several units. The pool has been freed since,
-        // so the unit no longer has a class.
+        // The block began in a unit that was not the first one of its pool. The pool has been freed
+        // since then, so the unit no longer has a class.
         let start = block.start();
         fail(format_args!("the block at {start:p} was freed twice"));
     };

@@ -13,9 +13,10 @@
 //!   in no list           span, full      when its block is freed, it can return to the front
 //! ```
 //!
-//! Many blocks of these sizes are requested only once. A class therefore does not retain the first
-//! span that it frees after a sweep, unless the class may still have had retained spans at the time
-//! of that sweep. If a freed span is not retained, its units are freed and can serve any class.
+//! A retained span serves only its own class, but many blocks of these sizes are requested only
+//! once. The first span of a class that becomes empty after a sweep is therefore not retained: it
+//! returns to its arena, where its units can serve any class. Only a class that had retained spans
+//! at the time of the sweep, or shortly before, can retain this span as well.
 //!
 //! The arena source limits how many arenas may stay mapped only because they contain retained
 //! pools.
@@ -30,6 +31,9 @@ use crate::{
     pool::{PoolPtr, State, block::BlockPtr},
 };
 
+/// The number of retained spans that a search for an aligned one visits.
+const MAX_SEARCHED: usize = 8;
+
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Takes a retained span of `class`, or a new one.
     pub(crate) fn find_or_carve_span(&mut self, class: SizeClass<G>) -> Option<Found> {
@@ -40,8 +44,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(Found { block: span.carve_block::<G>()?, carved_from: Some(span) })
     }
 
-    /// Allocates the block of the next retained span of `class`, or returns `None`. Marks the spans
-    /// in use that precede it as full.
+    /// Searches the list of `class` for a span that is not in use, and allocates its block. Marks
+    /// every span that it visits as full, which removes the span from the list. Returns `None` if
+    /// every span in the list is in use.
     ///
     /// The next retained span then comes first in the list, so the fast path serves the next
     /// request.
@@ -52,29 +57,48 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
                 return None;
             }
             let block = span.header().take_only();
-            self.mark_span_full(class, span);
+            self.release_from_retention(class, span);
+            self.used.remove_first_full(class, span);
             if block.is_some() {
                 return block;
             }
         }
     }
 
-    /// Marks the spans at the front of the list of `class` as full, until the first one is empty.
-    pub(crate) fn mark_used_spans_full(&mut self, class: SizeClass<G>) {
+    /// Allocates the block of a retained span of `class` that begins at a multiple of `align`
+    /// bytes. Searches only the first [`MAX_SEARCHED`] spans in the list of the class. Returns
+    /// `None` if none of them begins at such a multiple, or if the first one that does is in use.
+    ///
+    /// Before that, marks each span at the front of the list that is in use as full.
+    pub(crate) fn alloc_aligned_span(
+        &mut self,
+        class: SizeClass<G>,
+        align: usize,
+    ) -> Option<BlockPtr> {
         loop {
             let span = self.used.first(class);
             if span == PoolPtr::NONE || span.free_blocks::<G>().next().is_some() {
-                return;
+                break;
             }
             self.mark_span_full(class, span);
         }
+        let is_aligned = |span: &PoolPtr| span.start::<G>().addr().get().is_multiple_of(align);
+        let span = self.used.iter(class).take(MAX_SEARCHED).find(is_aligned)?;
+        let block = span.header().take_only();
+        self.mark_span_full(class, span);
+        block
     }
 
     fn mark_span_full(&mut self, class: SizeClass<G>, span: PoolPtr) {
+        self.release_from_retention(class, span);
+        self.used.remove_full(class, span);
+    }
+
+    #[inline]
+    fn release_from_retention(&mut self, class: SizeClass<G>, span: PoolPtr) {
         if span.header().state() == State::Retained {
             self.empty.forget(class, span, &mut self.arenas);
         }
-        self.used.remove_full(class, span);
     }
 
     /// Retains a span whose block was freed, or returns it to its arena.
@@ -83,10 +107,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             self.used.remove(class, span);
         }
         let wants = self.empty.note_freed(class);
-        if !self.may_retain(class, span, wants) {
-            return self.free_pool(span);
+        let (arena, units) = (span.header().arena(), class.units());
+        if !wants || !self.arenas.note_retained_beside_others::<G>(arena, units) {
+            if !self.may_retain(class, span, wants) {
+                return self.free_pool(span);
+            }
+            self.arenas.note_retained::<G>(arena, units);
         }
-        self.empty.retain(class, span, &mut self.arenas);
+        self.empty.retain_noted(class, span);
         self.used.link_first(class, span);
     }
 }
@@ -137,6 +165,39 @@ mod tests {
             assert_eq!(before, after);
             free(&mut heap, again);
         }
+    }
+
+    #[test]
+    fn retained_spans_serve_requests_with_an_alignment() {
+        let mut heap = heap();
+        let class = SizeClass::of(64 << 10).unwrap();
+        let is_aligned = |block: &BlockPtr| block.start().addr().get().is_multiple_of(64 << 10);
+        let aligned = |heap: &mut TestHeap| {
+            let block = heap.alloc_aligned(class, 64 << 10).unwrap();
+            heap.check_invariants();
+            assert!(is_aligned(&block));
+            block
+        };
+        let starts = |blocks: &[BlockPtr]| {
+            let mut starts: Vec<_> = blocks.iter().map(BlockPtr::start).collect();
+            starts.sort();
+            starts
+        };
+        // The first span that a class frees is not retained.
+        let first = aligned(&mut heap);
+        free(&mut heap, Vec::from([first]));
+        // This unit lies at the end of an arena, so the spans before it are not aligned.
+        let unit = heap.alloc(SizeClass::of(16 << 10).unwrap()).unwrap();
+        let others: Vec<_> = (0..3).map(|_| heap.alloc(class).unwrap()).collect();
+        assert!(!others.iter().any(is_aligned));
+        let blocks: Vec<_> = (0..6).map(|_| aligned(&mut heap)).collect();
+        let before = starts(&blocks);
+        free(&mut heap, blocks);
+        free(&mut heap, others);
+        let again: Vec<_> = (0..6).map(|_| aligned(&mut heap)).collect();
+        free(&mut heap, Vec::from([unit]));
+        assert_eq!(starts(&again), before);
+        free(&mut heap, again);
     }
 
     #[test]

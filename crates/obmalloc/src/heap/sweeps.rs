@@ -36,21 +36,26 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// The heap calls this function on its slow paths. A program that rarely reaches them, because
     /// it makes few requests, should also call this function from time to time so that free memory
     /// is returned. Most calls are cheap, because only every 64th call checks the clock.
+    ///
+    /// Returns true if the call checked the clock, and may therefore have returned memory.
     #[inline(always)]
-    pub fn visit(&mut self) {
+    pub fn visit(&mut self) -> bool {
         if !Shape::<G>::PURGES {
-            return;
+            return false;
         }
         self.purging.visits -= 1;
-        if self.purging.visits == 0 {
+        let is_due = self.purging.visits == 0;
+        if is_due {
             self.look_at_clock();
         }
+        is_due
     }
 
     #[cold]
     #[inline(never)]
     fn look_at_clock(&mut self) {
         self.purging.visits = VISITS;
+        self.renew_permission();
         let Some(clock) = self.purging.policy.clock else { return };
         let now = clock();
         if self.purging.should_trim(now) {

@@ -14,8 +14,9 @@ use crate::{
 pub(crate) struct UsedPools {
     /// # Invariant
     ///
-    /// In each slot of a size class, `heads` contains the first pool in the list of this class, or
-    /// `PoolPtr::NONE` if the list is empty.
+    /// `heads` has an entry for each slot. The entry is the first pool in the list of the slot's
+    /// size class, or `PoolPtr::NONE` if that list is empty. If a class has several slots, they all
+    /// contain the same pool.
     ///
     /// All pools in the list of a class have this class, and are used or retained.
     heads: [PoolPtr; MAX_CLASSES],
@@ -33,11 +34,12 @@ impl UsedPools {
         self.heads[class.slot() % MAX_CLASSES]
     }
 
-    /// Returns the first used pool of the linked class for requests of `last + 1` bytes, or
-    /// [`PoolPtr::NONE`].
+    /// Returns the first used pool of the linked class for requests of `last + 1` bytes,
+    /// or [`PoolPtr::NONE`].
     ///
-    /// `last` must be less than `linked_threshold`. This function is faster than
-    /// [`first`](Self::first) if the size is not a constant, because it need not compute the class.
+    /// `last` must be less than `linked_threshold`. If `last` is not a constant, this function is
+    /// faster than [`first`](Self::first), for which the caller would have to compute the size
+    /// class.
     #[inline]
     pub(crate) fn first_for<G: Geometry>(&self, last: usize) -> PoolPtr {
         self.heads[(last >> Shape::<G>::SHIFT) % MAX_CLASSES]
@@ -66,7 +68,7 @@ impl UsedPools {
     /// Puts `pool` at the front of its class's list, and leaves the other pools in place.
     pub(crate) fn link_first<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         let first = self.first(class);
-        pool.header().prev.set(None);
+        debug_assert!(pool.header().prev.get().is_none(), "the pool is in no list");
         if first == PoolPtr::NONE {
             pool.header().next.set(None);
         } else {
@@ -80,6 +82,19 @@ impl UsedPools {
     pub(crate) fn remove_full<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         self.remove(class, pool);
         pool.header().become_full(class);
+    }
+
+    /// Does the same as [`remove_full`](Self::remove_full) for the first pool of the list, which must
+    /// be a span.
+    #[inline]
+    pub(crate) fn remove_first_full<G: Geometry>(&mut self, class: SizeClass<G>, span: PoolPtr) {
+        debug_assert_eq!(self.first(class), span);
+        let next = span.header().next.take();
+        if let Some(next) = next {
+            next.header().prev.set(None);
+        }
+        self.set_first(class, next.unwrap_or(PoolPtr::NONE));
+        span.header().become_full(class);
     }
 
     /// Puts `pool` after the first pool of its class's list. The first pool is still used next.

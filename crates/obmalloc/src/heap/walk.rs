@@ -31,10 +31,11 @@ pub struct LiveBlock {
 pub(crate) enum BlockState {
     InUse,
     Free,
-    /// The part of the pool in which this block would lie is not divided into blocks at present, so
-    /// the block is neither in use nor on the free list. Either the heap has not yet divided this
-    /// part for the size class that uses the pool, or the heap has found a page without blocks in
-    /// use and has taken the blocks on this page off the free list (see `arena::uncarved`).
+    /// The part of the pool in which this block would lie is not divided into blocks at present.
+    /// The block is therefore neither in use nor on the free list. There are two possible reasons:
+    /// - The heap has not yet divided this part for the size class that uses the pool.
+    /// - The heap has found a page without blocks in use, and has taken the blocks on this page off
+    ///   the free list (see `arena::uncarved`).
     Uncarved,
 }
 

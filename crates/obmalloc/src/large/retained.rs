@@ -16,10 +16,10 @@ use crate::{
 pub(crate) struct RetainedLarge {
     /// # Invariant
     ///
-    /// - Every block in a list is free, and has its own mapping, which the heap's arena source has
-    ///   made.
-    /// - All blocks in one list have mappings of the same size, which the index of the list
-    ///   determines.
+    /// - Every block in a list is free, and has its own mapping, which came from the heap's arena
+    ///   source.
+    /// - All blocks in the list with the index `i` have mappings of the same size, which is the
+    ///   rounded size with the index `i` (see the module `size`).
     /// - Every mapping begins with the header of its block, and the block begins [`OFFSET`] bytes
     ///   after the start of the mapping.
     lists: [Option<LargeBlock>; SIZES],

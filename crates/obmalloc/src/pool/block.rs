@@ -82,10 +82,10 @@ pub(crate) struct FreeList {
     /// # Invariant
     ///
     /// The list exclusively owns its blocks. In a pool of linked blocks, the first word of each
-    /// block links to the next block. In any other pool, the list has at most one block, whose
-    /// contents are unspecified. Only [`take_only`](Self::take_only),
-    /// [`replace_only`](Self::replace_only),
-    /// [`first`](Self::first) and [`clear`](Self::clear) may be used then.
+    /// block links to the next block. In any other pool, the list has at most one block, which was
+    /// freed last, and the contents of this block are unspecified. The functions that read links,
+    /// which are [`pop`](Self::pop), [`iter`](Self::iter) and [`retain`](Self::retain), must not be
+    /// used in such a pool.
     head: Cell<Link>,
 }
 

@@ -6,7 +6,8 @@ use core::ptr;
 
 /// A value that the creator of a heap chooses, such as the heap's address.
 ///
-/// [`Heap::tag_of`](crate::Heap::tag_of) returns the tag of the heap that owns a block.
+/// The function [`Heap::tag_of`](crate::Heap::tag_of) returns the tag of the heap that owns a
+/// block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeapTag(pub *const ());
 

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::{Access, PRIVATE, last, page_size, refuse_on_demand, to_c};
+use super::{Access, last, page_size, refuse_on_demand, to_c};
 use crate::OsCode;
 
 /// The outcome of [`relocate`].
@@ -27,13 +27,17 @@ pub(crate) enum Relocation {
 /// - The old range at `from` and the new range at `to` must consist of whole pages that the caller
 ///   has mapped.
 /// - The two ranges must not overlap.
-/// - The page directly after the old range must also be mapped.
+/// - If the page directly after the old range is not mapped, nothing may ever use its address,
+///   because `relocate` may map a page there.
 /// - Nothing may use the old range during the call.
 /// - Nothing may rely on the previous contents of the new range.
 pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) -> Relocation {
-    // SAFETY: the caller has mapped the range and the page after it (contract of `relocate`).
-    if !unsafe { is_one_mapping(from, bytes) } {
-        return Relocation::InParts;
+    // SAFETY: the caller has mapped the range, and the page after it is mapped or is never used
+    // (contract of `relocate`).
+    match unsafe { is_one_mapping(from, bytes) } {
+        Ok(true) => {}
+        Ok(false) => return Relocation::InParts,
+        Err(_) => return Relocation::Refused,
     }
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
     let moved = refuse_on_demand().and_then(|()| {
@@ -51,39 +55,46 @@ pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) 
     }
 }
 
-/// Returns true if the kernel keeps the whole range as a single mapping.
+/// Asks the kernel whether it keeps the whole range as a single mapping.
 ///
-/// The function [`relocate`] must know whether the range is a single mapping before it asks
-/// `mremap` to move the range. If the range consists of several mappings, `mremap` cannot move it
-/// and fails, but has already unmapped the target range by then.
+/// Before the function [`relocate`] asks `mremap` to move the range, it must know whether the range
+/// is a single mapping. `mremap` cannot move a range that consists of several mappings. It fails
+/// for such a range, but only after it has unmapped the target range.
 ///
 /// To find out whether the range is a single mapping, we ask the kernel to extend it in place by
-/// one page. The kernel always refuses, because the page after the range is in use, but the error
-/// code depends on the range: `ENOMEM` for a single mapping, and `EFAULT` for several mappings. In
-/// rare cases, the kernel refuses for another reason, and the function returns false although the
-/// range is a single mapping.
+/// one page. The page after the range is in use, so the kernel refuses. Its error code tells us
+/// what we need: `ENOMEM` means a single mapping, and `EFAULT` means several. Any other code is an
+/// error. For example, a sandbox may not allow `mremap`.
 ///
 /// # Safety
 ///
-/// The caller must have mapped the range and the page after it.
-unsafe fn is_one_mapping(start: NonNull<u8>, bytes: usize) -> bool {
-    if refuse_on_demand().is_err() {
-        return false;
-    }
-    // SAFETY: the caller has mapped the range. The page after it is not free, so nothing changes.
+/// - The caller must have mapped the range.
+/// - If the page directly after the range is not mapped, nothing may ever use its address, because
+///   this function may map a page there.
+unsafe fn is_one_mapping(start: NonNull<u8>, bytes: usize) -> Result<bool, OsCode> {
+    refuse_on_demand()?;
+    // SAFETY: the caller has mapped the range. If the page after it is mapped, nothing changes.
+    // Otherwise, the kernel may add this page to the mapping, but nothing uses the page.
     let extended = unsafe { libc::mremap(to_c(start), bytes, bytes + page_size(), 0) };
-    extended == libc::MAP_FAILED && last() == OsCode(libc::ENOMEM)
+    if extended != libc::MAP_FAILED {
+        return Ok(false);
+    }
+    match last() {
+        OsCode(libc::ENOMEM) => Ok(true),
+        OsCode(libc::EFAULT) => Ok(false),
+        code => Err(code),
+    }
 }
 
 /// Maps new pages at `start` if nothing is mapped there. Returns true if they were mapped.
 fn map_in_hole(start: NonNull<u8>, bytes: usize) -> bool {
-    let flags = PRIVATE | libc::MAP_FIXED_NOREPLACE;
-    let access = Access::ReadWrite.protection();
+    let access = Access::ReadWrite;
+    let flags = access.flags() | libc::MAP_FIXED_NOREPLACE;
     if refuse_on_demand().is_err() {
         return false;
     }
     // SAFETY: the flag MAP_FIXED_NOREPLACE never replaces an existing mapping.
-    let mapped = unsafe { libc::mmap(to_c(start), bytes, access, flags, -1, 0) };
+    let mapped = unsafe { libc::mmap(to_c(start), bytes, access.protection(), flags, -1, 0) };
     if mapped == libc::MAP_FAILED {
         return false;
     }
@@ -157,7 +168,7 @@ mod tests {
     fn a_failed_move_leaves_the_old_range_unchanged() {
         let (old, new) = (mapped(4), mapped(4));
         fill(old, 4 * PAGE);
-        for (nth, outcome) in [(1, Relocation::InParts), (2, Relocation::TargetLost)] {
+        for (nth, outcome) in [(1, Relocation::Refused), (2, Relocation::TargetLost)] {
             refuse(Plan::Nth(nth));
             // SAFETY: the ranges were mapped above, each followed by another page.
             assert_eq!(unsafe { relocate(old, new, 4 * PAGE) }, outcome);

@@ -11,6 +11,10 @@ pub(super) const fn words_for(bits: usize) -> usize {
     bits.div_ceil(BITS)
 }
 
+pub(super) fn is_set(words: &[usize], bit: usize) -> bool {
+    words[bit / BITS] >> (bit % BITS) & 1 == 1
+}
+
 /// Returns the first set bit in `range`, or the end of the range.
 pub(super) fn first_one(words: &[usize], range: Range<usize>) -> usize {
     first(words, range, 0)
@@ -106,6 +110,9 @@ mod tests {
                     false => clear(&mut words, range.clone()),
                 }
                 model[range.clone()].fill(value);
+                for at in range.clone() {
+                    prop_assert_eq!(is_set(&words, at), value);
+                }
                 let find = |value| range.clone().find(|at| model[*at] == value);
                 prop_assert_eq!(first_one(&words, range.clone()), find(true).unwrap_or(range.end));
                 prop_assert_eq!(first_zero(&words, range.clone()), find(false).unwrap_or(range.end));

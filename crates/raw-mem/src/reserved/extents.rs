@@ -43,6 +43,15 @@ impl<'a> Extents<'a> {
         *last = if is_stale { pages.max(*last) } else { pages };
     }
 
+    /// Copies the extents of the slots in `from` to the slots that begin at `to`. The extent of a
+    /// slot is the part of it that may be backed by memory. Call this function after the memory
+    /// itself has moved from the slots in `from` to the others.
+    pub(super) fn copy(&mut self, from: Range<usize>, to: usize) {
+        if from.end.max(to + from.len()) <= self.pages.len() {
+            self.pages.copy_within(from, to);
+        }
+    }
+
     /// Returns how many pages after the first `pages` pages of a slot may be backed by memory.
     pub(super) fn tail(&self, slot: usize, pages: u32) -> usize {
         self.pages.get(slot).map_or(0, |extent| extent.saturating_sub(pages) as usize)

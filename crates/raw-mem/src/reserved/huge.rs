@@ -24,8 +24,11 @@ use crate::{
 
 impl ReservedRange {
     /// Returns the access that a slot has while nothing uses it.
+    ///
+    /// With huge pages, the whole range can be a single writable mapping. A fork would fail if the
+    /// system checked whether there is enough memory for all of it.
     pub(super) fn access_when_free(huge: HugePages) -> Access {
-        if huge.is_on() { Access::ReadWrite } else { Access::Reserved }
+        if huge.is_on() { Access::ReadWriteUnchecked } else { Access::Reserved }
     }
 
     /// Sets whether the range uses huge pages. If the system refuses, the range does not use them.

@@ -8,7 +8,7 @@
 
 use core::{ops::Range, ptr, ptr::NonNull};
 
-use super::range::ReservedRange;
+use super::{range::ReservedRange, slots::Wants};
 use crate::{
     LargeMapping,
     pages::{
@@ -30,27 +30,124 @@ impl ReservedRange {
         let count = self.slots_for(bytes);
         if let Some(run) = self.slots.take_retained(count) {
             self.demand.request(count, count);
-            self.purge_tail(run.clone(), bytes);
+            self.note_tail(run.clone(), bytes);
             return Some(LargeMapping { start: self.start_of(run.start), bytes, is_zeroed: false });
         }
-        let run = self.find_or_add_run(count)?;
-        let is_zeroed = !self.slots.has_stale(run.clone());
-        let start = self.start_of(run.start);
+        let (run, wants) = self.find_for_mapping(count)?;
         let reused = self.take(run.clone()).ok()?;
-        self.demand.request(count, reused);
-        self.purge_tail(run, bytes);
-        Some(LargeMapping { start, bytes, is_zeroed })
+        let Some(moved) = self.fill_from_retained(run.clone(), wants) else {
+            // The system cannot move memory, so the next attempt does not try.
+            return self.map_large(bytes);
+        };
+        self.demand.request(count, reused + moved);
+        let is_zeroed = !self.slots.has_stale(run.clone());
+        self.note_tail(run.clone(), bytes);
+        Some(LargeMapping { start: self.start_of(run.start), bytes, is_zeroed })
     }
 
-    /// Purges the tail of a new mapping of `bytes` bytes, if an earlier mapping has touched it.
+    /// Finds `count` adjacent slots for a new mapping, and decides whether the mapping reuses the
+    /// memory of retained slots.
+    fn find_for_mapping(&mut self, count: usize) -> Option<(Range<usize>, Wants)> {
+        if self.wants_for(count) == Wants::Retained {
+            let run = self.find_or_add_run(count, Wants::Retained)?;
+            let covers_half = 2 * self.slots.retained_in(run.clone()) >= count;
+            if covers_half || self.can_move_memory() {
+                return Some((run, Wants::Retained));
+            }
+        }
+        let run = self.find_or_add_run(count, Wants::Fresh)?;
+        // With huge pages, free slots may keep their memory, so a stale slot is no exception.
+        if self.huge.is_on() || !self.slots.has_stale(run.clone()) {
+            return Some((run, Wants::Fresh));
+        }
+        let added = self.add_slots(self.slots.missing_fresh_at_end(count));
+        let fresh = added.and_then(|()| self.find_or_add_run(count, Wants::Fresh));
+        Some((fresh.unwrap_or(run), Wants::Fresh))
+    }
+
+    /// Returns whether a run of `count` slots should reuse the memory of retained slots.
     ///
-    /// Does nothing as long as the tails of all mappings together are small.
-    fn purge_tail(&mut self, run: Range<usize>, bytes: usize) {
+    /// If even one slot of a mapping may contain old data, a program that needs zeroed memory must
+    /// clear the whole mapping. All of the mapping is then backed by memory, even if the program
+    /// uses only a small part. We therefore reuse retained memory only if there is enough of it for
+    /// at least half of the run.
+    fn wants_for(&self, count: usize) -> Wants {
+        if 2 * self.slots.retained_count() >= count { Wants::Retained } else { Wants::Fresh }
+    }
+
+    fn can_move_memory(&self) -> bool {
+        self.can_move && !self.huge.is_on() && self.slots.piece_count() < self.most_pieces
+    }
+
+    /// Fills the slots of `run` that have no memory yet with the memory of retained slots, whose
+    /// pages are moved rather than copied. Does nothing if `wants` is [`Wants::Fresh`].
+    ///
+    /// The system moves a page by remapping it, which is much faster than clearing a new page. On
+    /// an AMD EPYC in a virtual machine, moving 1 MiB took 70 ns per page, and the first write to a
+    /// new page took 2,400 ns.
+    ///
+    /// `run` must be in use. Returns the number of slots whose memory has moved. If the system
+    /// fails to move memory to some slots of `run`, it may have unmapped these slots. They then
+    /// stay marked as used, so that nothing uses them again. In this case, the function releases
+    /// the other slots of `run` and returns `None`.
+    fn fill_from_retained(&mut self, run: Range<usize>, wants: Wants) -> Option<usize> {
+        let (mut at, mut end, mut most, mut moved) = (run.start, usize::MAX, run.len(), 0);
+        while wants == Wants::Retained && self.can_move_memory() {
+            let fresh = self.slots.first_fresh(at..run.end);
+            let Some(from) = self.slots.take_last_retained(end, fresh.len().min(most)) else {
+                break;
+            };
+            let to = fresh.start..fresh.start + from.len();
+            let (old, new) = (self.start_of(from.start), self.start_of(to.start));
+            // SAFETY: both runs are mapped and writable, no slot is in both, and nothing uses them.
+            // The page after each run is mapped, or belongs to a lost slot (invariant of `base`).
+            match unsafe { relocate(old, new, from.len() * self.slot_size().bytes()) } {
+                Relocation::Moved => {
+                    self.extents.copy(from.clone(), to.start);
+                    self.slots.mark_stale(to.clone());
+                    self.slots.note_moved(from.clone(), to.start);
+                    (at, end, most) = (to.end, from.start, run.len());
+                    moved += to.len();
+                    // SAFETY: the slots were retained, so nothing uses their memory.
+                    unsafe { self.release(from) };
+                }
+                Relocation::InParts if from.len() > 1 => {
+                    most = from.len() / 2;
+                    self.slots.retain(from);
+                }
+                Relocation::InParts => {
+                    // This slot stays where it is.
+                    (end, most) = (from.start, run.len());
+                    self.slots.retain(from);
+                }
+                Relocation::Refused => {
+                    self.slots.retain(from);
+                    self.can_move = false;
+                }
+                Relocation::TargetLost => {
+                    self.slots.retain(from);
+                    self.can_move = false;
+                    for kept in [run.start..to.start, to.end..run.end] {
+                        if !kept.is_empty() {
+                            // SAFETY: the slots are in use, and nothing uses their memory yet.
+                            unsafe { self.release(kept) };
+                        }
+                    }
+                    return None;
+                }
+            }
+        }
+        Some(moved)
+    }
+
+    /// Adds the tail of a mapping of `bytes` bytes to the total size of all tails. If the total
+    /// would become too large, purges this tail instead.
+    fn note_tail(&mut self, run: Range<usize>, bytes: usize) {
         let page = pages::page_size();
         let tail = self.tail_of(&run, bytes);
         let in_use = self.demand.in_use() * (self.slot_size().bytes() / page);
         let most = (in_use / PART_OF_TAILS).max(MOST_TAILS / page);
-        if self.tails + tail <= most || self.huge.is_on() {
+        if tail == 0 || self.tails + tail <= most || self.huge.is_on() {
             self.tails += tail;
             return;
         }
@@ -63,6 +160,11 @@ impl ReservedRange {
             self.extents.note(last..run.end, 0, tail.end, true);
             self.tails += tail.len();
         }
+    }
+
+    /// Subtracts the tail of a mapping of `bytes` bytes from the total size of all tails.
+    fn forget_tail(&mut self, run: &Range<usize>, bytes: usize) {
+        self.tails = self.tails.saturating_sub(self.tail_of(run, bytes));
     }
 
     /// Returns the number of pages after a mapping that may still be backed by memory.
@@ -90,7 +192,7 @@ impl ReservedRange {
         let is_stale = self.slots.has_stale(run.end - 1..run.end);
         let slot_pages = (self.slot_size().bytes() / pages::page_size()) as u32;
         let pages = self.pages_in_last(&run, bytes);
-        self.tails = self.tails.saturating_sub(self.tail_of(&run, bytes));
+        self.forget_tail(&run, bytes);
         self.extents.note(run.clone(), slot_pages, pages, is_stale);
         self.demand.vacate(run.len());
         self.slots.retain(run);
@@ -127,17 +229,27 @@ impl ReservedRange {
     /// `start` and `old` must describe a large mapping of this range. Nothing may use the bytes
     /// after the first `bytes`.
     unsafe fn shrink(&mut self, start: NonNull<u8>, old: usize, bytes: usize) {
-        let mut behind = self.run_of(start, old);
-        behind.start += self.slots_for(bytes);
-        let rest = old.min(self.slots_for(bytes) * self.slot_size().bytes()) - bytes;
-        if rest > 0 {
-            // SAFETY: the mapping is longer than `bytes`.
-            let tail = unsafe { start.add(bytes) };
-            // SAFETY: these pages of the mapping are no longer used (contract of `shrink`).
-            if self.huge.is_on() || unsafe { pages::purge(tail, rest) }.is_err() {
-                self.slots.mark_stale(behind.start - 1..behind.start);
-            }
+        let before = self.run_of(start, old);
+        let run = before.start..before.start + self.slots_for(bytes);
+        let behind = run.end..before.end;
+        self.forget_tail(&before, old);
+        let in_last = old.min(run.len() * self.slot_size().bytes());
+        let (last, first) = (run.end - 1..run.end, self.pages_in_last(&run, bytes));
+        let is_stale = self.slots.has_stale(last.clone());
+        self.extents.note(last.clone(), 0, self.pages_in_last(&run, in_last), is_stale);
+        let tail = self.extents.cut(last.start, first);
+        // SAFETY: the tail lies in the last slot.
+        let start_of_tail =
+            unsafe { self.start_of(last.start).add(first as usize * pages::page_size()) };
+        let bytes_of_tail = tail.len() * pages::page_size();
+        // SAFETY: the pages belong to the mapping or lie after it, and are no longer used
+        // (contract).
+        let purge = || unsafe { pages::purge(start_of_tail, bytes_of_tail) };
+        if bytes_of_tail > 0 && (self.huge.is_on() || purge().is_err()) {
+            self.extents.note(last.clone(), 0, tail.end, true);
+            self.slots.mark_stale(last);
         }
+        self.tails += self.tail_of(&run, bytes);
         if !behind.is_empty() {
             self.demand.vacate(behind.len());
             self.demand.give_back(behind.len());
@@ -160,9 +272,13 @@ impl ReservedRange {
             return None;
         }
         self.add_slots(behind.end.saturating_sub(len))?;
-        let is_zeroed = !self.slots.has_stale(run.end - 1..behind.end);
+        let wants = self.wants_for(behind.len());
         let reused = self.take(behind.clone()).ok()?;
-        self.demand.request(behind.len(), reused);
+        let moved = self.fill_from_retained(behind.clone(), wants)?;
+        self.demand.request(behind.len(), reused + moved);
+        let is_zeroed = !self.slots.has_stale(run.end - 1..behind.end);
+        self.forget_tail(&run, old);
+        self.note_tail(run.start..behind.end, bytes);
         Some(LargeMapping { start, bytes, is_zeroed })
     }
 
@@ -177,20 +293,42 @@ impl ReservedRange {
         old: usize,
         bytes: usize,
     ) -> Option<LargeMapping> {
-        let target = self.find_or_add_run(self.slots_for(bytes))?;
-        let is_zeroed = !self.slots.has_stale(target.clone());
-        let new = self.start_of(target.start);
-        let reused = self.take(target.clone()).ok()?;
-        let slot = self.slot_size().bytes();
-        // SAFETY: both runs are mapped and writable, and no slot is in both. The range always keeps
-        // a page mapped after each run (invariant of `base`).
-        if !unsafe { move_contents(start, new, old, slot) } {
-            // We never use the target's slots again, because they may no longer be mapped.
+        if !self.can_move {
+            // Each failed attempt would lose slots. The caller copies the contents instead.
             return None;
         }
+        // The contents will replace the old memory of these slots, so free slots are best.
+        let target = self.find_or_add_run(self.slots_for(bytes), Wants::Fresh)?;
         let left = self.run_of(start, old);
+        let border = target.start + left.len();
+        let (moved, added) = (target.start..border, border..target.end);
+        let reused = self.slots.retained_in(added.clone());
+        let wants = self.wants_for(added.len());
+        self.take(target.clone()).ok()?;
+        let Some(filled) = self.fill_from_retained(added.clone(), wants) else {
+            // SAFETY: the slots are in use, and nothing uses their memory yet.
+            unsafe { self.release(moved) };
+            return None;
+        };
+        let is_zeroed = !self.slots.has_stale(target.clone());
+        let new = self.start_of(target.start);
+        let slot = self.slot_size().bytes();
+        // SAFETY: both runs are mapped and writable, and no slot is in both. The page after each
+        // run is mapped, or belongs to a lost slot (invariant of `base`).
+        if !unsafe { move_contents(start, new, old, slot) } {
+            // We never use the slots of `moved` again, because they may no longer be mapped.
+            self.can_move = false;
+            if !added.is_empty() {
+                // SAFETY: the slots are in use, and nothing uses their memory yet.
+                unsafe { self.release(added) };
+            }
+            return None;
+        }
+        self.slots.note_moved(left.clone(), target.start);
         self.demand.vacate(left.len());
-        self.demand.request(target.len(), reused);
+        self.demand.request(target.len(), reused + filled + left.len());
+        self.forget_tail(&left, old);
+        self.note_tail(target, bytes);
         // SAFETY: the contents have moved, so nothing uses the old slots.
         unsafe { self.release(left) };
         Some(LargeMapping { start: new, bytes, is_zeroed })
@@ -204,9 +342,12 @@ impl ReservedRange {
 ///
 /// # Safety
 ///
-/// - The run of slots that begins at `old` and the run that begins at `new` must not overlap.
-/// - Both runs must consist of whole pages, which the caller owns and which are writable.
-/// - The page after the old run must be mapped.
+/// - The run of slots that begins at `old` and the run of slots that begins at `new` must not
+///   overlap.
+/// - Both runs must consist of whole pages. The caller must own these pages, and they must be
+///   writable.
+/// - If the page after the old run is not mapped, nothing may ever use its address, because the
+///   move may map a page there.
 /// - Nothing else may use the two runs during the call.
 unsafe fn move_contents(old: NonNull<u8>, new: NonNull<u8>, bytes: usize, slot: usize) -> bool {
     let mut done = 0;
@@ -228,6 +369,10 @@ unsafe fn move_contents(old: NonNull<u8>, new: NonNull<u8>, bytes: usize, slot: 
             Relocation::TargetLost => {
                 // SAFETY: the first `done` bytes of both ranges are still mapped.
                 unsafe { ptr::copy_nonoverlapping(new.as_ptr(), old.as_ptr(), done) };
+                if done > 0 {
+                    // SAFETY: these pages are mapped, and nothing will use them again.
+                    let _ = unsafe { pages::purge(new, done) };
+                }
                 return false;
             }
         }

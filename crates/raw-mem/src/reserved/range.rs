@@ -14,7 +14,7 @@ use core::{
 use super::{
     bits,
     extents::Extents,
-    slots::{BITMAPS, Slots},
+    slots::{BITMAPS, Slots, Wants},
 };
 use crate::{
     ArenaSize, Contents, HugePages, OsCode, align_down,
@@ -29,6 +29,10 @@ const BYTES: usize = RESERVED_BYTES as usize;
 
 /// The number of bytes that are reserved at first.
 const FIRST_BYTES: usize = 16 << 20;
+
+/// The largest number of pieces of moved memory. The system keeps each piece as a mapping of its own.
+/// By default, a process can have 65,530 mappings (Linux, `vm.max_map_count`).
+const MOST_PIECES: usize = 1024;
 
 /// The sizes in bytes that a slot of a range may have.
 const SLOT_BYTES: RangeInclusive<usize> = 1 << 16..=1 << 30;
@@ -46,7 +50,9 @@ pub(super) struct ReservedRange {
     /// # Invariant
     ///
     /// - The first slot begins at `base`, and each slot is as large as an arena.
-    /// - This source owns all slots. All slots and one page after the last slot are always mapped.
+    /// - This source owns all slots. All slots and one page after the last slot are always mapped,
+    ///   except lost slots. A slot is lost if a system call fails and may have unmapped the slot. It
+    ///   then stays marked as used.
     /// - A slot that is in use is writable, and so is a slot whose memory is retained for a later
     ///   request. All other slots are called free. Free slots are writable if the range uses huge
     ///   pages, because the system makes huge pages only of accessible memory.
@@ -69,6 +75,10 @@ pub(super) struct ReservedRange {
     /// The number of slots that users of the source may retain in unused large mappings.
     by_users: usize,
     pub(super) huge: HugePages,
+    /// True until the system fails to move the memory of retained slots.
+    pub(super) can_move: bool,
+    /// If moved memory is in this many pieces, no memory of retained slots moves.
+    pub(super) most_pieces: usize,
 }
 
 impl ReservedRange {
@@ -87,7 +97,8 @@ impl ReservedRange {
         let first = (FIRST_BYTES.min(most) / slot.bytes()).max(1);
         let align = if huge.is_on() { slot.bytes().max(HUGE_PAGE) } else { slot.bytes() };
         let hint = random_start(records.addr().get(), align);
-        let reserve = |count| reserve_slots(hint, count, slot, align);
+        let access = Self::access_when_free(huge);
+        let reserve = |count| reserve_slots(hint, count, slot, align, access);
         let Some((base, count)) = reserve(first).or_else(|_| reserve(1)).ok() else {
             // SAFETY: the pages were mapped above, and nothing uses them.
             let _ = unsafe { pages::unmap(records, bytes) };
@@ -120,6 +131,8 @@ impl ReservedRange {
             demand,
             by_users: 0,
             huge: HugePages::Off,
+            can_move: true,
+            most_pieces: MOST_PIECES,
         };
         range.use_huge_pages(huge);
         Some(range)
@@ -182,10 +195,10 @@ impl ReservedRange {
     }
 
     /// Returns `count` adjacent slots that are not used. Adds slots to the range if necessary.
-    pub(super) fn find_or_add_run(&mut self, count: usize) -> Option<Range<usize>> {
-        self.slots.find_run(count).or_else(|| {
+    pub(super) fn find_or_add_run(&mut self, count: usize, wants: Wants) -> Option<Range<usize>> {
+        self.slots.find_run(count, wants).or_else(|| {
             self.add_slots(self.slots.missing_at_end(count))?;
-            self.slots.find_run(count)
+            self.slots.find_run(count, wants)
         })
     }
 
@@ -405,15 +418,16 @@ fn reserve_slots(
     count: usize,
     slot: ArenaSize,
     align: usize,
+    access: Access,
 ) -> Result<(NonNull<u8>, usize), OsCode> {
     let bytes = count * slot.bytes() + pages::page_size();
-    let start = pages::map(hint, bytes, Access::Reserved)?;
+    let start = pages::map(hint, bytes, access)?;
     if start.addr().get().is_multiple_of(align) {
         return Ok((start, count));
     }
     // SAFETY: the pages were mapped above, and nothing uses them. A failure loses only addresses.
     let _ = unsafe { pages::unmap(start, bytes) };
-    Ok((pages::map_aligned(bytes, align, Access::Reserved)?, count))
+    Ok((pages::map_aligned(bytes, align, access)?, count))
 }
 
 /// Returns a multiple of `align` in `STARTS` that differs from process to process.

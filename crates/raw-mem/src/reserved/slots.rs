@@ -21,13 +21,27 @@ use core::ops::Range;
 use super::bits;
 
 /// The number of bitmaps.
-pub(super) const BITMAPS: usize = 3;
+pub(super) const BITMAPS: usize = 4;
+
+/// The kind of unused slots that a request prefers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wants {
+    /// Slots whose memory was retained, because the request can reuse it.
+    Retained,
+    /// Slots without old data, because the request would have to clear or replace it.
+    Fresh,
+}
 
 /// The states of all slots, in bitmaps that the caller provides.
 pub(super) struct Slots<'a> {
     used: &'a mut [usize],
     retained: &'a mut [usize],
     stale: &'a mut [usize],
+    /// The slots at which a piece of moved memory begins, until these slots are free.
+    ///
+    /// The system keeps each piece as a mapping of its own. A piece whose first slot is released is
+    /// no longer counted.
+    pieces: &'a mut [usize],
     /// The number of slots, at most `max`.
     len: usize,
     max: usize,
@@ -37,6 +51,8 @@ pub(super) struct Slots<'a> {
     top: usize,
     /// The number of retained slots.
     retained_count: usize,
+    /// The number of slots in `pieces`.
+    piece_count: usize,
 }
 
 impl<'a> Slots<'a> {
@@ -45,8 +61,20 @@ impl<'a> Slots<'a> {
     /// `words` must be zero, and [`BITMAPS`] times as long as one bitmap.
     pub(super) fn new(words: &'a mut [usize], max: usize) -> Self {
         let (used, words) = words.split_at_mut(bits::words_for(max));
-        let (retained, stale) = words.split_at_mut(bits::words_for(max));
-        Self { used, retained, stale, len: 0, max, hint: 0, top: 0, retained_count: 0 }
+        let (retained, words) = words.split_at_mut(bits::words_for(max));
+        let (stale, pieces) = words.split_at_mut(bits::words_for(max));
+        Self {
+            used,
+            retained,
+            stale,
+            pieces,
+            len: 0,
+            max,
+            hint: 0,
+            top: 0,
+            retained_count: 0,
+            piece_count: 0,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -87,14 +115,55 @@ impl<'a> Slots<'a> {
         self.len = self.top;
     }
 
-    /// Returns how many slots must be added at the end so that the last `count` slots are not used.
+    /// Returns how many slots must be added at the end of the range so that its last `count` slots
+    /// are not used.
     pub(super) fn missing_at_end(&self, count: usize) -> usize {
         let free = self.len - bits::last_run(self.used, self.top).end;
         count.saturating_sub(free)
     }
 
+    /// Returns how many slots must be added at the end of the range so that its last `count` slots
+    /// are free and contain no old data.
+    pub(super) fn missing_fresh_at_end(&self, count: usize) -> usize {
+        let used = bits::last_run(self.used, self.top).end;
+        let stale = bits::last_run(self.stale, self.top).end;
+        count.saturating_sub(self.len - used.max(stale))
+    }
+
     pub(super) fn retained_count(&self) -> usize {
         self.retained_count
+    }
+
+    /// Returns the number of pieces of moved memory.
+    pub(super) fn piece_count(&self) -> usize {
+        self.piece_count
+    }
+
+    /// Records that the memory of the slots `from` has moved to as many slots, beginning with `to`.
+    pub(super) fn note_moved(&mut self, from: Range<usize>, to: usize) {
+        self.forget_pieces(to..to + from.len());
+        self.add_piece(to);
+        let mut at = from.start + 1;
+        loop {
+            at = bits::first_one(self.pieces, at..from.end);
+            if at >= from.end {
+                return;
+            }
+            self.add_piece(to + at - from.start);
+            at += 1;
+        }
+    }
+
+    fn add_piece(&mut self, at: usize) {
+        bits::set(self.pieces, at..at + 1);
+        self.piece_count += 1;
+    }
+
+    fn forget_pieces(&mut self, run: Range<usize>) {
+        if self.piece_count > 0 {
+            self.piece_count -= bits::count(self.pieces, run.clone());
+            bits::clear(self.pieces, run);
+        }
     }
 
     /// Returns true if no slot is used.
@@ -108,52 +177,87 @@ impl<'a> Slots<'a> {
         (self.hint < self.len).then_some(self.hint..self.hint + 1)
     }
 
-    /// Returns `count` adjacent slots that are not used.
-    ///
-    /// Prefers a run of exactly `count` retained slots, then a longer run of retained slots, then
-    /// the lowest slots.
-    pub(super) fn find_run(&self, count: usize) -> Option<Range<usize>> {
-        let start = self.find_retained(count).or_else(|| self.find_gap(count))?;
-        Some(start..start + count)
-    }
-
+    /// Returns the first slot of a run of exactly `count` retained slots, or of the shortest longer
+    /// run of retained slots.
     fn find_retained(&self, count: usize) -> Option<usize> {
         if self.retained_count < count {
             return None;
         }
-        let mut longer = None;
+        let mut shortest: Option<Range<usize>> = None;
         let mut at = self.hint;
         loop {
             let start = bits::first_one(self.retained, at..self.top);
             if start == self.top {
-                return longer;
+                return shortest.map(|run| run.start);
             }
             at = bits::first_zero(self.retained, start..self.top);
-            if at - start == count {
+            let len = at - start;
+            if len == count {
                 return Some(start);
             }
-            if at - start > count {
-                longer = longer.or(Some(start));
+            if len > count && shortest.as_ref().is_none_or(|run| len < run.len()) {
+                shortest = Some(start..at);
             }
         }
     }
 
-    fn find_gap(&self, count: usize) -> Option<usize> {
+    /// Returns `count` adjacent slots that are not used.
+    ///
+    /// With [`Wants::Retained`], chooses the run with the most retained slots, and
+    /// with [`Wants::Fresh`], the run with the fewest slots that may contain old data. Among
+    /// equally good runs, prefers one in the shortest gap between used slots, and then the lowest
+    /// one. The time is proportional to the number of slots.
+    pub(super) fn find_run(&self, count: usize, wants: Wants) -> Option<Range<usize>> {
+        let mut best: Option<(usize, usize, usize)> = None;
         let mut at = self.hint;
         loop {
             let start = bits::first_zero(self.used, at..self.top);
-            if start == self.top {
-                return (count <= self.len - start).then_some(start);
-            }
             at = bits::first_one(self.used, start..self.top);
-            let stop = if at == self.top { self.len } else { at };
-            if count <= stop - start {
-                return Some(start);
+            let gap = start..if at == self.top { self.len } else { at };
+            if count <= gap.len() {
+                let (unwanted, first) = self.best_part(gap.clone(), count, wants);
+                let found = (unwanted, gap.len(), first);
+                best = Some(best.map_or(found, |best| best.min(found)));
             }
             if at == self.top {
-                return None;
+                return best.map(|(_, _, first)| first..first + count);
             }
         }
+    }
+
+    /// Finds the run of `count` adjacent slots in `gap` that has the fewest unwanted slots. Returns
+    /// the number of unwanted slots in this run, and its first slot. With [`Wants::Retained`], a
+    /// slot is unwanted if it is not retained, and with [`Wants::Fresh`], if it may contain old
+    /// data.
+    fn best_part(&self, gap: Range<usize>, count: usize, wants: Wants) -> (usize, usize) {
+        let (marks, rank): (_, fn(usize, usize) -> usize) = match wants {
+            Wants::Retained => (&*self.retained, |marked, count| count - marked),
+            Wants::Fresh => (&*self.stale, |marked, _| marked),
+        };
+        // No slot from `top` on is marked.
+        let end = gap.end.min(self.top);
+        let all = bits::count(marks, gap.start..end.max(gap.start));
+        // No run can be better than one with this rank.
+        let ideal = if wants == Wants::Retained { rank(all.min(count), count) } else { 0 };
+        let mut marked = bits::count(marks, gap.start..gap.start + count);
+        let mut best = (rank(marked, count), gap.start);
+        let mut left = gap.start;
+        while best.0 > ideal && left + count < gap.end && left < end {
+            if marked == 0 {
+                // The runs that end before the next marked slot are no better.
+                let next = bits::first_one(marks, left + count..end);
+                if next >= end {
+                    break;
+                }
+                (left, marked) = (next + 1 - count, 1);
+            } else {
+                marked += usize::from(bits::is_set(marks, left + count));
+                marked -= usize::from(bits::is_set(marks, left));
+                left += 1;
+            }
+            best = best.min((rank(marked, count), left));
+        }
+        best
     }
 
     /// Returns true if all slots of `run` exist and none is used.
@@ -178,6 +282,17 @@ impl<'a> Slots<'a> {
     /// Returns true if a slot of `run` may contain old data.
     pub(super) fn has_stale(&self, run: Range<usize>) -> bool {
         bits::count(self.stale, run) > 0
+    }
+
+    /// Returns the number of retained slots in `run`.
+    pub(super) fn retained_in(&self, run: Range<usize>) -> usize {
+        bits::count(self.retained, run)
+    }
+
+    /// Returns the first slots of `run` that contain no old data.
+    pub(super) fn first_fresh(&self, run: Range<usize>) -> Range<usize> {
+        let start = bits::first_zero(self.stale, run.clone());
+        start..bits::first_one(self.stale, start..run.end)
     }
 
     /// Records that the slots of `run` may contain old data.
@@ -221,6 +336,7 @@ impl<'a> Slots<'a> {
         bits::clear(self.used, run.clone());
         bits::clear(self.stale, run.clone());
         self.hint = self.hint.min(run.start);
+        self.forget_pieces(run);
     }
 
     /// Marks a run of used slots as free although their memory may contain old data.
@@ -328,14 +444,26 @@ mod tests {
             ranges.filter(|run| self.is(run.clone(), state)).collect()
         }
 
-        fn find_run(&self, count: usize) -> Option<Range<usize>> {
-            let retained = self.runs(State::Retained);
-            let exact = retained.iter().find(|run| run.len() == count);
-            let found = exact.or_else(|| retained.iter().find(|run| run.len() > count));
-            let unused =
-                |run: &Range<usize>| self.0[run.clone()].iter().all(|at| *at != State::Used);
-            let gap = || (0..=LEN - count).map(|at| at..at + count).find(unused);
-            found.map(|run| run.start..run.start + count).or_else(gap)
+        fn find_retained(&self, count: usize) -> Option<Range<usize>> {
+            let runs = self.runs(State::Retained);
+            let found = runs.iter().filter(|run| run.len() >= count).min_by_key(|run| run.len())?;
+            Some(found.start..found.start + count)
+        }
+
+        fn find_run(&self, count: usize, wants: Wants) -> Option<Range<usize>> {
+            let is_used = |at: &usize| self.0[*at] == State::Used;
+            let fits = |start: &usize| !(*start..start + count).any(|at| is_used(&at));
+            let rank = |start: &usize| {
+                let run = *start..start + count;
+                let retained = self.0[run.clone()].iter().filter(|at| **at == State::Retained);
+                let before = (0..run.start).rev().take_while(|at| !is_used(at)).count();
+                let after = (run.end..LEN).take_while(|at| !is_used(at)).count();
+                let retained = retained.count();
+                let unwanted = if wants == Wants::Retained { count - retained } else { retained };
+                (unwanted, before + after, *start)
+            };
+            let start = (0..=LEN - count).filter(fits).min_by_key(rank)?;
+            Some(start..start + count)
         }
     }
 
@@ -376,11 +504,12 @@ mod tests {
                         taken.extend(found);
                     }
                     Step::TakeRun(count) => {
-                        let found = slots.find_run(count);
-                        prop_assert_eq!(&found, &model.find_run(count));
+                        let fresh = slots.find_run(count, Wants::Fresh);
+                        prop_assert_eq!(&fresh, &model.find_run(count, Wants::Fresh));
+                        let found = slots.find_run(count, Wants::Retained);
+                        prop_assert_eq!(&found, &model.find_run(count, Wants::Retained));
                         let taken_whole = slots.take_retained(count);
-                        let is_retained = |run: &Range<usize>| model.is(run.clone(), State::Retained);
-                        prop_assert_eq!(&taken_whole, &found.clone().filter(is_retained));
+                        prop_assert_eq!(&taken_whole, &model.find_retained(count));
                         if let Some(run) = taken_whole {
                             prop_assert!(slots.has_stale(run.clone()));
                             model.0[run.clone()].fill(State::Used);
@@ -442,10 +571,10 @@ mod tests {
         let mut words = vec![0; BITMAPS * bits::words_for(LEN)];
         let mut slots = Slots::new(&mut words, LEN);
         slots.add(LEN);
-        assert_eq!(slots.find_run(LEN + 1), None);
+        assert_eq!(slots.find_run(LEN + 1, Wants::Retained), None);
         assert!(!slots.can_take(LEN - 1..LEN + 1));
         slots.take(0..LEN);
-        assert_eq!((slots.find_one(), slots.find_run(1)), (None, None));
+        assert_eq!((slots.find_one(), slots.find_run(1, Wants::Retained)), (None, None));
     }
 
     #[test]
@@ -457,11 +586,14 @@ mod tests {
         slots.take(0..7);
         assert_eq!((slots.len(), slots.top(), slots.missing_at_end(5)), (10, 7, 2));
         slots.add(2);
-        assert_eq!((slots.find_run(5), slots.addable()), (Some(7..12), LEN - 12));
+        assert_eq!((slots.find_run(5, Wants::Retained), slots.addable()), (Some(7..12), LEN - 12));
         slots.release(4..7);
         assert_eq!(slots.missing_at_end(10), 2);
         slots.remove_unused();
-        assert_eq!((slots.len(), slots.find_run(4), slots.missing_at_end(4)), (7, None, 1));
-        assert_eq!(slots.find_run(3), Some(4..7));
+        assert_eq!(
+            (slots.len(), slots.find_run(4, Wants::Retained), slots.missing_at_end(4)),
+            (7, None, 1)
+        );
+        assert_eq!(slots.find_run(3, Wants::Retained), Some(4..7));
     }
 }

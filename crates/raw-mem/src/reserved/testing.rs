@@ -77,6 +77,10 @@ pub(super) fn slot_of(source: &mut Source, start: NonNull<u8>) -> usize {
     (start.addr().get() - source.reserved().start) / SLOT
 }
 
+pub(super) fn range(source: &mut Source) -> &mut ReservedRange {
+    source.range.as_mut().expect("there is a range")
+}
+
 pub(super) fn retained(source: &mut Source) -> usize {
     source.range.as_ref().map_or(0, |range| range.slots.retained_count())
 }

@@ -34,9 +34,9 @@ fn can_be_started(python: &Python) -> bool {
 
 /// Runs `body` in a child process for each libpython on this machine.
 ///
-/// Each child process starts the binary of the calling test again, and runs only the test named
-/// `test`. `test` must therefore be the full name of the calling test. If no libpython is found,
-/// the test passes and prints a line to stderr.
+/// `test` must be the full name of the test that calls `in_each`. Each child process runs only this
+/// test, in which `in_each` then calls `body`. If no libpython is found, `in_each` prints a line to
+/// stderr and never calls `body`, so the test passes.
 ///
 /// # Panics
 ///

@@ -39,10 +39,10 @@ impl Interpreter {
     /// # Panics
     ///
     /// Panics if `libpython` cannot be loaded, or if [`Rules::of_cpython`] does not know the sizes
-    /// and rules of the allocator in this version of CPython. This function makes the interpreter
-    /// itself allocate with `malloc`, so that all requests to CPython's allocator `pymalloc` come
-    /// from the test that called this function. If `pymalloc` nevertheless maps an arena while the
-    /// interpreter starts, this function panics too.
+    /// and rules of the allocator in this version of CPython. Also panics if CPython's allocator
+    /// `pymalloc` maps an arena while the interpreter starts. That should not happen, because this
+    /// function makes the interpreter allocate with `malloc`, so that only the test uses
+    /// `pymalloc`.
     ///
     /// # Safety
     ///

@@ -112,7 +112,8 @@ impl Batch {
     ///
     /// - The caller must exclusively own `block` and all blocks in `others`.
     /// - After this call, the caller must use these blocks only through the returned batch.
-    /// - `block` must have room for a [`Batch`] and for the addresses of `others`.
+    /// - `block` must have room for a [`Batch`], followed by the addresses of all blocks in
+    ///   `others`.
     unsafe fn pack(block: NonNull<u8>, others: &[NonNull<u8>]) -> NonNull<Self> {
         let batch = block.cast::<Self>();
         // SAFETY: the caller owns the block, which has room for the count (contract).

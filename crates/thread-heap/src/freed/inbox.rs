@@ -85,9 +85,9 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     /// Pushes `nodes`, which hold freed blocks of this heap, for the owner of the heap.
     ///
-    /// If the heap has no owner, the function makes the caller the owner of the heap, and returns
-    /// `nodes` instead of pushing them into the inbox. As the owner, the caller must then free the
-    /// blocks in `nodes` and [abandon](Self::abandon) the heap.
+    /// If the heap has no owner, the function does not push `nodes` into the inbox. It makes the
+    /// caller the owner of the heap, and returns `nodes`. The caller must then free the blocks in
+    /// `nodes`, and must [abandon](Self::abandon) the heap afterwards.
     #[must_use = "nodes that come back make the caller the owner"]
     pub(crate) fn push(&self, nodes: Segment<N>) -> Option<Segment<N>> {
         let mut head = self.head.load(Relaxed);
@@ -209,6 +209,11 @@ impl<N: Link, O: Orders> Inbox<N, O> {
         self.was_taken.store(false, Relaxed);
         self.taken_at.store(0, Relaxed);
         self.head.compare_exchange(ptr::null_mut(), abandoned(), O::ABANDON, Relaxed).is_ok()
+    }
+
+    /// Returns true if the heap has no owner.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.head.load(Relaxed) == abandoned()
     }
 
     /// Makes the caller the owner if the heap is abandoned. Returns true on success.

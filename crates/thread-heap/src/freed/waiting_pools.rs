@@ -222,10 +222,9 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
     ///
     /// # Safety
     ///
-    /// - A heap with the geometry `G` must have allocated `block`, and must still count `block` as
-    ///   in use. This function reads the size class of `block` from the header of the pool that
-    ///   contains `block`, and the header is sure to contain this class only while a block of the
-    ///   pool is in use.
+    /// - A heap with the geometry `G` must have allocated `block`, and must still count it as in
+    ///   use. Otherwise, the header of the block's pool, from which this function reads the size
+    ///   class, may no longer name that class.
     /// - The caller must own `block` exclusively, and must not use it after this call.
     pub(crate) unsafe fn add(&mut self, block: NonNull<u8>) {
         // SAFETY: `block` is a block in use of this geometry (contract of `add`).

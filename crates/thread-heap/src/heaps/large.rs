@@ -5,7 +5,10 @@
 //! heap, so any thread can free it directly, and it never waits. The heap of the freeing thread may
 //! retain the large block for its own next request.
 
+use std::ptr::NonNull;
+
 use obmalloc::{LargeBlock, NewLarge};
+use raw_mem::ArenaSource;
 use sync::atomic::Ordering::Relaxed;
 
 use super::{Heaps, owner::Owner};
@@ -19,7 +22,11 @@ impl<P: Parts> Heaps<P> {
         let mut arenas = SharedArenas::of(&self.shared);
         let new = LargeBlock::map::<P::Geometry>(&mut arenas, size, align)?;
         // SAFETY: the block was allocated just now with this geometry, so it is in use.
-        unsafe { self.shared.add_alignment(new.block) };
+        if !unsafe { self.shared.add_alignment(new.block) } {
+            // SAFETY: the block came from the shared source, and nothing else refers to it.
+            unsafe { new.block.unmap::<P::Geometry>(&mut arenas) };
+            return None;
+        }
         Some(new)
     }
 
@@ -54,6 +61,20 @@ impl<P: Parts> Heaps<P> {
         unsafe { block.unmap::<P::Geometry>(&mut arenas) };
     }
 
+    /// Makes whole pages of a large block zero by returning their memory to the system. Returns
+    /// false if the system refuses, in which case their contents are unspecified.
+    ///
+    /// # Safety
+    ///
+    /// - The pages must belong to a large block of this family, which the caller owns.
+    /// - Nothing may rely on their contents.
+    pub(crate) unsafe fn purge_large(&'static self, start: NonNull<u8>, len: usize) -> bool {
+        let mut arenas = SharedArenas::of(&self.shared);
+        // SAFETY: the pages lie in a mapping of the shared source, and are no longer needed
+        // (contract).
+        unsafe { arenas.purge(start, len) }.is_ok()
+    }
+
     /// Grows or shrinks a large block, which may move. If this returns `None`, the block is
     /// unchanged.
     ///
@@ -76,21 +97,35 @@ impl<P: Parts> Heaps<P> {
 
 impl<P: Parts> SharedSource<P> {
     /// Adds the number of bytes that [`alignment_of`](Self::alignment_of) returns for a new block
-    /// to the total in `large_alignment`.
+    /// to the total in `large_alignment`, and makes the arena map find the block.
+    ///
+    /// The arena map has an entry for the start of each mapping outside of the reserved range. To
+    /// find a block, it needs one for the address of the block's header, which can lie far from the
+    /// start. Returns false and changes nothing if there is no memory for this entry.
     ///
     /// # Safety
     ///
     /// - `block` must be a live block of this source.
-    unsafe fn add_alignment(&self, block: LargeBlock) {
+    unsafe fn add_alignment(&self, block: LargeBlock) -> bool {
         // SAFETY: the contract is the same.
         let bytes = unsafe { Self::alignment_of(block) };
-        if bytes > 0 {
-            self.large_alignment.fetch_add(bytes, Relaxed);
+        if bytes == 0 {
+            return true;
         }
+        let header = block.header_address::<P::Geometry>();
+        // SAFETY: the header begins at a multiple of the arena size. It is the start of the mapping,
+        // or lies an arena's size before the block in the mapping, which belongs to this source. The
+        // map's nodes come from `lower`. `remove_alignment` retracts the address before the
+        // unmapping.
+        if !unsafe { self.map().publish(header, self.lower()) } {
+            return false;
+        }
+        self.large_alignment.fetch_add(bytes, Relaxed);
+        true
     }
 
-    /// Subtracts the bytes that [`add_alignment`](Self::add_alignment) has added for `block`, which
-    /// is about to be freed.
+    /// Undoes what [`add_alignment`](Self::add_alignment) has done for `block`, which is about to be
+    /// freed.
     ///
     /// # Safety
     ///
@@ -99,12 +134,14 @@ impl<P: Parts> SharedSource<P> {
         // SAFETY: the contract is the same.
         let bytes = unsafe { Self::alignment_of(block) };
         if bytes > 0 {
+            // SAFETY: the block is about to be freed (contract), and its mapping contains no other.
+            unsafe { self.map().retract(block.header_address::<P::Geometry>()) };
             self.large_alignment.fetch_sub(bytes, Relaxed);
         }
     }
 
-    /// Returns the number of bytes that precede the block in its mapping, minus the usual
-    /// [`OVERHEAD`](LargeBlock::OVERHEAD).
+    /// Returns the number of bytes that precede the block in its mapping, minus the
+    /// usual [`OVERHEAD`](LargeBlock::OVERHEAD).
     ///
     /// The result is 0 unless the block has a special alignment.
     ///
@@ -131,7 +168,11 @@ impl<P: Parts> Owner<P> {
     pub fn alloc_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
         let new = self.enter_slowly(|own| own.map_large(size, align))?;
         // SAFETY: the block was allocated just now with this geometry, so it is in use.
-        unsafe { self.heap().heaps.shared.add_alignment(new.block) };
+        if !unsafe { self.heap().heaps.shared.add_alignment(new.block) } {
+            // SAFETY: the block came from the shared source, and nothing else refers to it.
+            self.enter_slowly(|own| unsafe { own.unmap_large(new.block) });
+            return None;
+        }
         Some(new)
     }
 
@@ -146,5 +187,38 @@ impl<P: Parts> Owner<P> {
         unsafe { self.heap().heaps.shared.remove_alignment(block) };
         // SAFETY: the block came from the shared source, and is not used afterwards (contract).
         self.enter_slowly(|own| unsafe { own.unmap_large(block) });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use raw_mem::{Malloc, MmapArenas};
+
+    use super::*;
+    use crate::ThreadGeometry;
+
+    static HEAPS: Heaps<(MmapArenas, Malloc, ThreadGeometry)> =
+        Heaps::new(MmapArenas::new(), Malloc);
+
+    /// Regression test: the arena map had an entry only for the start of the mapping, from which the
+    /// block can lie far away.
+    #[test]
+    fn a_block_of_any_alignment_is_known_until_it_is_freed() {
+        for align in (4..=24).map(|bits| 1 << bits) {
+            let mut owner = HEAPS.open().expect("there is memory");
+            for size in [1, 3 << 20] {
+                let alloc = [
+                    HEAPS.alloc_large(size, align).expect("there is memory").block,
+                    owner.alloc_large(size, align).expect("there is memory").block,
+                ];
+                let is_known = |block: &LargeBlock| HEAPS.holds(block.start().addr().get() - 1);
+                assert!(alloc.iter().all(is_known), "{size} bytes at a multiple of {align}");
+                for block in alloc {
+                    // SAFETY: the block came from these heaps, and is not used again.
+                    unsafe { HEAPS.free_large(block) };
+                }
+                assert!(!alloc.iter().any(is_known), "{size} bytes at a multiple of {align}");
+            }
+        }
     }
 }

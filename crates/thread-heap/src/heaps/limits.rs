@@ -14,8 +14,8 @@ impl<P: Parts> Heaps<P> {
         self.shared.before_refusal.set(callback);
     }
 
-    /// Calls the callback if a limit has refused a request of this thread to map memory, unless
-    /// this thread is already running the callback. Each refusal leads to at most one call.
+    /// Calls the callback if this thread tried to map memory and a limit did not allow it, unless
+    /// the thread is already running the callback. Each such refusal leads to at most one call.
     ///
     /// Returns true if the callback was called and the request should be repeated.
     ///

@@ -174,6 +174,10 @@ fn an_opening_meets_the_last_remote_free<G: Geometry>(size: usize, open: Open<G>
     drop(owner);
     freer.join().unwrap();
     assert_eq!(log.mapped(), 0);
+    let count = heaps.list.iter().count();
+    let owners: Vec<_> = (0..count).map(|_| heaps.open().unwrap()).collect();
+    assert_eq!(heaps.list.iter().count(), count, "an abandoned heap was not found");
+    drop(owners);
 }
 
 fn adopt_in_two_steps<G: Geometry>(heaps: &'static Heaps<PartsOf<G>>) -> Owner<PartsOf<G>> {
@@ -187,6 +191,22 @@ fn adopt_in_two_steps<G: Geometry>(heaps: &'static Heaps<PartsOf<G>>) -> Owner<P
 fn an_adoption_meets_the_last_remote_free() {
     sync::model(|| {
         an_opening_meets_the_last_remote_free::<Wide>(64, |heaps| heaps.open().unwrap());
+    });
+}
+
+#[test]
+#[cfg_attr(not(loom), ignore = "only loom can reject")]
+fn a_heap_that_is_missing_from_the_stack_is_rejected() {
+    sync::rejected(|| {
+        an_opening_meets_the_last_remote_free::<Wide>(64, |heaps| {
+            let Some(heap) = heaps.abandoned.pop(|| heaps.shared.lock()) else {
+                return heaps.open().unwrap();
+            };
+            let adopted = Owner::adopt(heap);
+            // Wrong on purpose, because a thread that owned the heap may have stacked it again.
+            while heaps.abandoned.pop(|| ()).is_some() {}
+            adopted.unwrap_or_else(|| heaps.open().unwrap())
+        });
     });
 }
 

@@ -1,30 +1,38 @@
 //! Opening a heap: adopting an abandoned one, or creating a new one.
 
+use std::iter;
+
 use obmalloc::HeapTag;
-use raw_mem::MemAlloc;
+use raw_mem::{MemAlloc, preserving_errno};
 use sync::atomic::Ordering::Relaxed;
 
+#[cfg(doc)]
+use super::left_open::LeftOpen;
 use super::{Heaps, ThreadHeap, owner::Owner};
-use crate::{parts::Parts, shared_arenas::SharedArenas};
+use crate::{heap_stack::HeapStack, parts::Parts, shared_arenas::SharedArenas};
 
 impl<P: Parts> Heaps<P> {
     /// Opens a heap that the caller owns. Adopts an abandoned heap or creates a new one.
     ///
     /// Returns `None` if the metadata allocator cannot provide suitably aligned memory for a new
-    /// heap. The call takes O(heaps) time, because it may look at every heap in the list. Abandoned
-    /// heaps are reused, so the list is about as long as the largest number of owners that have
+    /// heap. The call takes constant time on average, however many heaps there are. Abandoned heaps
+    /// are reused, so there are about as many heaps as the largest number of owners that have
     /// existed at the same time.
+    ///
+    /// The caller must not hold the guard of [`lock_source`](Self::lock_source), because the call
+    /// can lock the source.
     pub fn open(&'static self) -> Option<Owner<P>> {
-        self.list.iter().find_map(Owner::adopt).or_else(|| self.create())
+        self.adopt_shifted().or_else(|| self.adopt()).or_else(|| self.create())
     }
 
     /// Opens a heap for the thread whose number is `thread`.
     ///
-    /// A thread's number is an address in its thread-local memory, so a new thread can have the
-    /// same number as a thread that has already ended. If that earlier thread ended without closing
-    /// its heap, the heap still carries this number, and the new thread can take it. The function
-    /// opens the first heap in the list that is either abandoned or carries the number `thread`. If
-    /// the list contains no such heap, the function creates a new one.
+    /// Adopts an abandoned heap, but never one whose blocks begin as in CPython. If no such heap is
+    /// abandoned, the function sometimes [searches](LeftOpen) for heaps that were left open. A
+    /// thread's number is an address in its thread-local memory, so a new thread can have the same
+    /// number as a thread that has already ended. If that earlier thread ended without closing its
+    /// heap, the heap still carries this number, and the new thread can take it. If there is no
+    /// suitable heap either, the function creates a new one.
     ///
     /// The heap's blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, and a
     /// 48-byte block to 16.
@@ -36,17 +44,85 @@ impl<P: Parts> Heaps<P> {
     /// - The thread that opened the heap has ended.
     /// - The thread did not end during a call into the heap.
     pub(crate) unsafe fn open_as(&'static self, thread: usize) -> Option<Owner<P>> {
-        // Relaxed is enough. The number is an address in thread-local memory, and the C library
-        // synchronises the reuse of that memory.
-        let open = |heap: &'static ThreadHeap<P>| match heap.thread.load(Relaxed) == thread {
-            // SAFETY: the owning thread has ended, but not during a call into the heap (contract).
-            true => Some(unsafe { Owner::new(heap) }),
-            false => Owner::adopt(heap),
-        };
-        // Only an owner sets the flag, so it cannot change while we own the heap.
-        let aligned = |owner: &Owner<P>| !owner.heap().is_shifted.load(Relaxed);
-        let heaps = self.list.iter();
-        heaps.filter_map(open).find(aligned).or_else(|| self.create())
+        let adopted = self.adopt();
+        // SAFETY: the contract is the same.
+        let found = adopted.or_else(|| unsafe { self.find_left_open(thread) });
+        found.or_else(|| self.create())
+    }
+
+    /// Puts a heap, which the caller has just abandoned, on the stack of abandoned heaps.
+    pub(super) fn stack(&self, heap: &'static ThreadHeap<P>) {
+        // Another thread may already have adopted and shifted the heap, which then lies on the
+        // wrong stack. The thread that finds it there moves it to the other stack.
+        let is_shifted = heap.is_shifted.load(Relaxed);
+        let stack = if is_shifted { &self.abandoned_shifted } else { &self.abandoned };
+        stack.push(heap);
+    }
+
+    /// Puts every abandoned heap on its stack again.
+    ///
+    /// In a forked child, a thread that does not exist there may have been about to link or unlink
+    /// a heap. No other thread may use the heaps during the call.
+    pub(crate) fn restack(&'static self) {
+        self.abandoned.clear();
+        self.abandoned_shifted.clear();
+        for heap in self.list.iter() {
+            heap.stacked.forget();
+            if heap.inbox.is_abandoned() {
+                self.stack(heap);
+            }
+        }
+    }
+
+    /// Adopts an abandoned heap whose blocks are naturally aligned.
+    fn adopt(&'static self) -> Option<Owner<P>> {
+        // Dropping a shifted heap puts it on the other stack.
+        self.adopt_from(&self.abandoned).find(is_aligned)
+    }
+
+    /// Adopts an abandoned heap whose blocks begin as in CPython.
+    fn adopt_shifted(&'static self) -> Option<Owner<P>> {
+        self.adopt_from(&self.abandoned_shifted).next()
+    }
+
+    fn adopt_from(
+        &'static self,
+        stack: &'static HeapStack<ThreadHeap<P>>,
+    ) -> impl Iterator<Item = Owner<P>> {
+        // We use the lock of the source, because the program already holds it across a fork.
+        let heaps = iter::from_fn(|| stack.pop(|| preserving_errno(|| self.shared.lock())));
+        heaps.filter_map(Owner::adopt)
+    }
+
+    /// Takes a heap that was left open by a thread with the same number, if a search is due.
+    ///
+    /// If several threads have left such a heap open, takes one of these heaps and abandons the
+    /// others. If no thread has, adopts an abandoned heap that another thread is about to stack.
+    ///
+    /// # Safety
+    ///
+    /// - The requirements of [`open_as`](Self::open_as) must be met.
+    unsafe fn find_left_open(&'static self, thread: usize) -> Option<Owner<P>> {
+        if !self.left_open.begin_search() {
+            return None;
+        }
+        let mut found = None;
+        for heap in self.list.iter() {
+            // Relaxed is enough. The number is an address in thread-local memory, and the C library
+            // synchronises the reuse of that memory.
+            if heap.thread.load(Relaxed) == thread {
+                // A later owner must not inherit the number, or another thread could take its heap.
+                heap.thread.store(0, Relaxed);
+                self.left_open.note_found();
+                // SAFETY: the owning thread has ended, but not during a call into the heap
+                // (contract). The number was removed, so no thread takes the heap a second time.
+                let owner = unsafe { Owner::new(heap) };
+                found.get_or_insert(owner);
+            } else if found.is_none() {
+                found = Owner::adopt(heap).filter(is_aligned);
+            }
+        }
+        found
     }
 
     /// Creates a heap that the caller owns. Fails like [`open`](Self::open).
@@ -66,7 +142,167 @@ impl<P: Parts> Heaps<P> {
         // SAFETY: the heap was written just now, is never freed, and is only shared from now on.
         let heap: &'static ThreadHeap<P> = unsafe { place.as_ref() };
         self.list.add(heap);
+        self.left_open.note_created();
         // SAFETY: a new inbox is marked as having an owner, so no other thread can adopt the heap.
         Some(unsafe { Owner::new(heap) })
+    }
+}
+
+/// Returns true if the blocks of the heap are naturally aligned.
+fn is_aligned<P: Parts>(owner: &Owner<P>) -> bool {
+    // Only an owner sets the flag, so it cannot change while we own the heap.
+    !owner.heap().is_shifted.load(Relaxed)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::{mem, ptr};
+
+    use raw_mem::{Malloc, MmapArenas};
+
+    use super::*;
+    use crate::{ThreadGeometry, heap_list::visits};
+
+    type TestParts = (MmapArenas, Malloc, ThreadGeometry);
+    type Family = Heaps<TestParts>;
+
+    /// Opens a heap for a thread that has no heap and never leaves one open.
+    fn open_as_new(heaps: &'static Family) -> Owner<TestParts> {
+        // SAFETY: no heap has this number.
+        unsafe { heaps.open_as(usize::MAX) }.expect("there is memory")
+    }
+
+    /// Opens a heap as the thread with the given number does, and leaves it open.
+    fn leave_open(heaps: &'static Family, thread: usize) -> *const () {
+        // SAFETY: the test no longer uses the heaps with this number.
+        let owner = unsafe { heaps.open_as(thread) }.expect("there is memory");
+        owner.heap().thread.store(thread, Relaxed);
+        let tag = owner.tag().0;
+        mem::forget(owner);
+        tag.cast()
+    }
+
+    const MANY: usize = 2000;
+
+    /// Regression test: each new thread looked at all heaps, although none of them was abandoned.
+    #[test]
+    fn opening_heaps_that_stay_open_looks_at_few_heaps() {
+        static HEAPS: Family = Heaps::new(MmapArenas::new(), Malloc);
+        let mut owners = Vec::new();
+        let visits = visits::during(|| owners.extend((0..MANY).map(|_| open_as_new(&HEAPS))));
+        assert!(visits <= 16 * MANY, "{visits} visits");
+        let visits = visits::during(|| owners.extend((0..MANY).map(|_| HEAPS.open().unwrap())));
+        assert!(visits <= 16 * MANY, "{visits} visits");
+    }
+
+    /// Regression test: a new thread looked at the heaps of all other threads to find the one that
+    /// was abandoned.
+    #[test]
+    fn adopting_a_heap_among_many_looks_at_few_heaps() {
+        static HEAPS: Family = Heaps::new(MmapArenas::new(), Malloc);
+        let mut owners: Vec<_> = (0..MANY).map(|_| open_as_new(&HEAPS)).collect();
+        let visits = visits::during(|| {
+            for nth in 0..MANY {
+                let tag = owners.swap_remove(nth * 7 % MANY).tag();
+                owners.push(open_as_new(&HEAPS));
+                assert_eq!(owners.last().map(Owner::tag), Some(tag));
+            }
+        });
+        assert!(visits <= 4 * MANY, "{visits} visits");
+    }
+
+    #[test]
+    fn abandoned_heaps_with_shifted_blocks_do_not_slow_threads_down() {
+        static HEAPS: Family = Heaps::new(MmapArenas::new(), Malloc);
+        let mut shifted: Vec<_> = (0..MANY).map(|_| HEAPS.open().unwrap()).collect();
+        shifted.iter_mut().for_each(Owner::shift_blocks);
+        drop(shifted);
+        let mut owners = Vec::new();
+        let visits = visits::during(|| owners.extend((0..MANY).map(|_| open_as_new(&HEAPS))));
+        assert!(visits <= 16 * MANY, "{visits} visits");
+        assert!(owners.iter().all(|owner| !owner.heap().is_shifted.load(Relaxed)));
+        owners.extend((0..MANY).map(|_| HEAPS.open().unwrap()));
+        assert_eq!(HEAPS.list.iter().count(), 2 * MANY, "shifted heaps are adopted by `open`");
+    }
+
+    /// The most heaps that may exist if `needed` would be enough.
+    fn with_waste(needed: usize) -> usize {
+        needed + needed / 8 + 2
+    }
+
+    #[test]
+    fn heaps_that_were_left_open_are_found_again() {
+        // Heaps are never freed, and a sanitizer finds those of a static.
+        static HEAPS: [Family; 5] = [const { Heaps::new(MmapArenas::new(), Malloc) }; 5];
+        let cases = [(0, 1), (4, 1), (64, 1), (64, 16), (1, 200)];
+        for (heaps, (live, threads)) in HEAPS.iter().zip(cases) {
+            let _live: Vec<_> = (0..live).map(|_| open_as_new(heaps)).collect();
+            for nth in 0..2000 {
+                leave_open(heaps, 1 + nth % threads);
+            }
+            let count = heaps.list.iter().count();
+            assert!(count <= with_waste(live + threads), "{count} heaps, {live} of them live");
+        }
+    }
+
+    /// A forked child has only one thread, and the others may have been about to link a heap that
+    /// they have marked, or to remove the mark of a heap that they have unlinked.
+    #[test]
+    fn a_child_finds_heaps_that_lost_threads_have_left_off_the_stack() {
+        static HEAPS: Family = Heaps::new(MmapArenas::new(), Malloc);
+        let owners: Vec<_> = (0..8).map(|_| open_as_new(&HEAPS)).collect();
+        drop(owners);
+        // The mark of this heap stays.
+        let lock = || ();
+        let unlinked = HEAPS.abandoned.pop(lock).unwrap();
+        unlinked.stacked.set_mark();
+        HEAPS.restack();
+        let owners: Vec<_> = (0..8).map(|_| open_as_new(&HEAPS)).collect();
+        assert_eq!(HEAPS.list.iter().count(), 8);
+        assert!(owners.iter().any(|owner| ptr::eq(owner.heap(), unlinked)));
+    }
+
+    #[test]
+    fn an_abandoned_heap_that_is_missing_from_the_stack_is_found_again() {
+        static HEAPS: Family = Heaps::new(MmapArenas::new(), Malloc);
+        let mut owners: Vec<_> = (0..MANY).map(|_| open_as_new(&HEAPS)).collect();
+        let lost = owners.swap_remove(MANY / 2);
+        let tag = lost.tag();
+        assert!(lost.heap().inbox.abandon());
+        mem::forget(lost);
+        owners.extend((0..MANY / 4).map(|_| open_as_new(&HEAPS)));
+        assert!(owners.iter().any(|owner| owner.tag() == tag));
+    }
+
+    #[test]
+    fn a_heap_on_the_wrong_stack_is_moved_to_the_other() {
+        static HEAPS: Family = Heaps::new(MmapArenas::new(), Malloc);
+        let mut owner = HEAPS.open().unwrap();
+        let heap = owner.heap();
+        HEAPS.abandoned.push(heap);
+        owner.shift_blocks();
+        drop(owner);
+        let aligned = open_as_new(&HEAPS);
+        assert!(!ptr::eq(aligned.heap(), heap));
+        assert!(HEAPS.abandoned.pop(|| ()).is_none());
+        assert!(ptr::eq(HEAPS.open().unwrap().heap(), heap));
+    }
+
+    #[test]
+    fn a_heap_that_is_adopted_after_it_was_left_open_has_no_number() {
+        static HEAPS: Family = Heaps::new(MmapArenas::new(), Malloc);
+        let left = leave_open(&HEAPS, 5);
+        // A second heap with this number arises if no search was due.
+        let second = HEAPS.open().unwrap();
+        second.heap().thread.store(5, Relaxed);
+        let second = mem::ManuallyDrop::new(second).tag().0;
+        // SAFETY: the test no longer uses the two owners.
+        let found = unsafe { HEAPS.open_as(5) }.unwrap();
+        let other = open_as_new(&HEAPS);
+        assert_eq!(HEAPS.list.iter().count(), 2);
+        for owner in [&found, &other] {
+            assert!(owner.tag().0.cast() == left || owner.tag().0 == second);
+            assert_eq!(owner.heap().thread.load(Relaxed), 0);
+        }
     }
 }

@@ -187,10 +187,10 @@ impl<P: Parts> Owner<P> {
         self.flush();
         // The callback may allocate and free, because this owner does not use the heap during the
         // call.
-        self.enter(&request).or_else(|| {
+        self.enter_slowly(&request).or_else(|| {
             let may_retry = self.heap.heaps.ask_before_refusal();
             self.reclaim_inbox();
-            if may_retry { self.enter(&request) } else { None }
+            if may_retry { self.enter_slowly(&request) } else { None }
         })
     }
 
@@ -217,8 +217,8 @@ impl<P: Parts> Owner<P> {
     /// # Safety
     ///
     /// - The requirements of [`free`](Self::free) must be met.
-    /// - The class of `block` must be [linked](SizeClass::is_linked) or a
-    ///   [span](SizeClass::is_span).
+    /// - The class of `block` must be [linked](SizeClass::is_linked) or
+    ///   a [span](SizeClass::is_span).
     #[inline]
     pub unsafe fn free_linked_or_span(&mut self, block: BlockPtr) {
         // SAFETY: this value owns the heap (invariant). The block is linked or a span, and came
@@ -362,9 +362,12 @@ impl<P: Parts> Owner<P> {
     /// Calls `visit` with the heap. `visit` may change which large blocks the heap retains.
     #[inline]
     pub(super) fn enter_slowly<R>(&mut self, visit: impl FnOnce(&mut OwnHeap<P>) -> R) -> R {
-        let (result, retained) = self.enter(|own| (visit(own), own.retained_large()));
-        self.heap.retained_large.set(retained);
-        result
+        let heap = self.heap;
+        self.enter(|own| {
+            let result = visit(own);
+            heap.publish_retained(own);
+            result
+        })
     }
 
     fn read<R>(&self, visit: impl FnOnce(&OwnHeap<P>) -> R) -> R {
@@ -453,8 +456,9 @@ impl<P: Parts> Owner<P> {
     unsafe fn free_own(&mut self, start: NonNull<u8>) {
         // SAFETY: the block is no longer used (contract of `free_own`).
         let block = unsafe { BlockPtr::from_start(start) };
-        // SAFETY: the block belongs to this heap (contract of `free_own`).
-        self.enter(|own| unsafe { own.free(block) });
+        // SAFETY: the block belongs to this heap (contract of `free_own`), and this value owns the
+        // heap (invariant).
+        unsafe { self.heap.free_own(block) };
     }
 }
 
@@ -469,9 +473,10 @@ impl<P: Parts> Drop for Owner<P> {
             self.reclaim_inbox();
             self.enter_slowly(Heap::unmap_free_arenas);
             if self.heap.inbox.abandon() {
-                return;
+                break;
             }
         }
+        self.heap.heaps.stack(self.heap);
     }
 }
 
@@ -570,9 +575,8 @@ impl<P: Parts> Heaps<P> {
     /// Purges pages of freed blocks in all inboxes for which `is_chosen` returns true.
     ///
     /// Returns the number of purged bytes. Does nothing if another thread is already running this
-    /// function. Also does nothing once the system has refused a purge of this function, for
-    /// example because the process has locked its memory, since the system would probably refuse
-    /// again.
+    /// function. Also does nothing if a purge has failed in an earlier call, because the next one
+    /// would probably fail too, for example if the process has locked its memory.
     ///
     /// The cost is linear in the number of heaps and waiting blocks, plus a system call for each
     /// range of pages.

@@ -10,10 +10,9 @@ use crate::parts::Parts;
 impl<P: Parts> Heaps<P> {
     /// Calls `visit` with each block in use of all heaps. O(heaps + blocks).
     ///
-    /// If a thread frees a block of a heap that it does not own, the block waits until the heap's
-    /// owner reclaims it. Before `for_each_block` visits a heap, it reclaims these blocks in place
-    /// of the owner. They are then free, so `visit` does not get them. `visit` does not get large
-    /// blocks either, because they belong to no heap.
+    /// `visit` does not get large blocks, because they belong to no heap. It does not get freed
+    /// blocks either, not even those that still wait for the owner of their heap to reclaim them:
+    /// `for_each_block` reclaims these blocks itself before it visits a heap.
     ///
     /// # Safety
     ///

@@ -38,6 +38,18 @@ type Heap = OwnHeap<CurrentParts>;
 /// The alignment of every block, in bytes.
 const ALIGN: usize = ThreadGeometry::SIZES.alignment;
 
+/// Large zeroed blocks with old data of at least this many bytes are purged instead of cleared.
+///
+/// Clearing is faster if the program then uses the whole block. For very large blocks, it matters
+/// more that pages which the program does not use need no memory.
+const PURGED_FROM: usize = 32 << 20;
+
+/// At most this many bytes are purged at once.
+const PURGED_AT_ONCE: usize = 32 << 20;
+
+/// A multiple of every page size, in bytes.
+const PAGE_SIZES: usize = 1 << 16;
+
 /// The largest alignment of blocks of a class, in bytes.
 const CLASS_ALIGN: usize = ThreadGeometry::SIZES.pool_size;
 
@@ -69,9 +81,10 @@ impl ThreadMalloc {
         PerThread.alloc_linked(size.max(1)).map(BlockPtr::into_start)
     }
 
-    /// Allocates `size` bytes at a multiple of `align` bytes, which must be a power of two.
+    /// Allocates `size` bytes at a multiple of `align` bytes.
     ///
-    /// A request of 0 bytes returns a distinct block. Returns `None` if memory is exhausted.
+    /// A request of 0 bytes returns a distinct block. Returns `None` if memory is exhausted, or if
+    /// `align` is not a power of two.
     #[inline]
     pub fn alloc_aligned(self, size: usize, align: usize) -> Option<NonNull<u8>> {
         if align <= ALIGN {
@@ -110,7 +123,8 @@ impl ThreadMalloc {
     /// lock.
     #[inline]
     pub fn holds(self, start: NonNull<u8>) -> bool {
-        // The map has an entry for the address of a large block's tag, which lies before the block.
+        // The map has an entry for the address of a large block's header, which lies before the
+        // block.
         HEAPS.holds(start.addr().get() - 1)
     }
 
@@ -131,6 +145,9 @@ impl PerThread {
     ///
     /// [`Heaps::alloc_large`]: crate::Heaps::alloc_large
     pub fn alloc_large(self, size: usize, align: usize) -> Option<NewLarge> {
+        if !LargeBlock::may_exist::<ThreadGeometry>(size) {
+            return None;
+        }
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         if let Some(mut owner) = unsafe { slot::owner() }
             && let Some(block) = owner.reuse_large(size, align)
@@ -138,6 +155,20 @@ impl PerThread {
             return Some(NewLarge { block, is_zeroed: false });
         }
         map_large(size, align)
+    }
+
+    /// Allocates a block with its own mapping, and makes its first `size` bytes zero.
+    ///
+    /// If the memory of a very large block may contain old data, returns its pages to the system
+    /// instead of writing to them. A program that uses only a small part of the block then needs
+    /// memory for no other part.
+    pub fn alloc_zeroed_large(self, size: usize, align: usize) -> Option<LargeBlock> {
+        let NewLarge { block, is_zeroed } = self.alloc_large(size, align)?;
+        if !is_zeroed {
+            // SAFETY: the block is new, and has at least `size` bytes.
+            unsafe { clear(block.start(), size) };
+        }
+        Some(block)
     }
 
     /// Frees a large block. See [`Heaps::free_large`](crate::Heaps::free_large).
@@ -156,19 +187,34 @@ impl PerThread {
         }
     }
 
-    /// Grows or shrinks a large block, which may move. If this returns `None`, the block is
-    /// unchanged.
+    /// Grows or shrinks a large block to `size` bytes, or to `room` bytes if there is memory for
+    /// them. The block may move. If this returns `None`, the block is unchanged.
     ///
-    /// See [`LargeBlock::resize`].
+    /// See [`LargeBlock::resize`]. `room` must be at least `size`.
     ///
     /// # Safety
     ///
     /// - `block` must have come from [`alloc_large`](Self::alloc_large).
     /// - Only the returned block may be used afterwards.
-    pub unsafe fn resize_large(self, block: LargeBlock, size: usize) -> Option<LargeBlock> {
+    pub unsafe fn resize_large(
+        self,
+        block: LargeBlock,
+        size: usize,
+        room: usize,
+    ) -> Option<LargeBlock> {
+        // SAFETY: the block is in use (contract).
+        let can_move = unsafe { block.can_move::<ThreadGeometry>() };
+        if !can_move || !LargeBlock::may_exist::<ThreadGeometry>(size) {
+            return None;
+        }
         // SAFETY: the contract is the same. A call that fails leaves the block unchanged.
-        let resize = || unsafe { HEAPS.resize_large(block, size) };
-        resize().or_else(|| self.retry(resize))
+        let resize = |size| unsafe { HEAPS.resize_large(block, size) };
+        if room > size
+            && let Some(resized) = resize(room)
+        {
+            return Some(resized);
+        }
+        resize(size).or_else(|| self.retry(|| resize(size)))
     }
 
     /// Retries a request that has failed. The first retry follows a flush, and the second one
@@ -284,6 +330,9 @@ unsafe fn free_large(start: NonNull<u8>) {
 #[cold]
 #[inline(never)]
 fn aligned(size: usize, align: usize, contents: Contents) -> Option<NonNull<u8>> {
+    if !align.is_power_of_two() {
+        return None;
+    }
     // A block of a class begins at a multiple of the largest power of two that divides its size.
     let rounded = size.max(1).checked_next_multiple_of(align)?;
     match Class::of(rounded) {
@@ -312,12 +361,39 @@ fn large(size: usize, align: usize, contents: Contents) -> Option<NonNull<u8>> {
     if size > MAX_REQUEST {
         return None;
     }
-    let NewLarge { block, is_zeroed } = PerThread.alloc_large(size, align)?;
-    if contents == Contents::Zero && !is_zeroed {
-        // SAFETY: the block is new, and has at least `size` bytes.
-        unsafe { block.start().write_bytes(0, size) };
-    }
+    let block = match contents {
+        Contents::Any => PerThread.alloc_large(size, align)?.block,
+        Contents::Zero => PerThread.alloc_zeroed_large(size, align)?,
+    };
     Some(block.start())
+}
+
+/// Makes `size` bytes at `start` zero.
+///
+/// # Safety
+///
+/// - `start` must be a large block of this process with at least `size` bytes.
+/// - The caller must own the block exclusively.
+unsafe fn clear(start: NonNull<u8>, size: usize) {
+    let (first, end) = (start.addr().get(), start.addr().get() + size);
+    let (whole, behind) = (first.next_multiple_of(PAGE_SIZES), end / PAGE_SIZES * PAGE_SIZES);
+    if size < PURGED_FROM || whole >= behind {
+        // SAFETY: the block has at least `size` bytes, and belongs to the caller (contract).
+        return unsafe { start.write_bytes(0, size) };
+    }
+    let (before, len) = (whole - first, behind - whole);
+    // Other threads may need the lock that a purge takes, so we purge one part after the other.
+    let purged = (0..len).step_by(PURGED_AT_ONCE).all(|at| {
+        let part = PURGED_AT_ONCE.min(len - at);
+        // SAFETY: these pages lie in the block, and their contents are not needed (contract).
+        unsafe { HEAPS.purge_large(start.add(before + at), part) }
+    });
+    let cleared = if purged { before } else { before + len };
+    // SAFETY: both parts lie in the block.
+    unsafe {
+        start.write_bytes(0, cleared);
+        start.add(before + len).write_bytes(0, end - behind);
+    }
 }
 
 /// Allocates `size` bytes. It is not inlined, so a request that a free list can serve needs no
@@ -357,8 +433,9 @@ fn with_room(old: usize, new: usize) -> usize {
 
 /// Moves a block to a new block of at least `size` bytes.
 ///
-/// If there is no memory for a new block, the old block is unchanged. In that case, the function
-/// returns `start` if the old block has room for `size` bytes, and `None` otherwise.
+/// If there is no memory for a new block, the old block stays in place, unchanged. The function
+/// then returns `start` if the block was to shrink, that is, if `size` is at most `old`. Otherwise,
+/// it returns `None`.
 ///
 /// # Safety
 ///
@@ -416,7 +493,7 @@ unsafe impl MemAlloc for ThreadMalloc {
             Block::Large(block) => {
                 if Class::of(size.max(1)).is_none() {
                     // SAFETY: the block is live (contract). Only the result is used afterwards.
-                    let resized = unsafe { PerThread.resize_large(block, size) };
+                    let resized = unsafe { PerThread.resize_large(block, size, size) };
                     if let Some(resized) = resized {
                         return Some(resized.start());
                     }

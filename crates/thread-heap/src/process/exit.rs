@@ -8,7 +8,8 @@
 //! rounds. If the thread opens its first heap in the last round, no further round follows in which
 //! our destructor could close this heap, so the heap stays open. The heap stores the [number of its
 //! thread](crate::heaps::ThreadHeap::thread), which is an address in thread-local memory. Once a
-//! later thread has the same address there and thus the same number, it can reuse the heap.
+//! later thread has the same address there and thus the same number, it can reuse the heap. A thread
+//! searches for such a heap only [now and then](crate::heaps::LeftOpen).
 
 use std::cell::Cell;
 

@@ -1,14 +1,17 @@
 //! Handlers that keep the heaps usable in a forked child, in which only the forking thread exists.
 //!
 //! The handlers, which `pthread_atfork` registers, hold two locks across a fork:
-//! - The lock of the arena source ensures that the child gets a consistent copy of the source.
+//! - The lock of the arena source ensures that the child gets a consistent copy of the source. It
+//!   also ensures that no other thread is removing a heap from the stack of abandoned heaps.
 //! - The takeover lock ensures that no other thread is moving freed blocks out of a heap's inbox.
 //!   Otherwise, the child would lose these blocks.
 //!
-//! Before a fork, the C library calls the registered handlers in reverse order. If the program
-//! registered a handler before ours, that handler therefore runs when our handler has already
-//! locked the arena source. The program's handler must not map or unmap arenas, or wait for a
-//! thread that does, because it would wait for our lock forever.
+//! Before a fork, the C library calls the registered handlers in reverse order of registration. A
+//! handler that the program registered before ours therefore runs while we hold the lock of the
+//! arena source. The program's handler must not map or unmap an arena or a large block, nor open a
+//! heap, which the first request of a thread does. It must not wait for a thread that does this
+//! either, because it would wait forever for this lock. Our library for `malloc` registers its
+//! handlers before all others, so this rule does not concern the programs that it serves.
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
@@ -83,6 +86,7 @@ extern "C" fn release() {
 /// thread has.
 extern "C" fn release_in_child() {
     HEAPS.forget_threads_but(slot::thread());
+    HEAPS.restack();
     if let Some(mut held) = HELD.take() {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         let of_thread = unsafe { slot::owner() }

@@ -11,6 +11,7 @@ use super::{
     slot,
 };
 use crate::{
+    before_refusal,
     heaps::{owner::Owner, stats::HeapsStats},
     parts::ThreadGeometry,
 };
@@ -20,10 +21,12 @@ use crate::{
 /// In a runtime with a global lock, all threads can share one `OwnedHeap`. A block that was freed
 /// by one thread can then be reused immediately by another.
 ///
-/// An `OwnedHeap` uses one of the process's heaps, and so does each thread that allocates through
-/// [`PerThread`](crate::PerThread). Each of them can free blocks that another one allocated. If the
-/// program drops an `OwnedHeap`, the blocks in use stay valid, but their heap loses its owner.
-/// Later, another `OwnedHeap` or a thread can take over this heap.
+/// An `OwnedHeap` uses one of the process's heaps, and so does each thread that allocates
+/// through [`PerThread`](crate::PerThread). Each of them can free blocks that another one
+/// allocated.
+///
+/// When an `OwnedHeap` is dropped, its blocks stay valid, and its heap is abandoned until another
+/// `OwnedHeap` adopts it. Threads never adopt this heap, because it aligns blocks differently.
 ///
 /// New pools use [`BlockStart::AsInCPython`](obmalloc::BlockStart::AsInCPython), because Python's
 /// garbage collector walks over objects at these addresses faster.
@@ -52,7 +55,9 @@ pub struct OwnedHeap {
 unsafe impl Send for OwnedHeap {}
 
 impl OwnedHeap {
-    /// Opens a heap. Adopts an abandoned heap or creates a new one. O(heaps).
+    /// Opens a heap. Adopts an abandoned heap or creates a new one. See [`Heaps::open`].
+    ///
+    /// [`Heaps::open`]: crate::Heaps::open
     ///
     /// Returns `None` if the memory for a new heap cannot be allocated.
     pub fn open() -> Option<Self> {
@@ -63,7 +68,14 @@ impl OwnedHeap {
     /// Turns the calling thread's heap, with all of its blocks, into an `OwnedHeap`.
     ///
     /// If the thread has no heap, [opens](Self::open) one. Its next allocation opens another heap.
+    ///
+    /// The callback of [`before_refusal`](crate::PerThread::before_refusal) runs during a request
+    /// to the thread's heap. If the callback calls this function, the function leaves that heap to
+    /// the thread, and opens another one.
     pub fn of_this_thread() -> Option<Self> {
+        if before_refusal::is_asking() {
+            return Self::open();
+        }
         slot::take().map(Self::new).or_else(Self::open)
     }
 
@@ -86,8 +98,8 @@ impl OwnedHeap {
         self.owner.alloc(class)
     }
 
-    /// Allocates a block of `class` whose first `bytes` bytes are zero. See
-    /// [`Owner::alloc_zeroed`].
+    /// Allocates a block of `class` whose first `bytes` bytes are zero.
+    /// See [`Owner::alloc_zeroed`].
     pub fn alloc_zeroed(
         &mut self,
         class: SizeClass<ThreadGeometry>,
@@ -115,8 +127,8 @@ impl OwnedHeap {
     /// # Safety
     ///
     /// - The requirements of [`free`](Self::free) must be met.
-    /// - The class of `block` must be [linked](SizeClass::is_linked) or a
-    ///   [span](SizeClass::is_span).
+    /// - The class of `block` must be [linked](SizeClass::is_linked) or
+    ///   a [span](SizeClass::is_span).
     #[inline]
     pub unsafe fn free_linked_or_span(&mut self, block: BlockPtr) {
         // SAFETY: the block came from one of the process's heaps, is not used afterwards, and is

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use obmalloc::{BlockPtr, Blocks, LiveBlock, SizeClass, Stats};
+use obmalloc::{ArenaTotals, BlockPtr, Blocks, LiveBlock, SizeClass, Stats};
 use raw_mem::{HugePages, LimitReached, Limits, MemoryPressure};
 use sync::atomic::Ordering::Relaxed;
 
@@ -93,6 +93,11 @@ impl PerThread {
         HEAPS.figures()
     }
 
+    /// Like [`figures`](Self::figures), but without the size classes. This needs little stack.
+    pub fn totals(self) -> Figures<ArenaTotals> {
+        HEAPS.totals()
+    }
+
     /// Like [`figures`](Self::figures), but returns `None` if another thread is mapping memory.
     ///
     /// A signal handler may call this function at any time.
@@ -169,11 +174,10 @@ impl PerThread {
 
     /// Sets whether the process's heaps use huge pages. The default is [`HugePages::Off`].
     ///
-    /// Huge pages are used only for arenas and large mappings in the reserved address range, whose
-    /// size [`reserve_at_most`](Self::reserve_at_most) limits. If a heap returned the free parts of
-    /// an arena to the system, the arena's huge pages would break up. A heap with huge pages
-    /// therefore returns these parts only if memory is short or if [`flush`](Self::flush) is
-    /// called.
+    /// Only arenas and large mappings in the reserved range of addresses use huge pages. The range
+    /// can be limited with [`reserve_at_most`](Self::reserve_at_most). A heap with huge pages keeps
+    /// the free parts of an arena, because returning them to the system would break up the arena's
+    /// huge pages. It returns them only if memory is short or if [`flush`](Self::flush) is called.
     ///
     /// Call this function before any thread makes its first request. Heaps that other threads have
     /// already opened do not notice the new setting, so they continue to return free parts of
@@ -203,7 +207,8 @@ impl PerThread {
     ///
     /// - `block` must have come from one of the process's heaps.
     /// - `block` must not be used afterwards.
-    /// - The class of `block` must be [linked](SizeClass::is_linked).
+    /// - The class of `block` must be [linked](SizeClass::is_linked): each free block of the class
+    ///   contains a link to the next one.
     #[inline]
     pub unsafe fn free_linked(self, block: BlockPtr) {
         let heap = slot::get();
@@ -215,8 +220,8 @@ impl PerThread {
         }
     }
 
-    /// Allocates a block for `size` bytes from a free list of the calling thread's heap. See
-    /// [`Heap::alloc_linked`](obmalloc::Heap::alloc_linked).
+    /// Allocates a block for `size` bytes from a free list of the calling thread's heap.
+    /// See [`Heap::alloc_linked`](obmalloc::Heap::alloc_linked).
     #[inline]
     pub fn alloc_linked(self, size: usize) -> Option<BlockPtr> {
         // SAFETY: the calling thread owns the heap, or it is `NO_HEAP`, which never has an arena.

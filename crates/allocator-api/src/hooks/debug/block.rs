@@ -9,9 +9,9 @@
 //!
 //! The size and the serial number are big-endian. The offsets are for a 64-bit machine.
 //!
-//! Unlike CPython, we also support blocks that are aligned to more than a word. Such a block has
-//! unused bytes before its header. The last two words of these bytes store its alignment, and the
-//! distance from the start of the allocated memory to the block.
+//! Unlike CPython, we also support blocks that are aligned to more than a word. In such a block,
+//! two additional words precede the header: the alignment of the block, and the distance from the
+//! start of the allocated memory to the block. The bytes before these two words are unused.
 
 use core::ptr::NonNull;
 
@@ -165,8 +165,8 @@ impl Block {
 
     /// Checks that a live block of the domain `letter` begins here, and returns its size in bytes.
     ///
-    /// Reads nothing that cannot be read, unless the memory was unmapped in a way that
-    /// [`readable`] does not notice.
+    /// Reads no memory that cannot be read, unless it was unmapped in a way that [`readable`] does
+    /// not notice.
     ///
     /// # Safety
     ///
@@ -198,9 +198,9 @@ impl Block {
         if found != letter && !self.has_valid_alignment() {
             return Err(Misuse::Underflow);
         }
-        // The trailer, which contains the guard bytes after the block, begins `size` bytes after
-        // the start of the block. The program may have overwritten the size in the header, so we
-        // check that the memory there can be read before we read the trailer.
+        // The guard bytes after the block are in the trailer, whose address we compute from the
+        // size in the header. The program may have overwritten this size, so we first check that
+        // the memory at the computed address can be read.
         if size > MAX_REQUEST - style.overhead() || !is_readable(self.tail(size), style.trailer()) {
             return Err(Misuse::BadSize);
         }

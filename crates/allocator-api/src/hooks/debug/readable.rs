@@ -6,10 +6,10 @@
 //! of a large block leave the table before the block is freed, because the allocator may unmap
 //! them.
 //!
-//! Freeing a large block is the only event after which the debug hooks expect memory to be
-//! unmapped. An allocator may also divide a page into small blocks, and return the page to the
-//! system after all of these blocks were freed. The hooks do not notice this, so their table of
-//! readable pages still contains the page, although the page can no longer be read.
+//! The debug hooks expect memory to be unmapped only when a large block is freed. But an allocator
+//! may also divide a page into small blocks, and return the page to the system after all of these
+//! blocks were freed. The hooks do not notice this. Their table of readable pages then still
+//! contains the page, although it can no longer be read.
 
 #![forbid(unsafe_code)]
 
@@ -34,10 +34,10 @@ const LARGE: usize = 1 << 16;
 /// The table. The index of a group's entry is the number of the group modulo [`ENTRIES`].
 ///
 /// Each entry describes a group of 16 adjacent pages. The lowest 16 bits of the entry say which of
-/// these pages can be read, and the other bits store the number of the group. This number always
-/// fits, because it is an address divided by 64 KiB, the size of a group, and so has 16 bits fewer
-/// than an address. The entries are hints that order no other memory access, so `Relaxed` is
-/// enough.
+/// these pages can be read. The other bits store the number of the group, which is its address
+/// divided by 64 KiB, the size of a group. Such a number has 16 bits fewer than an address, so it
+/// always fits. The entries are only hints, and no other memory access is ordered by them, so
+/// `Relaxed` is enough.
 static FOUND: [AtomicUsize; ENTRIES] = [const { AtomicUsize::new(0) }; ENTRIES];
 
 /// Returns the entry for `page`, and its value if the page is the only readable page of its group.

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use core::cell::Cell;
+use std::thread::LocalKey;
 
 std::thread_local! {
     /// True while the thread is inside a traced request or uses the tables.
@@ -11,18 +12,27 @@ std::thread_local! {
 
 /// Calls `visit` and returns its result, or returns `None` if this thread is already inside.
 pub(super) fn enter<R>(visit: impl FnOnce() -> R) -> Option<R> {
-    struct Leave;
+    unless_set(&IS_INSIDE, visit)
+}
 
-    impl Drop for Leave {
+/// Sets `flag` while it calls `visit`, and returns the result. If this thread has already set
+/// `flag`, returns `None` instead.
+pub(super) fn unless_set<R>(
+    flag: &'static LocalKey<Cell<bool>>,
+    visit: impl FnOnce() -> R,
+) -> Option<R> {
+    struct Reset(&'static LocalKey<Cell<bool>>);
+
+    impl Drop for Reset {
         fn drop(&mut self) {
-            IS_INSIDE.set(false);
+            self.0.set(false);
         }
     }
 
-    if IS_INSIDE.replace(true) {
+    if flag.replace(true) {
         return None;
     }
-    let _leave = Leave;
+    let _reset = Reset(flag);
     Some(visit())
 }
 

@@ -1,7 +1,7 @@
 //! Tests of huge pages.
 
 use core::{ops::Range, ptr::NonNull};
-use std::{fs, vec::Vec};
+use std::{fs, time::Duration, vec::Vec};
 
 use crate::{
     ArenaSource, HUGE_PAGE, HugePages,
@@ -118,6 +118,28 @@ fn a_slot_that_kept_its_memory_is_not_called_zero() {
 }
 
 #[test]
+fn a_range_whose_memory_cannot_be_returned_does_not_grow() {
+    let mut source = source_with(HugePages::Advise);
+    let mut length = 0;
+    for turn in 0..6 {
+        let mapping = map_large(&mut source, 2 * SLOTS * SLOT);
+        for huge_page in [0, HUGE_PAGE] {
+            // The system purges no range with a locked page.
+            // SAFETY: the page lies in the mapping.
+            let code = unsafe { libc::mlock(mapping.start.add(huge_page).as_ptr().cast(), 1) };
+            assert_eq!(code, 0, "a page can be locked");
+        }
+        unmap_large(&mut source, mapping);
+        wait(Duration::from_secs(10));
+        source.decay();
+        if turn == 0 {
+            length = addresses(&source).len();
+        }
+        assert_eq!((turn, addresses(&source).len()), (turn, length));
+    }
+}
+
+#[test]
 fn a_range_that_exists_already_can_use_huge_pages() {
     let mut source = source();
     let arenas = fill_arenas(&mut source, 5);
@@ -198,5 +220,5 @@ fn free_slots_are_inaccessible_only_without_huge_pages() {
     use super::ReservedRange;
 
     assert_eq!(ReservedRange::access_when_free(HugePages::Off), Access::Reserved);
-    assert_eq!(ReservedRange::access_when_free(HugePages::Explicit), Access::ReadWrite);
+    assert_eq!(ReservedRange::access_when_free(HugePages::Explicit), Access::ReadWriteUnchecked);
 }

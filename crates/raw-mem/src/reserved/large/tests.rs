@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use core::time::Duration;
 use std::vec::Vec;
 
+use super::ReservedRange;
 use crate::{ArenaSource, HugePages, LargeMapping, MapError, reserved::testing::*, resize_or_copy};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -64,7 +65,7 @@ fn a_loop_of_large_mappings_makes_no_system_call_from_its_second_turn() {
 }
 
 #[test]
-fn an_exactly_fitting_retained_run_is_preferred_and_a_longer_one_is_split() {
+fn an_exactly_fitting_retained_run_is_preferred_and_then_the_shortest_longer_one() {
     let mut source = source();
     let sizes = [5, 1, 3, 1, 4, 1];
     show_demand(&mut source, 15);
@@ -74,8 +75,8 @@ fn an_exactly_fitting_retained_run_is_preferred_and_a_longer_one_is_split() {
     }
     refuse(Plan::Never);
     assert_eq!(map_large(&mut source, 4 * SLOT).start, mappings[4].start);
-    assert_eq!(map_large(&mut source, SLOT).start, mappings[0].start);
-    assert_eq!(map_large(&mut source, 3 * SLOT).start, mappings[2].start);
+    assert_eq!(map_large(&mut source, SLOT).start, mappings[2].start);
+    assert_eq!(map_large(&mut source, 3 * SLOT).start, mappings[0].start);
     assert_eq!((calls(), retained(&mut source)), (0, 4));
 }
 
@@ -86,10 +87,169 @@ fn a_request_that_covers_retained_slots_makes_only_the_others_writable() {
     let small = map_large(&mut source, 2 * SLOT);
     unmap_large(&mut source, small);
     refuse(Plan::Never);
-    let mapping = map_large(&mut source, 5 * SLOT);
+    let mapping = map_large(&mut source, 4 * SLOT);
     assert_eq!((mapping.start, mapping.is_zeroed, calls()), (small.start, false, 1));
     fill(mapping.start, mapping.bytes, 1);
-    assert_eq!(writable_bytes(&mut source), 5 * SLOT);
+    assert_eq!(writable_bytes(&mut source), 4 * SLOT);
+}
+
+/// Leaves retained runs of 5 and 3 slots, filled with 7, and a used slot after each of them.
+fn two_retained_runs(source: &mut Source) {
+    show_demand(source, 8);
+    let mappings = [5, 1, 3, 1].map(|slots| map_large(source, slots * SLOT));
+    for at in [0, 2] {
+        fill(mappings[at].start, mappings[at].bytes, 7);
+        unmap_large(source, mappings[at]);
+    }
+    assert_eq!(retained(source), 8);
+}
+
+#[test]
+fn the_memory_of_retained_slots_moves_to_where_a_longer_run_is_free() {
+    let mut source = source();
+    two_retained_runs(&mut source);
+    refuse(Plan::Never);
+    let mapping = map_large(&mut source, 8 * SLOT);
+    assert_eq!((slot_of(&mut source, mapping.start), mapping.is_zeroed), (10, false));
+    assert!(is_filled(mapping.start, 0..8 * SLOT, 7));
+    // One call makes the slots writable. Each of the two runs is checked, moved and withdrawn.
+    assert_eq!((calls(), retained(&mut source)), (7, 0));
+    assert_eq!(writable_bytes(&mut source), 10 * SLOT);
+    unmap_large(&mut source, mapping);
+    assert_eq!(retained(&mut source), 8);
+}
+
+#[test]
+fn memory_moves_only_while_it_is_in_few_pieces() {
+    for most in 0..=2 {
+        let mut source = source();
+        two_retained_runs(&mut source);
+        range(&mut source).most_pieces = most;
+        let mapping = map_large(&mut source, 8 * SLOT);
+        assert_eq!(range(&mut source).slots.piece_count(), most);
+        assert_eq!(mapping.is_zeroed, most == 0);
+        unmap_large(&mut source, mapping);
+        source.trim();
+        assert_eq!(range(&mut source).slots.piece_count(), 0);
+    }
+}
+
+#[test]
+fn a_mapping_stays_zero_if_retained_slots_would_cover_less_than_half_of_it() {
+    let mut source = source();
+    two_retained_runs(&mut source);
+    let mapping = map_large(&mut source, 17 * SLOT);
+    assert!(mapping.is_zeroed);
+    assert!(is_filled(mapping.start, 0..17 * SLOT, 0));
+    unmap_large(&mut source, mapping);
+    assert!(!map_large(&mut source, 16 * SLOT).is_zeroed);
+}
+
+#[test]
+fn the_range_grows_so_that_a_mapping_need_not_contain_an_old_slot() {
+    let mut source = source();
+    show_demand(&mut source, 1);
+    let small = map_large(&mut source, SLOT);
+    fill(small.start, small.bytes, 1);
+    unmap_large(&mut source, small);
+    let slots = addresses(&source).len() / SLOT;
+    assert_eq!(retained(&mut source), 1);
+    let mapping = map_large(&mut source, slots * SLOT);
+    assert_eq!((slot_of(&mut source, mapping.start), mapping.is_zeroed), (1, true));
+}
+
+#[test]
+fn a_retained_slot_of_two_mappings_does_not_keep_the_others_from_moving() {
+    let mut source = source();
+    show_demand(&mut source, 15);
+    let mapping = map_large(&mut source, 4 * SLOT + SLOT / 2);
+    let _behind = map(&mut source);
+    fill(mapping.start, mapping.bytes, 1);
+    let grown = resize(&mut source, mapping, 9 * SLOT);
+    let _last = map_large(&mut source, 6 * SLOT);
+    fill(grown.start, grown.bytes, 9);
+    unmap_large(&mut source, grown);
+    assert_eq!(retained(&mut source), 9);
+    let other = map_large(&mut source, 12 * SLOT);
+    let has_moved = |slot: &usize| is_filled(other.start, slot * SLOT..(slot + 1) * SLOT, 9);
+    // The system has moved half of the fifth slot to its place, so it is two mappings.
+    assert_eq!((0..12).filter(has_moved).count(), 8);
+}
+
+#[test]
+fn the_memory_of_retained_slots_moves_behind_a_mapping_that_grows() {
+    let mut source = source();
+    show_demand(&mut source, 12);
+    let mapping = map_large(&mut source, 4 * SLOT);
+    let _behind = map(&mut source);
+    let other = map_large(&mut source, 4 * SLOT);
+    let _last = map(&mut source);
+    fill(mapping.start, mapping.bytes, 1);
+    fill(other.start, other.bytes, 2);
+    unmap_large(&mut source, other);
+    assert_eq!(retained(&mut source), 4);
+    let grown = resize(&mut source, mapping, 7 * SLOT);
+    assert!(is_filled(grown.start, 0..4 * SLOT, 1));
+    assert!(is_filled(grown.start, 4 * SLOT..7 * SLOT, 2));
+    assert_eq!((slot_of(&mut source, grown.start), retained(&mut source)), (10, 1));
+}
+
+#[test]
+fn pages_that_a_shrunk_mapping_gives_back_are_no_longer_counted() {
+    let mut source = source();
+    show_demand(&mut source, 2);
+    let mapping = map_large(&mut source, 2 * SLOT);
+    fill(mapping.start, mapping.bytes, 1);
+    unmap_large(&mut source, mapping);
+    let mapping = map_large(&mut source, SLOT + 4096 * 8);
+    refuse(Plan::Never);
+    let small = resize(&mut source, mapping, SLOT + 4096);
+    assert_eq!((calls(), source.range.as_ref().unwrap().tails), (1, 0));
+    assert!(is_filled(small.start, 0..small.bytes, 1));
+    let grown = resize(&mut source, small, 2 * SLOT);
+    assert!(is_filled(grown.start, small.bytes..2 * SLOT, 0));
+}
+
+#[test]
+fn retained_slots_that_the_system_keeps_in_parts_move_one_part_after_the_other() {
+    let mut source = source();
+    two_retained_runs(&mut source);
+    let mapping = map_large(&mut source, 8 * SLOT);
+    let _behind = map_large(&mut source, 10 * SLOT);
+    fill(mapping.start, mapping.bytes, 9);
+    unmap_large(&mut source, mapping);
+    // These eight slots are several mappings of the system.
+    let longer = map_large(&mut source, 9 * SLOT);
+    assert!(is_filled(longer.start, 0..8 * SLOT, 9));
+    assert!(is_filled(longer.start, 8 * SLOT..9 * SLOT, 0));
+    assert_eq!((retained(&mut source), writable_bytes(&mut source)), (0, 21 * SLOT));
+}
+
+#[test]
+fn a_request_is_served_although_the_memory_of_retained_slots_cannot_move() {
+    for nth in 1..8 {
+        let mut source = source();
+        two_retained_runs(&mut source);
+        refuse(Plan::Nth(nth));
+        let mapping = map_large(&mut source, 8 * SLOT);
+        refuse(Plan::Never);
+        fill(mapping.start, mapping.bytes, 1);
+        assert!(is_filled(mapping.start, 0..8 * SLOT, 1));
+        unmap_large(&mut source, mapping);
+        source.trim();
+        // The third system call of `map_large` moves the memory of three slots, and the sixth that
+        // of five. If such a call fails, the slots that should have received this memory may no
+        // longer be mapped, so the source never uses them again.
+        let lost = match nth {
+            3 => 3 * SLOT,
+            6 => 5 * SLOT,
+            _ => 0,
+        };
+        assert_eq!((retained(&mut source), writable_bytes(&mut source)), (0, 2 * SLOT + lost));
+        // The second and the fifth call ask whether the retained slots are a single mapping.
+        let has_failed = matches!(nth, 2 | 3 | 5 | 6);
+        assert_eq!(source.range.as_ref().unwrap().can_move, !has_failed);
+    }
 }
 
 #[test]
@@ -124,6 +284,23 @@ fn a_growing_mapping_is_retained_from_its_second_turn() {
         unmap_large(&mut source, mapping);
         assert_eq!(retained(&mut source), if turn == 1 { 0 } else { 16 });
     }
+}
+
+#[test]
+fn a_mapping_that_grows_again_and_again_makes_no_system_call() {
+    let mut source = source();
+    let turn = |source: &mut Source| {
+        let mut mapping = map_large(source, SLOT / 2);
+        for slots in [1, 2, 4, 8, 16] {
+            mapping = resize(source, mapping, slots * SLOT);
+            fill(mapping.start, mapping.bytes, 1);
+        }
+        unmap_large(source, mapping);
+    };
+    (0..2).for_each(|_| turn(&mut source));
+    refuse(Plan::Never);
+    (0..500).for_each(|_| turn(&mut source));
+    assert_eq!(calls(), 0);
 }
 
 #[test]
@@ -244,6 +421,35 @@ fn moving_a_large_mapping_does_not_copy_it() {
 }
 
 #[test]
+fn a_growing_mapping_is_copied_once_the_system_has_failed_to_move_one() {
+    let mut source = source();
+    let mapping = map_large(&mut source, 4 * SLOT);
+    let _behind = map(&mut source);
+    fill(mapping.start, mapping.bytes, 7);
+    // The third call moves the pages. The first two make slots writable and check the mapping.
+    refuse(Plan::Nth(3));
+    let grown = resize(&mut source, mapping, 6 * SLOT);
+    refuse(Plan::Never);
+    assert!(is_filled(grown.start, 0..4 * SLOT, 7));
+    assert!(!source.range.as_ref().unwrap().can_move);
+    // One of these arenas takes the slot that the mapping needs in order to grow in place.
+    while map(&mut source) < grown.start {}
+    source.trim();
+    let before = writable_bytes(&mut source);
+    // The source has failed to move pages before, so it must now copy them. If it tried to move
+    // them again, the fourth system call would be the move. It would fail according to the plan
+    // below, and slots would be lost. The first three calls would add slots, because the trim has
+    // unmapped the unused ones, make them writable, and check the mapping.
+    refuse(Plan::Nth(4));
+    let copied = resize(&mut source, grown, 9 * SLOT);
+    refuse(Plan::Never);
+    assert!(is_filled(copied.start, 0..4 * SLOT, 7));
+    unmap_large(&mut source, copied);
+    source.trim();
+    assert_eq!(writable_bytes(&mut source), before - 6 * SLOT);
+}
+
+#[test]
 fn a_mapping_shrinks_in_place_and_the_pages_behind_are_given_back() {
     let mut source = source();
     let mapping = map_large(&mut source, 6 * SLOT);
@@ -313,6 +519,16 @@ fn assert_zero_if_promised(mapping: LargeMapping, from: usize) {
     }
 }
 
+/// Returns the number of pages after the live mappings that may be backed by memory.
+fn tails_of(range: &ReservedRange, live: &Live) -> usize {
+    let inside = live.iter().filter(|(mapping, _)| range.contains(mapping.start.addr().get()));
+    inside
+        .map(|(mapping, _)| {
+            range.tail_of(&range.run_of(mapping.start, mapping.bytes), mapping.bytes)
+        })
+        .sum()
+}
+
 fn live_through(plan: Plan, steps: &[Step]) {
     let mut source = source();
     let (mut live, mut arenas): (Live, Live) = (Vec::new(), Vec::new());
@@ -366,6 +582,7 @@ fn live_through(plan: Plan, steps: &[Step]) {
             && plan == Plan::Never
         {
             assert!(range.slots.retained_count() <= range.demand.allowed());
+            assert_eq!(range.tails, tails_of(range, &live));
         }
     }
     refuse(Plan::Never);

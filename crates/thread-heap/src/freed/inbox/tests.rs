@@ -24,16 +24,6 @@ unsafe impl Link for Node {
     }
 }
 
-macro_rules! weak_orders {
-    ($($name:ident: $operation:ident,)*) => { $(
-        struct $name;
-
-        impl Orders for $name {
-            const $operation: Ordering = Relaxed;
-        }
-    )* };
-}
-
 weak_orders! {
     RelaxedPush: PUSH,
     RelaxedTake: TAKE,
