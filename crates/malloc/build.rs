@@ -1,7 +1,10 @@
-//! Sets the soname of the library to `libobmalloc.so`. Programs that link to the library record
-//! this name.
+//! Sets two properties of the library:
+//! - Its soname is `libobmalloc.so`. Programs that link to the library record this name.
+//! - `dlclose` does not unload it. Signal handlers, handlers of `quick_exit`, and destructors of
+//!   threads would otherwise point to code that no longer exists.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libobmalloc.so");
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
 }

@@ -45,8 +45,8 @@ typedef struct obmalloc_figures_t {
    */
   size_t highwater_bytes;
   /**
-   * The approximate size of blocks that other threads have freed and passed to the owners, but
-   * that the owners have not reclaimed yet.
+   * The approximate total size of the blocks that other threads have freed and passed to the
+   * owners, but that the owners have not reclaimed yet.
    */
   size_t waiting_bytes;
   /**
@@ -73,9 +73,10 @@ const char *obmalloc_version(void);
  * Counts the memory of all threads, without stopping them. The call takes time proportional to the
  * size of all arenas.
  *
- * A signal handler must not call this function, because the function waits for a lock that the
- * interrupted thread may hold while it maps memory. With `OBMALLOC=debug`, the figures do not
- * include the blocks of the debug heap.
+ * A signal handler must not call this function. The function waits for a lock that a thread holds
+ * while it maps memory. If the signal interrupted such a thread, the handler would wait forever.
+ *
+ * With `OBMALLOC=debug`, the result does not include the blocks of the debug heap.
  */
 struct obmalloc_figures_t obmalloc_figures(void);
 

@@ -45,8 +45,9 @@ pub(crate) fn whole_pages(size: usize) -> *mut c_void {
 
 /// Allocates `size` bytes aligned to `align`, and stores their address in `*out`.
 ///
-/// Returns `EINVAL` unless `align` is a power of two and a multiple of the size of a pointer, and
-/// `ENOMEM` if there is no memory. After either error, `*out` and `errno` are unchanged.
+/// `align` must be a power of two and a multiple of the size of a pointer. If it is not, this
+/// function returns `EINVAL`. If there is no memory, it returns `ENOMEM`. After either error,
+/// `*out` and `errno` are unchanged.
 ///
 /// # Safety
 ///

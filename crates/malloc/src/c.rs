@@ -1,7 +1,8 @@
 //! `malloc` and the functions of `<stdlib.h>` that belong to it.
 //!
-//! An exported function never calls another exported function, because the dynamic loader could
-//! bind the call to a different library.
+//! These functions call no exported function of this library by its symbol, because the dynamic
+//! loader could bind the call to a different library. Only the forms of `operator new` and
+//! `operator delete` do so, and they want the function that the loader chooses.
 
 use std::{
     ffi::c_void,

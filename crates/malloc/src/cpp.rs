@@ -9,7 +9,11 @@
 //! | `m` | a size |
 //! | `St11align_val_t` | an alignment |
 //! | `RKSt9nothrow_t` | `std::nothrow` |
+//!
+//! A program may replace some of these functions. The module `in_force` explains how the others
+//! then call the program's functions.
 
+mod in_force;
 mod runtime;
 #[cfg_attr(not(target_arch = "x86_64"), path = "cpp/throwing_elsewhere.rs")]
 mod throwing;
@@ -21,7 +25,11 @@ use std::{
 
 pub use self::throwing::{new, new_aligned, new_array, new_array_aligned};
 use crate::{
-    cpp::runtime::{Form, Runtime},
+    c::release,
+    cpp::{
+        in_force::{NEW, NEW_ALIGNED, NEW_ARRAY, NEW_ARRAY_ALIGNED},
+        runtime::{Form, Runtime},
+    },
     heap::{self, MIN_ALIGN},
 };
 
@@ -36,7 +44,53 @@ fn new_or_null(form: Form, size: usize, align: usize) -> *mut c_void {
     if !align.is_power_of_two() || runtime.new_handler().is_none() {
         return ptr::null_mut();
     }
-    runtime.new_nothrow(form, size, align)
+    runtime::new_nothrow(form, size, align).unwrap_or(ptr::null_mut())
+}
+
+/// Serves a request for which the program has replaced the throwing form of `operator new`.
+///
+/// The program's function may throw an exception, which no Rust code can catch. The C++ runtime's
+/// own nothrow form calls the same function, catches the exception and returns null. If the process
+/// has no C++ runtime, we call the program's function directly. An exception then ends the process.
+#[cold]
+#[inline(never)]
+fn replaced_or_null(form: Form, size: usize, align: usize) -> *mut c_void {
+    runtime::new_nothrow(form, size, align).unwrap_or_else(|| match form {
+        // SAFETY: every `operator new` may be called with any size.
+        Form::Object => unsafe { in_force::of(&NEW)(size) },
+        // SAFETY: as above.
+        Form::Array => unsafe { in_force::of(&NEW_ARRAY)(size) },
+        // SAFETY: as above. The caller of our form determines the alignment.
+        Form::AlignedObject => unsafe { in_force::of(&NEW_ALIGNED)(size, align) },
+        // SAFETY: as above.
+        Form::AlignedArray => unsafe { in_force::of(&NEW_ARRAY_ALIGNED)(size, align) },
+    })
+}
+
+/// Returns true unless the program has replaced a function from which the nothrow form is derived.
+#[inline(always)]
+fn is_ours(form: Form) -> bool {
+    let [derived_from, in_turn] = match form {
+        Form::Object => [in_force::of(&NEW) as usize; 2],
+        Form::Array => [in_force::of(&NEW_ARRAY) as usize, in_force::of(&NEW) as usize],
+        Form::AlignedObject => [in_force::of(&NEW_ALIGNED) as usize; 2],
+        Form::AlignedArray => {
+            [in_force::of(&NEW_ARRAY_ALIGNED) as usize, in_force::of(&NEW_ALIGNED) as usize]
+        }
+    };
+    in_force::is_ours(derived_from) && in_force::is_ours(in_turn)
+}
+
+/// Looks up what the nothrow forms need if the program has replaced other forms.
+///
+/// A later look-up could wait for a thread that is loading a library, and would change what
+/// `dlerror` returns.
+pub(crate) fn prepare() {
+    for form in [Form::Object, Form::Array, Form::AlignedObject, Form::AlignedArray] {
+        if !is_ours(form) {
+            runtime::nothrow_operator(form);
+        }
+    }
 }
 
 #[inline]
@@ -50,6 +104,9 @@ macro_rules! nothrow {
         #[doc = concat!("`", $symbol, "`: `operator new` that returns null on failure.")]
         #[unsafe(export_name = $symbol)]
         pub extern "C" fn $name(size: usize, _: *const c_void) -> *mut c_void {
+            if !is_ours($form) {
+                return replaced_or_null($form, size, MIN_ALIGN);
+            }
             match heap::alloc(size, MIN_ALIGN) {
                 Some(block) => block.as_ptr().cast(),
                 None => new_or_null($form, size, MIN_ALIGN),
@@ -73,6 +130,9 @@ macro_rules! nothrow_aligned {
             align: usize,
             _: *const c_void,
         ) -> *mut c_void {
+            if !is_ours($form) {
+                return replaced_or_null($form, size, align);
+            }
             match alloc(size, align) {
                 Some(block) => block.as_ptr().cast(),
                 None => new_or_null($form, size, align),
@@ -86,39 +146,71 @@ nothrow_aligned! {
     "_ZnamSt11align_val_tRKSt9nothrow_t" new_array_aligned_nothrow Form::AlignedArray;
 }
 
-/// Defines forms of `operator delete`. Each of them frees the memory at its first argument.
-macro_rules! deletes {
-    ($($symbol:literal $name:ident($($ignored:ty),*);)*) => { $(
+/// Frees the memory at `ptr`. This is `_ZdlPv`, the form of `operator delete` from which the others
+/// without an alignment are derived.
+///
+/// # Safety
+///
+/// - `ptr` must be null or point to live memory of this library that is not used again.
+#[unsafe(export_name = "_ZdlPv")]
+pub unsafe extern "C" fn delete(ptr: *mut c_void) {
+    // SAFETY: the contract is the same.
+    unsafe { release(ptr) };
+}
+
+/// Frees the memory at `ptr`. This is `_ZdlPvSt11align_val_t`, the form of `operator delete` from
+/// which the others with an alignment are derived.
+///
+/// # Safety
+///
+/// - `ptr` must be null or point to live memory of this library that is not used again.
+#[unsafe(export_name = "_ZdlPvSt11align_val_t")]
+pub unsafe extern "C" fn delete_aligned(ptr: *mut c_void, _: Align) {
+    // SAFETY: the contract is the same.
+    unsafe { release(ptr) };
+}
+
+/// Defines derived forms of `operator delete`. Each of them calls the form in force from which it
+/// is derived.
+macro_rules! derived {
+    ($($symbol:literal $name:ident($($param:ident: $type:ty),*) => $base:ident($($arg:ident),*);)*)
+    => { $(
         #[doc = concat!("`", $symbol, "`: `operator delete`. `ptr` may be null.")]
         ///
         /// # Safety
         ///
-        /// - `ptr` must be null or point to live memory of this library that is not used again.
+        /// - `ptr` must be null or point to live memory from the `operator new` that belongs to this
+        ///   form. The memory must not be used again.
         #[unsafe(export_name = $symbol)]
-        pub unsafe extern "C" fn $name(ptr: *mut c_void $(, _: $ignored)*) {
-            if let Some(block) = NonNull::new(ptr.cast()) {
-                // SAFETY: the block is live and not used again (contract).
-                unsafe { heap::free(block) };
-            }
+        pub unsafe extern "C" fn $name($($param: $type),*) {
+            // SAFETY: the forms of `operator new` are derived in the same way, so the memory came
+            // from the one that belongs to the called form (contract).
+            unsafe { in_force::of(&in_force::$base)($($arg),*) };
         }
     )* };
 }
 
+type Ptr = *mut c_void;
 type Size = usize;
 type Align = usize;
 type Nothrow = *const c_void;
 
-deletes! {
-    "_ZdlPv" delete();
-    "_ZdaPv" delete_array();
-    "_ZdlPvm" delete_sized(Size);
-    "_ZdaPvm" delete_array_sized(Size);
-    "_ZdlPvRKSt9nothrow_t" delete_nothrow(Nothrow);
-    "_ZdaPvRKSt9nothrow_t" delete_array_nothrow(Nothrow);
-    "_ZdlPvSt11align_val_t" delete_aligned(Align);
-    "_ZdaPvSt11align_val_t" delete_array_aligned(Align);
-    "_ZdlPvmSt11align_val_t" delete_sized_aligned(Size, Align);
-    "_ZdaPvmSt11align_val_t" delete_array_sized_aligned(Size, Align);
-    "_ZdlPvSt11align_val_tRKSt9nothrow_t" delete_aligned_nothrow(Align, Nothrow);
-    "_ZdaPvSt11align_val_tRKSt9nothrow_t" delete_array_aligned_nothrow(Align, Nothrow);
+derived! {
+    "_ZdlPvm" delete_sized(ptr: Ptr, _size: Size) => DELETE(ptr);
+    "_ZdlPvRKSt9nothrow_t" delete_nothrow(ptr: Ptr, _nothrow: Nothrow) => DELETE(ptr);
+    "_ZdaPv" delete_array(ptr: Ptr) => DELETE(ptr);
+    "_ZdaPvm" delete_array_sized(ptr: Ptr, _size: Size) => DELETE_ARRAY(ptr);
+    "_ZdaPvRKSt9nothrow_t" delete_array_nothrow(ptr: Ptr, _nothrow: Nothrow) => DELETE_ARRAY(ptr);
+    "_ZdlPvmSt11align_val_t" delete_sized_aligned(ptr: Ptr, _size: Size, align: Align)
+        => DELETE_ALIGNED(ptr, align);
+    "_ZdlPvSt11align_val_tRKSt9nothrow_t"
+        delete_aligned_nothrow(ptr: Ptr, align: Align, _nothrow: Nothrow)
+        => DELETE_ALIGNED(ptr, align);
+    "_ZdaPvSt11align_val_t" delete_array_aligned(ptr: Ptr, align: Align)
+        => DELETE_ALIGNED(ptr, align);
+    "_ZdaPvmSt11align_val_t" delete_array_sized_aligned(ptr: Ptr, _size: Size, align: Align)
+        => DELETE_ARRAY_ALIGNED(ptr, align);
+    "_ZdaPvSt11align_val_tRKSt9nothrow_t"
+        delete_array_aligned_nothrow(ptr: Ptr, align: Align, _nothrow: Nothrow)
+        => DELETE_ARRAY_ALIGNED(ptr, align);
 }

@@ -46,12 +46,12 @@ pub(crate) fn is_on() -> bool {
         UNKNOWN => {
             let is_on = is_requested();
             let mode = if is_on { ON } else { OFF };
-            // Several threads can find `MODE` unknown at the same time, and each of them then reads
-            // the environment variable `OBMALLOC`. All of them find the same value, because the
-            // first allocation comes before `main`, and the environment does not change before
-            // `main` begins. Only the first thread that stores its result in `MODE` registers the
-            // fork handlers, because the handlers lock the heap and must run only once for each
-            // fork.
+            // Several threads can find `MODE` unknown at the same time. Each of them then reads the
+            // environment variable `OBMALLOC`. All of them find the same value, because the first
+            // allocation comes before `main`, and the environment does not change before `main`
+            // begins. Each thread tries to store its result in `MODE`. The first thread that
+            // succeeds registers the fork handlers, and no other thread does. The handlers lock the
+            // heap, so they must run only once for each fork.
             let is_first = MODE.compare_exchange(UNKNOWN, mode, Relaxed, Relaxed).is_ok();
             if is_on && is_first {
                 keep_consistent_over_fork();

@@ -24,16 +24,18 @@ pub extern "C" fn malloc_trim(pad: size_t) -> c_int {
 
 /// Returns figures of all threads in the format of glibc. Fields that have no meaning here are 0.
 ///
-/// If a thread frees a block of another thread's heap, the block counts as free once it has been
-/// passed to the owner, even if the owner has not reclaimed it yet. As in glibc, a signal handler
-/// must not call this function. With `OBMALLOC=debug`, all figures are 0.
+/// If a thread frees a block of another thread's heap, the block counts as free as soon as it has
+/// been passed to the owner of this heap, even if the owner has not reclaimed it yet. With
+/// `OBMALLOC=debug`, all figures are 0.
+///
+/// A signal handler must not call this function. The same holds for glibc's own `mallinfo2`.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallinfo2() -> libc::mallinfo2 {
     info()
 }
 
 fn info() -> libc::mallinfo2 {
-    let figures = heap::figures_of_process();
+    let figures = heap::totals_of_process();
     let large = figures.of_kind(Kind::Large);
     let arenas = figures.arenas() * heap::ARENA;
     let in_use = figures.allocated().saturating_sub(large.allocated).min(arenas);
@@ -138,8 +140,8 @@ macro_rules! older {
         ///
         /// - Each pointer argument must be null or point to a live block that this library has
         ///   allocated.
-        /// - The caller must not use a pointer after the function has freed or moved the block at
-        ///   this pointer.
+        /// - Once the function has freed or moved a block, the caller must no longer use the old
+        ///   address of the block.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $symbol($($name: $type),*) $(-> $result)? {
             $body

@@ -2,7 +2,7 @@
 
 use std::{ptr::NonNull, time::Duration};
 
-use obmalloc::{BlockPtr, Blocks, Shape, SizeClass};
+use obmalloc::{ArenaTotals, BlockPtr, Blocks, Shape, SizeClass};
 use raw_mem::{HugePages, Limits, MemAlloc, MemoryPressure, preserving_errno};
 use thread_heap::{HeapsStats, PerThread, ThreadGeometry, ThreadMalloc};
 
@@ -189,9 +189,7 @@ unsafe fn resize_elsewhere(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>>
 
 /// Opens the heap of the calling thread, which also registers the fork handlers of the heap.
 ///
-/// Our fork handler locks the heap, so it must run after the handlers of other libraries, which may
-/// allocate memory. The C library calls the handlers that run before a fork in reverse order of
-/// registration, so we register ours early.
+/// Our fork handlers must be registered before those of others, as the module `fork` explains.
 pub(crate) fn open() {
     preserving_errno(|| {
         if let Some(block) = alloc(1, MIN_ALIGN) {
@@ -233,6 +231,11 @@ pub(crate) const ARENA: usize = Shape::<ThreadGeometry>::ARENA.bytes();
 /// Counts the memory of all threads, without stopping them.
 pub(crate) fn figures_of_process() -> thread_heap::Figures {
     PerThread.figures()
+}
+
+/// Like [`figures_of_process`], but without the size classes. This needs little stack.
+pub(crate) fn totals_of_process() -> thread_heap::Figures<ArenaTotals> {
+    PerThread.totals()
 }
 
 /// Like [`figures_of_process`], but returns `None` if a thread is mapping memory.

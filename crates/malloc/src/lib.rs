@@ -7,6 +7,7 @@ pub mod aligned;
 pub mod c;
 pub mod cpp;
 mod debug;
+pub mod fork;
 pub mod glibc;
 mod global;
 mod heap;
@@ -32,6 +33,7 @@ static DESTRUCTOR: extern "C" fn() = destruct;
 extern "C" fn construct() {
     report::set_up_heap();
     heap::open();
+    cpp::prepare();
     report::read_environment();
 }
 

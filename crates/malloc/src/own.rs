@@ -23,8 +23,8 @@ pub struct Figures {
     pub mapped_bytes: usize,
     /// The largest total size that the arenas of heaps and the large blocks have had at one time.
     pub highwater_bytes: usize,
-    /// The approximate size of blocks that other threads have freed and passed to the owners, but
-    /// that the owners have not reclaimed yet.
+    /// The approximate total size of the blocks that other threads have freed and passed to the
+    /// owners, but that the owners have not reclaimed yet.
     pub waiting_bytes: usize,
     /// The number of arenas.
     pub arenas: usize,
@@ -42,12 +42,13 @@ pub extern "C" fn obmalloc_version() -> *const c_char {
 /// Counts the memory of all threads, without stopping them. The call takes time proportional to the
 /// size of all arenas.
 ///
-/// A signal handler must not call this function, because the function waits for a lock that the
-/// interrupted thread may hold while it maps memory. With `OBMALLOC=debug`, the figures do not
-/// include the blocks of the debug heap.
+/// A signal handler must not call this function. The function waits for a lock that a thread holds
+/// while it maps memory. If the signal interrupted such a thread, the handler would wait forever.
+///
+/// With `OBMALLOC=debug`, the result does not include the blocks of the debug heap.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_figures() -> Figures {
-    let figures = heap::figures_of_process();
+    let figures = heap::totals_of_process();
     Figures {
         in_use_bytes: figures.allocated(),
         active_bytes: figures.active(),

@@ -1,13 +1,15 @@
 //! The functions of the C++ runtime that a failed `operator new` needs.
 //!
-//! If an `operator new` of this library cannot allocate memory, we look up functions of the C++
-//! runtime by name: `std::get_new_handler`, the function that throws `std::bad_alloc`, and the
-//! runtime's own forms of `operator new` that return null. We do not link this library against a
-//! C++ runtime, because the library also serves programs without C++.
+//! If an `operator new` of this library cannot allocate memory, it calls functions of the C++
+//! runtime. These are `std::get_new_handler`, the function that throws `std::bad_alloc`, and the
+//! runtime's own forms of `operator new` that return null instead of throwing. We look up these
+//! functions by name. We do not link this library against a C++ runtime, because the library also
+//! serves programs without C++.
 
 use std::{
     ffi::{CStr, c_void},
     mem, ptr,
+    sync::atomic::{AtomicPtr, Ordering::Relaxed},
 };
 
 /// A function that may throw: a new-handler, or the function that throws `std::bad_alloc`.
@@ -101,30 +103,53 @@ impl Runtime {
         unsafe { mem::transmute(thrower) }
     }
 
-    /// Calls the runtime's own `operator new` of the given form, which never throws.
-    ///
-    /// Returns null if the runtime has no such operator.
-    pub(super) fn new_nothrow(&self, form: Form, size: usize, align: usize) -> *mut c_void {
+    /// Returns the runtime's own `operator new` of the given form, or null.
+    fn nothrow_operator(&self, form: Form) -> *mut c_void {
         // A look-up with the default handle would find the operator of this library again.
         let is_global = self.handle == libc::RTLD_DEFAULT;
         let handle = if is_global { libc::RTLD_NEXT } else { self.handle };
         // SAFETY: the handle is valid (invariant of `handle`), and the symbol is a C string.
-        let operator = unsafe { libc::dlsym(handle, form.symbol().as_ptr()) };
-        let nothrow = ptr::from_ref(self).cast::<c_void>();
-        if operator.is_null() {
-            return ptr::null_mut();
-        }
-        if form.is_aligned() {
-            type Aligned = unsafe extern "C" fn(usize, usize, *const c_void) -> *mut c_void;
-            // SAFETY: the symbol is an aligned `operator new`, which has this type.
-            let operator: Aligned = unsafe { mem::transmute(operator) };
-            // SAFETY: `std::nothrow_t` is an empty type, so the operator does not read it.
-            return unsafe { operator(size, align, nothrow) };
-        }
-        type Plain = unsafe extern "C" fn(usize, *const c_void) -> *mut c_void;
-        // SAFETY: the symbol is an `operator new` without an alignment, which has this type.
-        let operator: Plain = unsafe { mem::transmute(operator) };
-        // SAFETY: `std::nothrow_t` is an empty type, so the operator does not read it.
-        unsafe { operator(size, nothrow) }
+        unsafe { libc::dlsym(handle, form.symbol().as_ptr()) }
     }
+}
+
+/// The runtime's own forms of `operator new` that never throw, as far as they were looked up.
+static NOTHROW: [AtomicPtr<c_void>; 4] = [const { AtomicPtr::new(ptr::null_mut()) }; 4];
+
+/// Returns the runtime's own `operator new` of the given form, or null if there is no runtime that
+/// has it.
+///
+/// Looks it up only once, because a look-up takes a lock of the dynamic loader.
+pub(super) fn nothrow_operator(form: Form) -> *mut c_void {
+    let known = &NOTHROW[form as usize];
+    let mut operator = known.load(Relaxed);
+    if operator.is_null() {
+        operator = Runtime::find().nothrow_operator(form);
+        known.store(operator, Relaxed);
+    }
+    operator
+}
+
+/// Calls the runtime's own `operator new` of the given form, which never throws.
+///
+/// This operator calls the throwing `operator new` in force, and catches its exception. Returns
+/// `None` if there is no runtime that has such an operator.
+pub(super) fn new_nothrow(form: Form, size: usize, align: usize) -> Option<*mut c_void> {
+    let operator = nothrow_operator(form);
+    let nothrow = (&raw const NOTHROW).cast::<c_void>();
+    if operator.is_null() {
+        return None;
+    }
+    if form.is_aligned() {
+        type Aligned = unsafe extern "C" fn(usize, usize, *const c_void) -> *mut c_void;
+        // SAFETY: the symbol is an aligned `operator new`, which has this type.
+        let operator: Aligned = unsafe { mem::transmute(operator) };
+        // SAFETY: `std::nothrow_t` is an empty type, so the operator does not read it.
+        return Some(unsafe { operator(size, align, nothrow) });
+    }
+    type Plain = unsafe extern "C" fn(usize, *const c_void) -> *mut c_void;
+    // SAFETY: the symbol is an `operator new` without an alignment, which has this type.
+    let operator: Plain = unsafe { mem::transmute(operator) };
+    // SAFETY: `std::nothrow_t` is an empty type, so the operator does not read it.
+    Some(unsafe { operator(size, nothrow) })
 }

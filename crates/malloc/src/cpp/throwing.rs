@@ -1,14 +1,15 @@
 //! The forms of `operator new` that throw, on x86-64.
 //!
-//! A C++ exception must not reach a Rust stack frame. With `panic = "abort"`, the process would end
-//! at this frame, and the exception would never reach its handler. We therefore write every
-//! function that an exception can pass through in assembly. The functions marked "(Rust)" below
-//! return before an exception is thrown:
+//! A C++ exception must not reach a stack frame of Rust code. If it did, and the program was built
+//! with `panic = "abort"`, the process would end at this frame. The exception would then never
+//! reach its handler. For this reason, we write a function in assembly if an exception can pass
+//! through it. The functions marked "(Rust)" below return before an exception is thrown:
 //!
 //! ```text
 //!   new ──► alloc (Rust)                 returns the block, or null
 //!    └────► new_or_throw ──► next (Rust)  decides what to do, and returns
 //!                    └─────► the new-handler, or the function that throws
+//!   new[] ──► the form of new in force, which may be the program's
 //! ```
 
 use std::{
@@ -18,7 +19,10 @@ use std::{
 };
 
 use crate::{
-    cpp::runtime::{Runtime, Throwing},
+    cpp::{
+        in_force,
+        runtime::{Runtime, Throwing},
+    },
     heap::{self, MIN_ALIGN},
 };
 
@@ -97,76 +101,81 @@ extern "C-unwind" fn new_or_throw(size: usize, align: usize) -> *mut c_void {
     )
 }
 
-/// Defines throwing forms of `operator new`.
-macro_rules! define {
-    ($($symbol:literal $name:ident;)*) => { $(
-        #[doc = concat!("`", $symbol, "`: `operator new` that throws.")]
-        #[unsafe(naked)]
-        #[unsafe(export_name = $symbol)]
-        pub extern "C-unwind" fn $name(size: usize) -> *mut c_void {
-            naked_asm!(
-                ".cfi_startproc",
-                "push rdi",
-                ".cfi_def_cfa_offset 16",
-                "call {alloc}",
-                "pop rdi",
-                ".cfi_def_cfa_offset 8",
-                "test rax, rax",
-                "je 2f",
-                "ret",
-                "2:",
-                "mov esi, {align}",
-                "jmp {new_or_throw}",
-                ".cfi_endproc",
-                alloc = sym alloc,
-                align = const MIN_ALIGN,
-                new_or_throw = sym new_or_throw,
-            )
-        }
-    )* };
+/// `_Znwm`: `operator new` that throws.
+#[unsafe(naked)]
+#[unsafe(export_name = "_Znwm")]
+pub extern "C-unwind" fn new(size: usize) -> *mut c_void {
+    naked_asm!(
+        ".cfi_startproc",
+        "push rdi",
+        ".cfi_def_cfa_offset 16",
+        "call {alloc}",
+        "pop rdi",
+        ".cfi_def_cfa_offset 8",
+        "test rax, rax",
+        "je 2f",
+        "ret",
+        "2:",
+        "mov esi, {align}",
+        "jmp {new_or_throw}",
+        ".cfi_endproc",
+        alloc = sym alloc,
+        align = const MIN_ALIGN,
+        new_or_throw = sym new_or_throw,
+    )
 }
 
-define! {
-    "_Znwm" new;
-    "_Znam" new_array;
+/// `_ZnwmSt11align_val_t`: aligned `operator new` that throws.
+#[unsafe(naked)]
+#[unsafe(export_name = "_ZnwmSt11align_val_t")]
+pub extern "C-unwind" fn new_aligned(size: usize, align: usize) -> *mut c_void {
+    naked_asm!(
+        ".cfi_startproc",
+        "push rdi",
+        ".cfi_def_cfa_offset 16",
+        "push rsi",
+        ".cfi_def_cfa_offset 24",
+        "sub rsp, 8",
+        ".cfi_def_cfa_offset 32",
+        "call {alloc}",
+        "add rsp, 8",
+        ".cfi_def_cfa_offset 24",
+        "pop rsi",
+        ".cfi_def_cfa_offset 16",
+        "pop rdi",
+        ".cfi_def_cfa_offset 8",
+        "test rax, rax",
+        "je 2f",
+        "ret",
+        "2:",
+        "jmp {new_or_throw}",
+        ".cfi_endproc",
+        alloc = sym alloc_aligned,
+        new_or_throw = sym new_or_throw,
+    )
 }
 
-/// Defines throwing forms of `operator new` with an alignment.
-macro_rules! define_aligned {
-    ($($symbol:literal $name:ident;)*) => { $(
-        #[doc = concat!("`", $symbol, "`: aligned `operator new` that throws.")]
-        #[unsafe(naked)]
-        #[unsafe(export_name = $symbol)]
-        pub extern "C-unwind" fn $name(size: usize, align: usize) -> *mut c_void {
-            naked_asm!(
-                ".cfi_startproc",
-                "push rdi",
-                ".cfi_def_cfa_offset 16",
-                "push rsi",
-                ".cfi_def_cfa_offset 24",
-                "sub rsp, 8",
-                ".cfi_def_cfa_offset 32",
-                "call {alloc}",
-                "add rsp, 8",
-                ".cfi_def_cfa_offset 24",
-                "pop rsi",
-                ".cfi_def_cfa_offset 16",
-                "pop rdi",
-                ".cfi_def_cfa_offset 8",
-                "test rax, rax",
-                "je 2f",
-                "ret",
-                "2:",
-                "jmp {new_or_throw}",
-                ".cfi_endproc",
-                alloc = sym alloc_aligned,
-                new_or_throw = sym new_or_throw,
-            )
-        }
-    )* };
+/// `_Znam`: `operator new[]` that throws. Calls the `operator new` in force.
+#[unsafe(naked)]
+#[unsafe(export_name = "_Znam")]
+pub extern "C-unwind" fn new_array(size: usize) -> *mut c_void {
+    naked_asm!(
+        ".cfi_startproc",
+        "jmp qword ptr [rip + {new}]",
+        ".cfi_endproc",
+        new = sym in_force::NEW,
+    )
 }
 
-define_aligned! {
-    "_ZnwmSt11align_val_t" new_aligned;
-    "_ZnamSt11align_val_t" new_array_aligned;
+/// `_ZnamSt11align_val_t`: aligned `operator new[]` that throws. Calls the aligned `operator new` in
+/// force.
+#[unsafe(naked)]
+#[unsafe(export_name = "_ZnamSt11align_val_t")]
+pub extern "C-unwind" fn new_array_aligned(size: usize, align: usize) -> *mut c_void {
+    naked_asm!(
+        ".cfi_startproc",
+        "jmp qword ptr [rip + {new}]",
+        ".cfi_endproc",
+        new = sym in_force::NEW_ALIGNED,
+    )
 }

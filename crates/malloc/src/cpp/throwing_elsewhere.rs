@@ -1,13 +1,14 @@
 //! The forms of `operator new` that throw, on processors for which there is no assembly.
 //!
-//! These functions are written in Rust, so an exception such as `std::bad_alloc` cannot leave them.
-//! If a request fails and the program has installed no handler with `std::set_new_handler`, the
-//! process therefore ends. It also ends if such a handler throws an exception.
+//! These functions are written in Rust, so they cannot throw an exception such as `std::bad_alloc`.
+//! Instead, the process ends if a request fails and the program has installed no handler with
+//! `std::set_new_handler`. The process also ends if such a handler throws an exception, or if the
+//! program has replaced `operator new` and its function throws one in a call from `operator new[]`.
 
 use std::ffi::c_void;
 
 use crate::{
-    cpp::runtime::Runtime,
+    cpp::{in_force, runtime::Runtime},
     heap::{self, MIN_ALIGN},
 };
 
@@ -28,37 +29,32 @@ fn new_or_abort(size: usize, align: usize) -> *mut c_void {
     ));
 }
 
-/// Defines throwing forms of `operator new`.
-macro_rules! define {
-    ($($symbol:literal $name:ident;)*) => { $(
-        #[doc = concat!("`", $symbol, "`: `operator new` that throws.")]
-        #[unsafe(export_name = $symbol)]
-        pub extern "C" fn $name(size: usize) -> *mut c_void {
-            match heap::alloc(size, MIN_ALIGN) {
-                Some(block) => block.as_ptr().cast(),
-                None => new_or_abort(size, MIN_ALIGN),
-            }
-        }
-    )* };
+/// `_Znwm`: `operator new` that throws.
+#[unsafe(export_name = "_Znwm")]
+pub extern "C-unwind" fn new(size: usize) -> *mut c_void {
+    match heap::alloc(size, MIN_ALIGN) {
+        Some(block) => block.as_ptr().cast(),
+        None => new_or_abort(size, MIN_ALIGN),
+    }
 }
 
-define! {
-    "_Znwm" new;
-    "_Znam" new_array;
+/// `_ZnwmSt11align_val_t`: aligned `operator new` that throws.
+#[unsafe(export_name = "_ZnwmSt11align_val_t")]
+pub extern "C-unwind" fn new_aligned(size: usize, align: usize) -> *mut c_void {
+    new_or_abort(size, align)
 }
 
-/// Defines throwing forms of `operator new` with an alignment.
-macro_rules! define_aligned {
-    ($($symbol:literal $name:ident;)*) => { $(
-        #[doc = concat!("`", $symbol, "`: aligned `operator new` that throws.")]
-        #[unsafe(export_name = $symbol)]
-        pub extern "C" fn $name(size: usize, align: usize) -> *mut c_void {
-            new_or_abort(size, align)
-        }
-    )* };
+/// `_Znam`: `operator new[]` that throws. Calls the `operator new` in force.
+#[unsafe(export_name = "_Znam")]
+pub extern "C-unwind" fn new_array(size: usize) -> *mut c_void {
+    // SAFETY: every `operator new` may be called with any size.
+    unsafe { in_force::of(&in_force::NEW)(size) }
 }
 
-define_aligned! {
-    "_ZnwmSt11align_val_t" new_aligned;
-    "_ZnamSt11align_val_t" new_array_aligned;
+/// `_ZnamSt11align_val_t`: aligned `operator new[]` that throws. Calls the aligned `operator new` in
+/// force.
+#[unsafe(export_name = "_ZnamSt11align_val_t")]
+pub extern "C-unwind" fn new_array_aligned(size: usize, align: usize) -> *mut c_void {
+    // SAFETY: every `operator new` may be called with any size. The caller determines the alignment.
+    unsafe { in_force::of(&in_force::NEW_ALIGNED)(size, align) }
 }

@@ -3,6 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 
 use tempfile::TempDir;
+use testkit::pythons::clean_command;
 
 use crate::support::{compile, preloaded, run};
 
@@ -18,6 +19,29 @@ fn every_form_works_beside_a_runtime_that_is_linked_statically() {
     let folder = TempDir::new().unwrap();
     let program = compile(folder.path(), "operators.cpp", &["-static-libstdc++", "-static-libgcc"]);
     assert_eq!(run(&mut preloaded(program)).is_clean().stdout, "done\n");
+}
+
+/// Without a replacement for its own form, a form calls the one from which the standard derives it.
+#[test]
+fn a_form_calls_what_the_program_has_put_in_place_of_the_form_that_it_derives_from() {
+    let folder = TempDir::new().unwrap();
+    for flags in [
+        &[][..],
+        &["-DREPLACES_ARRAY"],
+        &["-DREPLACES_ALIGNED"],
+        &["-DREPLACES_ARRAY", "-DREPLACES_ALIGNED"],
+    ] {
+        let program = compile(folder.path(), "replaces.cpp", flags);
+        assert_eq!(run(&mut clean_command(&program)).is_clean().stdout, "done\n", "{flags:?}");
+        assert_eq!(run(&mut preloaded(&program)).is_clean().stdout, "done\n", "{flags:?}");
+    }
+}
+
+#[test]
+fn replaced_forms_are_called_without_a_runtime_too() {
+    let folder = TempDir::new().unwrap();
+    let program = compile(folder.path(), "replaces_in_c.c", &["-rdynamic"]);
+    assert_eq!(run(&mut preloaded(program)).is_clean().stdout, "3 3\n");
 }
 
 #[test]

@@ -39,6 +39,11 @@ fn figures_count_exactly_what_all_threads_have_in_use() {
 }
 
 #[test]
+fn a_thread_with_the_smallest_stack_can_ask_for_figures() {
+    assert_eq!(output_of("small_stack.c"), "done\n");
+}
+
+#[test]
 fn the_file_for_pkg_config_has_the_version_of_the_library() {
     let text = fs::read_to_string(Path::new(FOLDER).join("obmalloc.pc")).unwrap();
     let version = text.lines().find_map(|line| line.strip_prefix("Version: "));

@@ -11,8 +11,9 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::pythons::clean_command;
 
-use crate::support::{compile, preloaded, run};
+use crate::support::{compile, library, preloaded, run};
 
 fn with_moments(program: &str, folder: &Path, moments: &str) -> Command {
     let mut command = preloaded(program);
@@ -42,6 +43,19 @@ fn a_named_signal_asks_for_a_report_and_the_program_goes_on() {
     let reports = reports(folder.path());
     assert_eq!((reports.len(), &reports[0]["moment"]), (1, &Value::from("signal 12")));
     assert!(reports[0]["process"]["allocated"].as_u64() > Some(0), "{reports:?}");
+}
+
+#[test]
+fn a_program_that_closes_the_library_can_still_receive_its_signals_and_end() {
+    let folder = TempDir::new().unwrap();
+    let program = compile(folder.path(), "unloads.c", &["-ldl"]);
+    let file = folder.path().join("report.json");
+    let mut command = clean_command(program);
+    command.arg(library()).env("OBMALLOC_MALLOC_STATS", &file);
+    command.env("OBMALLOC_MALLOC_STATS_ON", "exit,SIGUSR2");
+    assert_eq!(run(&mut command).is_clean().stdout, "done\n");
+    let report: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    assert_eq!(report["moment"], "exit");
 }
 
 /// The threads of a Rust program have an alternate signal stack of a few KiB.

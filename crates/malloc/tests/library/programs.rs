@@ -43,6 +43,17 @@ fn constructors_of_other_preloaded_libraries_can_allocate() {
 }
 
 #[test]
+fn handlers_that_run_before_a_fork_can_allocate_however_early_they_were_registered() {
+    let folder = TempDir::new().unwrap();
+    let library = compile(folder.path(), "prepares.c", &["-shared", "-fPIC"]);
+    let program = compile(folder.path(), "forks.c", &[library.to_str().unwrap()]);
+    for mode in ["", "debug"] {
+        let mut command = preloaded(&program);
+        assert_eq!(run(command.env("OBMALLOC", mode)).is_clean().stdout, "done\n", "{mode}");
+    }
+}
+
+#[test]
 fn the_library_adds_no_output_and_no_exit_code() {
     let programs: [(&str, &[&str]); 3] = [
         ("sh", &["-c", "echo out; echo err >&2; exit 7"]),

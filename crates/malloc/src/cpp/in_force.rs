@@ -1,0 +1,77 @@
+//! The forms of `operator new` and `operator delete` that are in force in this process.
+//!
+//! A program may replace some of the forms. The standard derives each of the other forms from one
+//! that may be replaced, so a program that replaces only `operator new(size_t)` and
+//! `operator delete(void *)` also determines what `new[]` and a sized `delete` do. A derived form
+//! of this library therefore calls the form in force, as the C++ runtime's own forms do:
+//!
+//! ```text
+//!   new nothrow ────────► new ◄──── new[] ◄──── new[] nothrow
+//!   delete sized ───┬─► delete ◄─── delete[] ◄─┬─ delete[] sized
+//!   delete nothrow ─┘                          └─ delete[] nothrow
+//! ```
+//!
+//! The forms with an alignment are derived from one another in the same way. They are not derived
+//! from the forms without an alignment.
+//!
+//! Each static below contains the address of a function that this library exports. Because the symbol
+//! is exported, the dynamic loader fills in the address when it loads this library, and takes the
+//! program's function if there is one. A plain call in Rust would always reach our own function.
+
+use std::{ffi::c_void, ptr};
+
+type New = unsafe extern "C-unwind" fn(usize) -> *mut c_void;
+type NewAligned = unsafe extern "C-unwind" fn(usize, usize) -> *mut c_void;
+type Delete = unsafe extern "C" fn(*mut c_void);
+type DeleteAligned = unsafe extern "C" fn(*mut c_void, usize);
+
+pub(super) static NEW: New = new;
+pub(super) static NEW_ARRAY: New = new_array;
+pub(super) static NEW_ALIGNED: NewAligned = new_aligned;
+pub(super) static NEW_ARRAY_ALIGNED: NewAligned = new_array_aligned;
+pub(super) static DELETE: Delete = delete;
+pub(super) static DELETE_ARRAY: Delete = delete_array;
+pub(super) static DELETE_ALIGNED: DeleteAligned = delete_aligned;
+pub(super) static DELETE_ARRAY_ALIGNED: DeleteAligned = delete_array_aligned;
+
+unsafe extern "C-unwind" {
+    #[link_name = "_Znwm"]
+    fn new(size: usize) -> *mut c_void;
+    #[link_name = "_Znam"]
+    fn new_array(size: usize) -> *mut c_void;
+    #[link_name = "_ZnwmSt11align_val_t"]
+    fn new_aligned(size: usize, align: usize) -> *mut c_void;
+    #[link_name = "_ZnamSt11align_val_t"]
+    fn new_array_aligned(size: usize, align: usize) -> *mut c_void;
+}
+
+unsafe extern "C" {
+    #[link_name = "_ZdlPv"]
+    fn delete(ptr: *mut c_void);
+    #[link_name = "_ZdaPv"]
+    fn delete_array(ptr: *mut c_void);
+    #[link_name = "_ZdlPvSt11align_val_t"]
+    fn delete_aligned(ptr: *mut c_void, align: usize);
+    #[link_name = "_ZdaPvSt11align_val_t"]
+    fn delete_array_aligned(ptr: *mut c_void, align: usize);
+}
+
+/// Returns the function whose address the dynamic loader stored in `slot`.
+#[inline(always)]
+pub(super) fn of<F: Copy>(slot: &'static F) -> F {
+    // The compiler must not assume that the function is the one in the initialiser.
+    // SAFETY: a reference is valid for reading.
+    unsafe { ptr::read_volatile(slot) }
+}
+
+/// Returns true if the function at `address` belongs to this library.
+#[inline(always)]
+pub(super) fn is_ours(address: usize) -> bool {
+    unsafe extern "C" {
+        /// The start of this library in memory. The linker defines this symbol.
+        static __ehdr_start: u8;
+        /// The end of this library in memory. The linker defines this symbol.
+        static _end: u8;
+    }
+    ((&raw const __ehdr_start).addr()..(&raw const _end).addr()).contains(&address)
+}
