@@ -8,9 +8,10 @@ use crate::status;
 
 /// A wrapper around the heap `B` that calls [`status::beat`] before the heap allocates a span.
 ///
-/// [`Lower`](crate::lower::Lower) calls `beat` before it allocates or resizes a block. Together,
-/// the two types call `beat` for every request of more than 512 bytes, except for a `realloc` that
-/// leaves a span in place. They never call `beat` for a smaller request that the heap serves.
+/// The allocator [`Lower`](crate::lower::Lower) also calls `beat`, before it allocates or resizes a
+/// block. `beat` is therefore called for every request for more than 512 bytes, except for a
+/// `realloc` that leaves a span in place. Smaller requests are far more frequent, so they do not
+/// call `beat` if the heap serves them.
 #[derive(Debug)]
 pub(crate) struct Beating<B>(B);
 

@@ -18,8 +18,9 @@
 //!
 //! We decide once per interval whether to trim the C library. An interval lasts two fifths of the
 //! *decay time*, which is how long our own heap retains free memory before it returns the memory to
-//! the system. If the user sets the decay time to zero, free memory should be returned as soon as
-//! possible. In this case, the first rule does not apply.
+//! the system. Two intervals are thus a little shorter than the decay time. If the user sets the
+//! decay time to zero, free memory should return to the system as soon as possible, so we then trim
+//! without waiting for calm intervals.
 
 use std::{
     ffi::{c_int, c_void},
@@ -66,9 +67,10 @@ static MALLOC_TRIM: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 /// Looks for `malloc_trim`, and sets the time after which free memory is returned. If `decay` is
 /// `None`, only [`trim`] returns it.
 ///
-/// Must be called before CPython is initialised, because this function looks up `malloc_trim`.
-/// Later, the calling thread may hold the GIL. The look-up could then wait for a lock of the
-/// dynamic loader while the thread that holds this lock waits for the GIL, which is a deadlock.
+/// Must be called before CPython is initialised, because the search for `malloc_trim` can wait for
+/// a lock of the dynamic loader. Later, the calling thread might hold the GIL while it waits for
+/// this lock. If the thread that holds the lock then waited for the GIL, neither thread could
+/// continue.
 pub(crate) fn start(decay: Option<Duration>) {
     // SAFETY: a data pointer fits every symbol, and this one is only stored.
     let found: Option<*mut c_void> = unsafe { loader::symbol(libc::RTLD_DEFAULT, c"malloc_trim") };

@@ -8,9 +8,9 @@
 //!
 //! CPython's memory domains mem and obj share one heap, because some extensions allocate a block in
 //! one domain and free it in the other. If the user requests statistics, we add three layers of
-//! type `Counting`, shown in parentheses above. One layer counts the requests to mem and one the
-//! requests to obj, before they reach the heap. The third counts the requests that the heap passes
-//! to `Lower`, the allocator below it.
+//! type `Counting`: one above the heap for each of the two domains, and one below it. The upper two
+//! count the requests to their domain. The lower one counts the requests that the heap passes on to
+//! `Lower`, the allocator below it.
 //!
 //! If CPython sets its debug hooks, we replace them with our own. Every request to the domains raw,
 //! mem and obj then reaches our debug hooks, before it reaches the allocator that serves the
@@ -46,29 +46,28 @@ use crate::{
     settings::Settings,
 };
 
-/// The largest size of a small request, in bytes. Of the larger requests, the heap serves only
-/// those that get a span (see [`Rules::spans_from`](obmalloc::Rules::spans_from)).
+/// The largest size of a small request, in bytes. The heap passes larger requests to the allocator
+/// below it, except those that get a span (see [`Rules::spans_from`](obmalloc::Rules::spans_from)).
 pub(crate) const SMALL: usize = Native::SIZES.small_threshold;
 
 /// The largest size of the address range that the heap reserves for its arenas, in bytes.
 ///
-/// We limit this size because some programs have only a limited address space. When the heap unmaps
-/// an arena in the range, the addresses of the arena stay reserved, so only later arenas of the
-/// heap can use them. Most of CPython's blocks above 512 bytes, for example, can never be placed at
-/// these addresses, because they come from the C library's `malloc` and not from the heap.
+/// We limit this size because some programs have only a limited address space. The addresses in the
+/// range are reserved for the heap, even after the heap has unmapped the arenas there. Nothing else
+/// can be mapped at these addresses, such as memory for the C library's `malloc`, which serves most
+/// of CPython's requests above 512 bytes.
 ///
-/// If the user requests huge pages for the heap, we do not limit the size of the range. Only arenas
-/// inside the reserved range can have huge pages, so a limit would leave all further arenas without
-/// them.
+/// If the user requests huge pages for the heap, we do not limit the address range that it
+/// reserves, because arenas outside this range cannot have huge pages.
 const RESERVED: usize = 16 << 20;
 
 /// The only heap of a CPython with one GIL.
 ///
-/// This heap uses our own geometry [`Native`] (the sizes and the layout of arenas and pools), as do
-/// the heaps for CPython 3.12 and later. We could also use [`Pools16K`](obmalloc::Pools16K), the
-/// geometry of CPython's own allocator. Compared to `Pools16K`, `Native` saves 2.5 % of the
-/// executed instructions in a short run of the Python benchmark `text_counts`, and 1.6 % in a short
-/// run of `event_queue`.
+/// A geometry defines the sizes and the layout of arenas and pools. This heap uses our own geometry
+/// `Native`, as do the heaps for CPython 3.12 and later. The alternative is the geometry of
+/// CPython's own allocator, [`Pools16K`](obmalloc::Pools16K). A short run of the Python benchmark
+/// `text_counts` executes 2.5 % fewer instructions with `Native` than with `Pools16K`, and a short
+/// run of `event_queue` executes 1.6 % fewer.
 ///
 /// We do not allocate the heap's metadata from CPython's raw domain, because a program could hook
 /// that domain and later remove the hook. We would then free metadata to an allocator that did not
@@ -98,10 +97,10 @@ impl Installation {
     ///
     /// If CPython will set its own allocators later, this function only prepares the installation.
     ///
-    /// If CPython is newer than the tested versions, this function first makes a trial: it sets the
-    /// heap as CPython's allocator, calls each operation of the heap, and sets CPython's own
-    /// allocators again. If an operation gave a wrong result, the function returns an error.
-    /// Otherwise, it then installs the heap.
+    /// If CPython is newer than the tested versions, this function first tests the heap: it sets
+    /// the heap as CPython's allocator, calls each operation of the heap, and restores CPython's
+    /// own allocators. If an operation gave a wrong result, the function returns an error and does
+    /// not install the heap. Otherwise, it installs the heap.
     ///
     /// # Safety
     ///
@@ -228,10 +227,9 @@ impl Installation {
 
     /// Counts the memory of all interpreters and threads, without stopping them.
     ///
-    /// Returns `None` if a thread is mapping memory for a heap at the moment. A signal handler may
-    /// call this function on a thread that does not hold the GIL. With CPython 3.11 and earlier,
-    /// only the GIL protects the heap, so reading the heap without the GIL would be a data race.
-    /// The function therefore always returns `None` for these versions.
+    /// Returns `None` if a thread is mapping memory for a heap at the moment, and always with
+    /// CPython 3.11 and earlier. In these versions, only a thread that holds the GIL may read the
+    /// heap, but a signal handler may call this function on any thread.
     pub(crate) fn try_figures(&self) -> Option<Figures> {
         match self.heap {
             Installed::OneGil(_) => None,

@@ -1,14 +1,15 @@
 //! A heap for each interpreter, from CPython 3.12 on.
 //!
-//! An interpreter's GIL also protects the interpreter's heap, because a thread may call CPython's
-//! object allocators only while it holds the GIL of some interpreter. A thread may also free a
-//! block of another interpreter's heap. It does not hold the GIL of that other interpreter, so the
-//! block waits in a queue until a thread that holds that GIL reclaims it.
+//! A thread may call CPython's object allocators only while it holds the GIL of some interpreter.
+//! An interpreter's GIL therefore also protects the interpreter's heap. A thread may free a block
+//! of another interpreter's heap, although it does not hold the GIL of that interpreter. The block
+//! then waits in a queue until a thread that holds that GIL reclaims it.
 //!
 //! We find the heap of an interpreter by the interpreter's address. The main interpreter has the
-//! same address after a second `Py_Initialize`, so it keeps its heap. Each subinterpreter has a
-//! capsule in its dictionary. When the subinterpreter ends, CPython destroys the capsule, and the
-//! capsule's destructor releases the heap for reuse.
+//! same address after a second `Py_Initialize`, so it keeps its heap. The heap of a subinterpreter
+//! is released for reuse when the subinterpreter ends. To notice this moment, we store a capsule in
+//! the subinterpreter's dictionary. CPython destroys the capsule at the end of the subinterpreter,
+//! and the capsule's destructor releases the heap.
 //!
 //! # Fork
 //!
@@ -119,10 +120,10 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // After a fork, CPython may destroy an interpreter on a thread that does not hold the
-    // interpreter's GIL. This GIL protects the interpreter's heap, so the thread must not release
-    // the heap. In this case, we leave the heap and its entry in our table of interpreters. If a
-    // new interpreter later starts at the same address, the function `start` finds this entry and
+    // The interpreter's GIL protects its heap, so only a thread that holds this GIL may release the
+    // heap. After a fork, however, CPython may destroy an interpreter on a thread that does not
+    // hold it. We then leave the heap and its entry in our table of interpreters. If a new
+    // interpreter later starts at the same address, the function `start` finds this entry and
     // releases the old heap.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.

@@ -1,9 +1,8 @@
 //! A CPython that was loaded after the program had started, as in one-file programs of PyInstaller.
 //!
-//! This library installs our heap before `main`, if CPython has been loaded by then. If the program
-//! loads CPython only later, CPython keeps its own allocators and does not use our heap. If the
-//! user has set one of this library's environment variables, the library reports this problem when
-//! the process exits.
+//! We install our heap before `main`, and thus only in a CPython that has been loaded by then. If
+//! the program loads a CPython later, this CPython keeps its own allocators. We report this when
+//! the process exits, but only if the user has set one of our environment variables.
 
 use std::{
     ffi::{CStr, CString},

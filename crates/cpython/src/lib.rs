@@ -142,11 +142,11 @@ extern "C" fn destruct() {
 /// Python code calls this function as `ctypes.CDLL(None).obmalloc_trim()`. If the calling thread
 /// does not hold the GIL, the function takes the GIL.
 ///
-/// The function trims the current interpreter's heap, and the heaps that no interpreter or thread
-/// owns. It cannot trim any other heap, because only the owner may change that heap. From such a
-/// heap, the system gets back only pages that consist entirely of blocks that other threads have
-/// freed and the owner has not reclaimed yet. Finally, the function trims the C library's `malloc`,
-/// which serves most requests above 512 bytes.
+/// The function trims the heap of the current interpreter, and the heaps that no interpreter or
+/// thread owns. It cannot trim a heap with another owner, because only the owner may change that
+/// heap. From such a heap, the system gets back only some pages. Every block in these pages was
+/// freed by another thread, and the owner has not reclaimed any of these blocks yet. Finally, the
+/// function trims the C library's `malloc`, which serves most requests above 512 bytes.
 ///
 /// The result is the number of bytes that the heaps returned. It is 0 if our heap is not installed
 /// or CPython is not initialised. It does not include the C library's memory, because the C library
@@ -311,9 +311,11 @@ impl Start {
 
 /// Sets the environment variable `PYTHONMALLOC` to `debug`, so that CPython uses debug hooks.
 ///
-/// If the user has already set the variable, leaves it unchanged. In this case, returns the user's
-/// choice if this choice is an allocator without debug hooks. The variable stays in the
-/// environment, so a second `Py_Initialize` uses debug hooks too.
+/// If the user has already set `PYTHONMALLOC`, the function does not change it. It then returns the
+/// user's value, or `None` if this value names an allocator with debug hooks.
+///
+/// If the user has not set `PYTHONMALLOC`, the function returns `None`. The variable stays set to
+/// `debug`, so that CPython also uses debug hooks in a second `Py_Initialize`.
 fn request_debug_hooks() -> Option<String> {
     const CHOICE: &str = "PYTHONMALLOC";
     let choice = env::var_os(CHOICE).unwrap_or_default();

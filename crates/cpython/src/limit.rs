@@ -26,8 +26,9 @@ static CALLBACK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 /// removes the callback.
 ///
 /// The thread that runs the callback holds the GIL, so the callback may call CPython. However,
-/// CPython may need the memory for an object that it is changing, such as a list that grows. The
-/// callback can safely empty other objects, such as caches.
+/// CPython may have requested the memory while it was changing an object, such as a list that
+/// grows. The callback must not touch this object. It can safely empty other objects, such as
+/// caches.
 ///
 /// # Safety
 ///

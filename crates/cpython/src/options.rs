@@ -11,10 +11,11 @@
 //! | `-E`, `-I` | the three variables are ignored |
 //!
 //! We parse the command line as the `python` executable does (`Python/preconfig.c`,
-//! `Python/getopt.c`). A program that embeds CPython may parse its command line differently. For
-//! example, if such a program uses `-X dev` for a purpose of its own, we wrongly expect that
-//! CPython will set its debug hooks. We then do not install our heap before `main`, but only when
-//! CPython creates its first module.
+//! `Python/getopt.c`). A program that embeds CPython may parse its command line differently. If
+//! such a program has an option `-X dev` of its own, for example, we mistake it for CPython's
+//! option and expect that CPython will set its debug hooks when it starts. These hooks would
+//! replace a heap that we install before `main`. We therefore install the heap later than
+//! necessary, when CPython creates its first module.
 
 #![forbid(unsafe_code)]
 

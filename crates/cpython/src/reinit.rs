@@ -1,14 +1,14 @@
 //! Installs the heap in a CPython that sets its own allocators, and in a second `Py_Initialize`.
 //!
-//! If the user sets `PYTHONMALLOC` or `-X dev`, CPython sets its own allocators at the start of an
-//! initialisation. From CPython 3.12 on, every call of `Py_Initialize` after the first also sets
-//! them. In both cases, we then replace CPython's allocators with our heap, unless the user has
+//! CPython sets its own allocators at the start of an initialisation if the user sets
+//! `PYTHONMALLOC` or `-X dev`. From CPython 3.12 on, it also sets them in every `Py_Initialize`
+//! after the first. In both cases, we then replace them with our heap, unless the user has
 //! requested a different kind of allocator, for example with `PYTHONMALLOC=malloc`.
 //!
 //! After a second `Py_Initialize` has set CPython's own allocators, the process may still have
 //! blocks of our heap. If Python code then freed such a block, CPython's allocators would abort the
-//! process. We therefore install our heap again when CPython creates its first module, which is
-//! before the program's Python code can run. This module is `_thread` in CPython 3.8 and 3.9, and
+//! process. We must therefore install our heap again before the program's Python code can run. We
+//! do this when CPython creates its first module, which is `_thread` in CPython 3.8 and 3.9, and
 //! `_imp` in later versions.
 //!
 //! Blocks that were allocated by CPython's own allocators before the heap was installed are passed
@@ -212,10 +212,9 @@ impl Watch {
     unsafe fn set(&self, domains: &[Domain], vtables: &[VTable]) {
         for (domain, vtable) in domains.iter().zip(vtables) {
             // In CPython 3.8, we set no debug hook for the raw domain, because the hook would
-            // report an error in a correct program that forks. CPython 3.8 allocates one of its own
-            // blocks without calling the hook, but calls the hook when it frees this block in the
-            // child process. The hook would find no guard bytes around the block, and would report
-            // the block as damaged.
+            // report an error in a correct program that forks. In the forked child, CPython 3.8
+            // calls the hook to free one of its own blocks, which it allocated without the hook.
+            // This block has no guard bytes around it, so the hook would report it as damaged.
             if *domain == Domain::Raw && self.is_3_8 {
                 continue;
             }

@@ -15,10 +15,16 @@
 //! forked children created their pages at once, each child that soon ends with `_exit` would leave
 //! a page behind. A child therefore waits until one to two seconds have passed since the fork. It
 //! creates its page in the next request for more than 512 bytes that reads the clock.
+//!
+//! A child inherits the mapping of its parent's page, but must not change that page. After `fork`,
+//! a fork handler makes the child stop using the page. Other ways to create a child, such as
+//! glibc's `_Fork` or a system call, run no fork handler. Before a process schedules a refresh,
+//! changes its page or removes it, we therefore compare the process id with that of the page (see
+//! [`own`]). If they differ, the process stops using the page.
 
 use std::{
     ffi::{c_int, c_void},
-    io, process, ptr,
+    io, ptr,
     sync::{
         OnceLock,
         atomic::{
@@ -29,7 +35,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use status::StatusFile;
+use status::{StatusFile, this_process};
 
 use crate::abi::{CPython, PendingFunctions};
 
@@ -44,7 +50,7 @@ const SHORT: Duration = Duration::from_secs(1);
 const OFF: u8 = 0;
 /// The process has a page.
 const ON: u8 = 1;
-/// The process was forked from a process with a page, and has no page of its own yet.
+/// The process is a child of a process with a page, and has no page of its own yet.
 const FORKED: u8 = 2;
 
 static STATE: AtomicU8 = AtomicU8::new(OFF);
@@ -87,16 +93,17 @@ static CLIENT: OnceLock<Client> = OnceLock::new();
 
 /// Creates the status page of this process. The library's constructor calls this function.
 ///
-/// If `first` returns a text, the page contains this text until CPython first calls `refresh`,
-/// which publishes new figures. We schedule this call during a request for more than 512 bytes.
-/// CPython then calls `refresh` in its main thread, while this thread holds the main interpreter's
-/// GIL. If our heap is not installed, the heap gets no requests, so CPython never calls `refresh`.
+/// The status page first contains the text that `first` returns, or no text if `first` returns
+/// `None`. The function `refresh` must replace this text with new figures. When a refresh is due,
+/// our heap schedules it during a request for more than 512 bytes (see [`beat`]). CPython then
+/// calls `refresh` in its main thread, which holds the main interpreter's GIL at that moment. If
+/// our heap is not installed, `refresh` is never called.
 ///
 /// # Errors
 ///
-/// Fails if the page cannot be created. We can refresh a page only with CPython's function
-/// `Py_AddPendingCall`. If the process does not export that function, we create no page and return
-/// `Ok`.
+/// Fails if the status page cannot be created. If the process does not export CPython's function
+/// `Py_AddPendingCall`, however, `start` returns `Ok` without creating a page, because we could not
+/// keep its figures up to date without that function.
 pub(crate) fn start(
     python: &CPython,
     refresh: Refresh,
@@ -104,8 +111,9 @@ pub(crate) fn start(
 ) -> io::Result<()> {
     let Some(functions) = PendingFunctions::of_process() else { return Ok(()) };
     let client = CLIENT.get_or_init(|| Client { python: *python, functions, refresh });
-    // SAFETY: `forget` may be called in a forked child, because it only stores to atomics.
-    unsafe { libc::pthread_atfork(None, None, Some(forget)) };
+    // SAFETY: `after_fork` may be called in a forked child, because it only changes atomics and
+    // reads a clock.
+    unsafe { libc::pthread_atfork(None, None, Some(after_fork)) };
     create(*client)?;
     // `RENEWED` stays 0, so the first refresh is due at once.
     if let (Some(json), Some(shown)) = (first(), shown()) {
@@ -114,19 +122,32 @@ pub(crate) fn start(
     Ok(())
 }
 
-/// Makes a forked child create a page of its own. The child does not have the parent's mapping.
-unsafe extern "C" fn forget() {
-    if STATE.load(Relaxed) == ON {
-        // INVARIANT: null.
-        SHOWN.store(ptr::null_mut(), Relaxed);
-        IS_SCHEDULED.store(false, Relaxed);
-        RENEWED.store(seconds(), Relaxed);
-        STATE.store(FORKED, Relaxed);
+/// Makes a forked child create a page of its own.
+unsafe extern "C" fn after_fork() {
+    forget(SHOWN.load(Relaxed));
+}
+
+/// Stops using the parent's page, which is `inherited`, and makes this process create a page of its
+/// own. Does nothing if `inherited` is null, or if the process no longer uses it.
+///
+/// The mapping and `inherited` are leaked, because another thread may be using them. If a child
+/// shares its parent's memory, as after `vfork`, the parent stops using the page too. It then
+/// creates its page again.
+fn forget(inherited: *mut Shown) {
+    if inherited.is_null() {
+        return;
     }
+    // INVARIANT: null.
+    if SHOWN.compare_exchange(inherited, ptr::null_mut(), Relaxed, Relaxed).is_err() {
+        return;
+    }
+    IS_SCHEDULED.store(false, Relaxed);
+    RENEWED.store(seconds(), Relaxed);
+    STATE.store(FORKED, Relaxed);
 }
 
 fn create(client: Client) -> io::Result<()> {
-    let page = StatusFile::create(process::id())?;
+    let page = StatusFile::create(this_process())?;
     let shown = Box::new(Shown { page, client, created: Instant::now() });
     RENEWED.store(0, Relaxed);
     // INVARIANT: the box is leaked.
@@ -140,8 +161,22 @@ fn shown() -> Option<&'static Shown> {
     unsafe { SHOWN.load(Acquire).as_ref() }
 }
 
-/// Schedules a refresh of the page if one is due. In a forked child without a page, first creates
-/// the page if enough time has passed since the fork. Called for requests above 512 bytes.
+/// Returns the page of this process. If the page that the process uses is its parent's, stops using
+/// it and returns `None`.
+///
+/// This makes a system call, so it is called only if the page is about to change.
+fn own() -> Option<&'static Shown> {
+    let shown = shown()?;
+    if !shown.page.is_own() {
+        forget(ptr::from_ref(shown).cast_mut());
+        return None;
+    }
+    Some(shown)
+}
+
+/// Schedules a refresh of the process's status page if the figures on the page are old or a client
+/// has sent a command. A forked child has no page at first. This function creates the page once
+/// enough time has passed since the fork. Called for requests above 512 bytes.
 #[inline]
 pub(crate) fn beat() {
     if STATE.load(Relaxed) != OFF {
@@ -167,10 +202,11 @@ fn beat_slow() {
     let is_old = || seconds() >= RENEWED.load(Relaxed) + RENEWAL;
     let is_due = page.asked().is_some() || (reads_clock && is_old());
     if is_due && client.python.is_initialized() && !IS_SCHEDULED.swap(true, Relaxed) {
-        // SAFETY: the function may be called by any thread of an initialised CPython.
-        let outcome =
-            unsafe { (client.functions.add_pending_call)(client.refresh, ptr::null_mut()) };
-        if outcome != 0 {
+        let is_scheduled = own().is_some_and(|Shown { client, .. }| {
+            // SAFETY: the function may be called by any thread of an initialised CPython.
+            unsafe { (client.functions.add_pending_call)(client.refresh, ptr::null_mut()) == 0 }
+        });
+        if !is_scheduled {
             IS_SCHEDULED.store(false, Relaxed);
         }
     }
@@ -179,7 +215,7 @@ fn beat_slow() {
 /// Carries out the command of a client, if there is one, and publishes the figures as JSON.
 pub(crate) fn refresh(trim: impl FnOnce() -> usize, json: impl FnOnce() -> String) {
     IS_SCHEDULED.store(false, Relaxed);
-    let Some(shown) = shown() else { return };
+    let Some(shown) = own() else { return };
     if let Some(command) = shown.page.asked() {
         shown.page.reply(command, trim() as u64);
     }
@@ -195,7 +231,7 @@ impl Shown {
 
 /// Publishes the final figures. If the process ran only for a short time, removes its page instead.
 pub(crate) fn end(json: impl FnOnce() -> String) {
-    let Some(shown) = shown() else { return };
+    let Some(shown) = own() else { return };
     if shown.created.elapsed() < SHORT {
         let _ = shown.page.remove();
         return;

@@ -11,13 +11,14 @@
 //! We do not write the reports from a thread of our own, because the program could notice the
 //! additional thread. CPython, for example, warns when a process with several threads forks.
 //!
-//! This library exports its own versions of `sigaction` and `signal`, which hide our signal handlers
-//! from the program:
-//! - If the program asks for the handler of a signal and this handler is ours, they report the
-//!   default action.
-//! - If the program restores the default action of a signal that we watch, they install our handler
-//!   instead.
-//! - If the program sets its own handler, that handler replaces ours.
+//! This library exports its own versions of `sigaction` and `signal`, which hide our signal
+//! handlers from the program:
+//!
+//! - If the program asks for the current handler of a signal and this handler is ours, it is told
+//!   that the signal has the default action.
+//! - If the program restores the default action of a signal that we watch, the signal gets our
+//!   handler instead.
+//! - If the program sets a handler of its own, this handler replaces ours.
 
 use std::{
     ffi::CStr,
@@ -147,10 +148,10 @@ fn report(moment: Moment) {
 }
 
 /// Returns true if the calling thread may now write a report, and false if a report is being
-/// written already. If `is_last` is true, as at the end of the process, the function first waits up
-/// to half a second for another thread to complete its report. If a signal interrupted the calling
-/// thread's own report, the function returns false at once, because that report can continue only
-/// after the signal handler has returned.
+/// written already. `is_last` is true at the end of the process. In this case, if another thread is
+/// writing a report, the function first waits up to half a second for that thread to finish. It
+/// never waits for a report of the calling thread, because a signal handler has interrupted that
+/// report. It can continue only after the handler has returned.
 fn begin_report(is_last: bool) -> bool {
     let this = this_thread();
     for _ in 0..=if is_last { LONGEST_WAIT } else { 0 } {
@@ -309,10 +310,11 @@ pub(crate) extern "C" fn signal(signal: c_int, handler: sighandler_t) -> sighand
 }
 
 /// Calls the C library's `__sysv_signal`, but hides our handlers from the program, as our
-/// [`signal`](fn@signal) does. If a program is compiled as strict ISO C, the headers of glibc
-/// replace its calls of `signal` with calls of `__sysv_signal`. A handler that was set with
-/// `__sysv_signal` runs only once, because the signal's default action is restored when the handler
-/// is called.
+/// function [`signal`](fn@signal) does.
+///
+/// If a program is compiled as strict ISO C, glibc's headers make it call `__sysv_signal` wherever
+/// it uses `signal`. A handler that was set with `__sysv_signal` runs only once, because the
+/// signal's default action is restored when the handler is called.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn __sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
     static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());

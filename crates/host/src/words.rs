@@ -215,10 +215,11 @@ pub fn bytes<'v>(setting: &'static str, value: &'v [u8]) -> Result<Option<usize>
     size.map(Some).ok_or(UnknownWord::new(setting, value, SIZES))
 }
 
-/// Returns the limits that two settings specify. Each setting is given as its name and its value.
+/// Returns the limits that two settings specify, one for the hard limit and one for the soft limit.
+/// Each setting is given as its name and its value.
 ///
-/// Calls `report` for each value that [`bytes`] rejects. A setting with such a value sets no limit,
-/// and does not affect the other setting.
+/// If [`bytes`] rejects the value for the hard or the soft limit, this function calls `report` with
+/// the error, and does not set that limit. The other limit is not affected.
 pub fn limits<'v>(
     hard: (&'static str, &'v [u8]),
     soft: (&'static str, &'v [u8]),

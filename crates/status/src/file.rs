@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::{MmapOptions, MmapRaw};
 use sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -44,6 +44,10 @@ const OF_TEXT: usize = 2;
 const WORDS: usize = SIZE / size_of::<u64>() - HEADER - OF_TEXT;
 
 /// A status page. Zeroed memory is a valid page that belongs to no process.
+///
+/// A forked child inherits the mapping of its parent's page. [`publish`](Self::publish),
+/// [`reply`](Self::reply) and [`end`](Self::end) therefore change nothing unless the calling
+/// process owns the page.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Page {
@@ -67,14 +71,20 @@ impl Page {
         self.pid.load(Relaxed) as u32
     }
 
+    /// Returns true if the calling process owns this page. Returns false in a forked child.
+    pub fn is_own(&self) -> bool {
+        self.pid() == this_process()
+    }
+
     /// Returns the text, which only the process that owns this page replaces.
     pub fn text(&self) -> &SharedText<WORDS> {
         &self.text
     }
 
-    /// Publishes a new text and the time. Returns false if the text is too long.
+    /// Publishes a new text and the time. Returns false if the text is too long, or if another
+    /// process owns this page.
     pub fn publish(&self, text: &[u8]) -> bool {
-        let is_published = self.text.publish(text);
+        let is_published = self.is_own() && self.text.publish(text);
         if is_published {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
             self.published.store(now.unwrap_or_default().as_millis() as u64, Relaxed);
@@ -95,7 +105,9 @@ impl Page {
 
     /// Records that the process is ending.
     pub fn end(&self) {
-        self.ended.store(1, Relaxed);
+        if self.is_own() {
+            self.ended.store(1, Relaxed);
+        }
     }
 
     /// Returns true if the process that owns this page is still running.
@@ -116,6 +128,9 @@ impl Page {
 
     /// Records that the process has carried out `command`, which freed `answer` bytes.
     pub fn reply(&self, command: u64, answer: u64) {
+        if !self.is_own() {
+            return;
+        }
         self.answer.store(answer, Relaxed);
         // Release: a client that sees this command number also sees the answer.
         self.answered.store(command, Release);
@@ -184,7 +199,6 @@ impl StatusFile {
         let start = start_time(pid).ok_or(io::ErrorKind::NotFound);
         let page = made.and_then(|page| Ok((page, start?)));
         let (page, start) = page.inspect_err(|_| _ = fs::remove_file(&path))?;
-        page.map.advise(Advice::DontFork)?;
         page.pid.store(u64::from(pid), Relaxed);
         page.start.store(start, Relaxed);
         // Release: a reader that sees the magic number also sees the process.
@@ -312,6 +326,15 @@ impl Deref for StatusFile {
     }
 }
 
+/// Returns the id of the calling process.
+///
+/// This function asks the system, because `getpid` of glibc before 2.25 caches the id. After a fork
+/// by a system call, such a `getpid` returns the id of the parent.
+pub fn this_process() -> u32 {
+    // SAFETY: the call has no arguments and accesses no memory.
+    unsafe { libc::syscall(libc::SYS_getpid) as u32 }
+}
+
 /// Returns the start time of the process `pid`, in clock ticks since the system was booted.
 ///
 /// Returns `None` if the process has ended, even if its parent has not waited for it yet.
@@ -335,7 +358,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let own = StatusFile::create_in(folder.path(), process::id()).unwrap();
         let other = StatusFile::open(own.path()).unwrap();
-        assert!(own.text().publish(b"{}"));
+        assert!(own.publish(b"{}"));
         assert_eq!((other.pid(), other.text().read().unwrap()), (process::id(), b"{}".to_vec()));
         assert!(other.is_live());
         own.end();
@@ -399,6 +422,35 @@ mod tests {
         assert_eq!((own.asked(), client.answer(command)), (Some(command), None));
         own.reply(command, 4096);
         assert_eq!((own.asked(), client.answer(command)), (None, Some(4096)));
+    }
+
+    /// A fork by a system call, which runs no fork handlers.
+    ///
+    /// Regression test: the page was not mapped in the child.
+    #[test]
+    fn a_forked_child_can_read_its_parents_page_but_cannot_change_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = StatusFile::create_in(folder.path(), process::id()).unwrap();
+        assert!(own.publish(b"{}"));
+        let command = StatusFile::open(own.path()).unwrap().ask();
+        let before = fs::read(own.path()).unwrap();
+        // SAFETY: without flags, the call copies the process as `fork` does.
+        let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+        if child == 0 {
+            let is_read = own.asked() == Some(command);
+            let is_changed = own.publish(b"from the child");
+            own.reply(command, 1);
+            own.end();
+            // SAFETY: `_exit` may be called at any time.
+            unsafe { libc::_exit(i32::from(!is_read || is_changed)) };
+        }
+        let mut status = -1;
+        // SAFETY: `status` is valid for writes.
+        let ended = unsafe { libc::waitpid(child as libc::pid_t, &mut status, 0) };
+        assert_eq!((libc::c_long::from(ended), status), (child, 0));
+        assert_eq!(fs::read(own.path()).unwrap(), before);
+        own.reply(command, 4096);
+        assert_eq!(own.asked(), None);
     }
 
     #[test]

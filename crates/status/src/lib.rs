@@ -7,5 +7,5 @@ mod text;
 #[cfg(all(test, loom))]
 mod models;
 
-pub use file::{KEPT, Page, SIZE, StatusFile, start_time};
+pub use file::{KEPT, Page, SIZE, StatusFile, start_time, this_process};
 pub use text::SharedText;

@@ -42,7 +42,7 @@ impl<const WORDS: usize> SharedText<WORDS> {
     ///
     /// Only one thread may call this function at a time. Otherwise, readers can get a mixture of
     /// the two new texts.
-    pub fn publish(&self, text: &[u8]) -> bool {
+    pub(crate) fn publish(&self, text: &[u8]) -> bool {
         let fits = text.len() <= WORDS * WORD;
         let text = if fits { text } else { &[] };
         let sequence = self.sequence.load(Relaxed);

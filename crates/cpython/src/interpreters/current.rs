@@ -40,21 +40,22 @@ static FUNCTIONS: OnceLock<InterpreterFunctions> = OnceLock::new();
 
 static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 
-/// The distance from the thread pointer to the variable of the current thread state, in bytes.
+/// The distance from the thread pointer to CPython's variable for the current thread state, in
+/// bytes.
 ///
 /// # Invariant
 ///
-/// The value is the distance from the thread pointer to the thread-local variable in which CPython
-/// stores the current thread state, or 0 until we have found this variable. We store the distance
-/// only after [`layout_holds`] has returned true. We then know that the third word of a thread
-/// state is the address of its interpreter, and [`is_at_hand`] can rely on this layout.
+/// `OFFSET` is 0 until we have found the thread-local variable in which CPython stores the current
+/// thread state. From then on, it is the distance in bytes from the thread pointer to that
+/// variable. We set it only if [`layout_holds`] has confirmed that the third word of a thread state
+/// is the address of its interpreter, because [`is_at_hand`] reads that word.
 ///
-/// Until we have found CPython's variable for the current thread state, `OFFSET` is 0, so
-/// [`is_at_hand`] reads the word at the thread pointer instead. There begins the thread's control
-/// block, in which the C library describes the thread, and the first word of this block is its own
-/// address. [`is_at_hand`] therefore mistakes the block for a thread state, and compares its third
-/// word with the address of an interpreter. The two are never equal, so [`is_at_hand`] returns
-/// false.
+/// The function [`is_at_hand`] does not test whether `OFFSET` is still 0. If it is, the function
+/// reads the word at the thread pointer instead of CPython's variable. That word is the first one
+/// of the C library's control block for the thread, and contains the address of the control block
+/// itself. The function therefore mistakes the control block for a thread state. It compares the
+/// block's third word with the address of an interpreter, and returns false, because the two are
+/// never equal.
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Stores CPython's functions for interpreters. Must be called before the heap is installed.
@@ -112,11 +113,13 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
 
 /// Looks for the variable that holds the current thread state, and sets [`OFFSET`].
 ///
-/// Must be called while no other thread runs Python code. CPython stores the current thread state
-/// in a thread-local variable, so each thread has its own copy. The function searches only the
-/// calling thread's thread-local variables. CPython was loaded before `main`, so its thread-local
-/// variables use static TLS, and the offset from the thread pointer to the variable is the same in
-/// every thread.
+/// The function releases the GIL for a moment, so call it only while no other thread runs Python
+/// code.
+///
+/// CPython stores the current thread state in a thread-local variable, so each thread has its own
+/// copy. The function searches only the variables of the calling thread, but the offset that it
+/// finds is valid for all threads: CPython was loaded before `main`, so its thread-local variables
+/// use static TLS, in which a variable has the same offset from the thread pointer in every thread.
 ///
 /// # Safety
 ///

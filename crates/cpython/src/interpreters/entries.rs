@@ -23,10 +23,9 @@ pub(super) struct Entry {
     ///
     /// # Invariant
     ///
-    /// If the field `interpreter` contains the address of an interpreter, then the field `heap` is
-    /// `Some`. A thread that stores the address of an interpreter in the field `interpreter`, or
-    /// removes the address from the field, must hold the GIL of this interpreter. While the process
-    /// has only one thread, that thread may also write the field without holding the GIL.
+    /// While this field contains the address of an interpreter, the field `heap` is `Some`. Only a
+    /// thread that holds the interpreter's GIL may store or remove the address. The only exception
+    /// is a process with a single thread, which may do both without holding the GIL.
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///

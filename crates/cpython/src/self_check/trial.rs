@@ -11,8 +11,8 @@ use crate::{
     domains::SERVED,
 };
 
-/// The sizes before and after a `realloc`, in bytes. They cover small blocks, spans, and blocks
-/// that the heap does not serve.
+/// The sizes before and after a `realloc`, in bytes. Some of these sizes get a small block, some
+/// get a span, and the others get a block from the layer below the heap.
 const SIZES: [(usize, usize); 8] = [
     (1, 40),
     (40, 512),
@@ -80,9 +80,12 @@ unsafe fn operations(functions: &DomainFunctions) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Returns true if the heap's statistics are consistent and count small blocks exactly while the
-/// blocks are live. They must not count a block of 100,000 bytes, because the layer below serves
-/// it.
+/// Allocates eight small blocks and a block of 100,000 bytes, and frees them. Reads the heap's
+/// statistics before the allocations, while the blocks are live, and after the frees. Returns true
+/// if these statistics are correct:
+/// - The bytes in the statistics add up to the size of all arenas.
+/// - The eight small blocks count as in use while they are live, and no longer when they are freed.
+/// - The block of 100,000 bytes never counts, because the layer below the heap serves it.
 ///
 /// # Safety
 ///

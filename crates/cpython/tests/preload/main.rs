@@ -18,6 +18,7 @@ mod output;
 mod refusals;
 mod reinit;
 mod stats;
+mod status;
 mod status_cost;
 mod support;
 mod threads;

@@ -51,7 +51,8 @@ fn the_library_exports_only_its_own_names_and_needs_nothing_but_the_c_library() 
     let replaced = ["_exit", "_Exit", "sigaction", "signal", "__sysv_signal"];
     let is_known = |name: &str| name.starts_with("obmalloc_") || replaced.contains(&name);
     assert!(names.iter().all(|name| is_known(name)), "{names:?}");
-    let needs = run(Command::new("readelf").arg("-d").arg(library())).stdout;
-    let needs: Vec<_> = needs.lines().filter(|line| line.contains("(NEEDED)")).collect();
+    let dynamic = run(Command::new("readelf").arg("-d").arg(library())).stdout;
+    assert!(dynamic.contains("NODELETE"), "dlclose unloads the library: {dynamic}");
+    let needs: Vec<_> = dynamic.lines().filter(|line| line.contains("(NEEDED)")).collect();
     assert!(needs.iter().all(|line| line.contains("[libc.so") || line.contains("[ld-linux")));
 }
