@@ -70,6 +70,11 @@ class Installed(unittest.TestCase):
         out = self.succeeds(sys.executable, "-m", "obmalloc", "run", "-c", code)
         self.assertEqual(out, "True\n%s\n" % sys.executable)
 
+    def test_python_m_obmalloc_does_not_pass_on_the_signals_that_python_ignores(self):
+        shown = ["grep", "^SigIgn", "/proc/self/status"]
+        out = self.succeeds(sys.executable, "-m", "obmalloc", "run", "--", *shown)
+        self.assertEqual(out, self.succeeds(*shown))
+
     def test_the_doctor_says_that_the_heap_is_in_force_in_a_process_and_its_child(self):
         out = self.succeeds(sys.executable, "-m", "obmalloc", "doctor", "--json")
         processes = json.loads(out)["processes"]

@@ -22,10 +22,10 @@ pub use self::python::examine;
 /// Shows whether Python processes use our heap, and if not, why.
 ///
 /// With PID, examines the running process with this id. With COMMAND, runs the command and examines
-/// every Python that the command starts. Otherwise, starts each Python that `--python` names, lets
-/// this Python start a child process, and examines both processes. The exit code is 1 if an
-/// examined process does not use our heap, if we cannot find out whether it does, or if there is no
-/// process to examine.
+/// all Python processes that the command starts. Otherwise, starts each Python interpreter that
+/// `--python` names, lets the interpreter start a child process, and examines both processes. The
+/// exit code is 1 if an examined process does not use our heap, if we cannot find out whether it
+/// does, or if there is no process to examine.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A Python to examine. May be repeated [default: the one that `obmalloc run` uses]
@@ -37,10 +37,10 @@ pub struct Args {
     /// A running process.
     #[arg(value_name = "PID", conflicts_with = "command")]
     pid: Option<u32>,
-    /// A command to run. A table shows all Pythons that the command starts. However, if a Python
-    /// ends within a few milliseconds, it may be missing from the table. Ctrl-C ends only the
-    /// command, and `obmalloc doctor` passes a SIGTERM on to the command. In both cases, the table
-    /// is printed once the command has ended.
+    /// A command to run. When the command has ended, `obmalloc doctor` prints a table of all Python
+    /// processes that the command has started. A Python process that ends within a few milliseconds
+    /// may be missing. Ctrl-C ends the command, but not `obmalloc doctor`, and a SIGTERM is passed
+    /// on to the command. In both cases, `obmalloc doctor` still prints the table.
     #[arg(last = true, value_names = ["COMMAND", "ARGS"])]
     command: Vec<OsString>,
 }

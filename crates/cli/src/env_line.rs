@@ -57,11 +57,13 @@ impl Started {
     }
 }
 
-/// Returns the text that `env` splits into words: the rest of `argument` after the option `-S` or
-/// `--split-string=`. In the short form, the letters `i` and `v` may stand before the `S`, as in
-/// `-iS`. The flag is true if `i` is one of these letters, because `env` then also clears the
-/// environment. Returns `None` if `argument` begins with neither option or has other letters before
-/// the `S`.
+/// Parses an `argument` of `env` that begins with the option `-S` or `--split-string=`. Returns a
+/// flag, and the text after the option, which `env` splits into words. The flag is true if `env`
+/// also clears the environment.
+///
+/// In the option `-S`, the letters `i` and `v` may precede the `S`, as in `-iS`. The `i` makes
+/// `env` clear the environment. Returns `None` if `argument` begins with neither `-S` nor
+/// `--split-string=`, or if other letters precede the `S`.
 fn line_to_split(argument: &[u8]) -> Option<(bool, &[u8])> {
     if let Some(line) = argument.strip_prefix(b"--split-string=") {
         return Some((false, line));

@@ -11,10 +11,10 @@ use std::{
 };
 
 use object::{
-    elf::{DT_NEEDED, EM_X86_64, ET_DYN, FileHeader64, PT_LOAD},
+    elf::{DT_NEEDED, EM_X86_64, ET_DYN, FileHeader64, PT_LOAD, SHT_DYNSYM},
     read::{
         ReadCache, ReadRef,
-        elf::{FileHeader, ProgramHeader},
+        elf::{FileHeader, ProgramHeader, Sym},
     },
 };
 
@@ -123,9 +123,9 @@ pub(crate) fn require_library(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns true if the program at `path` is a Python 2. After symbolic links are resolved, a
-/// program named `python2` or, for example, `python2.7` counts as one. A program named `python`
-/// counts only if it needs a shared library whose name begins with `libpython2`.
+/// Returns true if the program at `path` is Python 2. After symbolic links are resolved, we
+/// recognise Python 2 by a name such as `python2` or `python2.7`. A program with the name `python`
+/// is Python 2 only if it needs a shared library whose name begins with `libpython2`.
 pub(crate) fn is_python_2(path: &Path) -> bool {
     let path = path.canonicalize().unwrap_or(path.to_owned());
     match path.file_name().map(OsStrExt::as_bytes) {
@@ -152,6 +152,22 @@ fn needed(path: &Path) -> Option<Vec<Vec<u8>>> {
     let table = header.sections(endian, &data).ok()?.dynamic_table(endian, &data).ok()?;
     let names = table.iter().filter(|entry| entry.tag == DT_NEEDED);
     names.map(|entry| Some(table.string(entry).ok()?.to_owned())).collect()
+}
+
+/// Returns true if the Python 2 at `path` exports `Py_GetVersion`, or needs a libpython that does.
+pub(crate) fn exports_version(path: &Path) -> bool {
+    let libraries = needed(path).unwrap_or_default();
+    libraries.iter().any(|library| library.starts_with(b"libpython2"))
+        || exports(path, b"Py_GetVersion").unwrap_or(false)
+}
+
+fn exports(path: &Path, symbol: &[u8]) -> Option<bool> {
+    let data = ReadCache::new(File::open(path).ok()?);
+    let header = FileHeader64::<object::Endianness>::parse(&data).ok()?;
+    let endian = header.endian().ok()?;
+    let table = header.sections(endian, &data).ok()?.symbols(endian, &data, SHT_DYNSYM).ok()?;
+    let mut defined = table.iter().filter(|entry| !entry.is_undefined(endian));
+    Some(defined.any(|entry| table.symbol_name(endian, entry).ok() == Some(symbol)))
 }
 
 /// The privilege of a program that has file capabilities.

@@ -4,7 +4,7 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fmt, io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
@@ -14,6 +14,7 @@ use crate::{
     env_line::Started,
     executable::{self, Kind},
     failure::{CANNOT_RUN, FAILED, Failure, NOT_FOUND, Result},
+    system,
 };
 
 /// The largest number of files that we examine for one program.
@@ -28,7 +29,7 @@ pub enum Remark {
     Static(PathBuf),
     /// The first line of this script removes `LD_PRELOAD`.
     Cleared(PathBuf),
-    /// The program is a Python 2, in which our library is silent.
+    /// The program is Python 2, which cannot use the heap.
     Python2(PathBuf),
 }
 
@@ -39,6 +40,14 @@ impl Remark {
             Self::Static(_) => CANNOT_RUN,
             Self::Cleared(_) | Self::Python2(_) => FAILED,
         }
+    }
+
+    /// Returns true if the library prints this reason itself when the program starts. The library
+    /// does so only if one of its variables is set to a value that is not empty.
+    ///
+    /// The library recognises a Python 2 by CPython's function `Py_GetVersion`.
+    pub(crate) fn is_printed_by_library(&self) -> bool {
+        matches!(self, Self::Python2(path) if executable::exports_version(path))
     }
 }
 
@@ -63,7 +72,9 @@ impl fmt::Display for Remark {
     }
 }
 
-/// Returns the path of the program that a shell would start for `name`.
+/// Returns the path of the program that `execvp` would start for `name`.
+///
+/// If the environment has no `PATH`, we search the default path of the system, as `execvp` does.
 ///
 /// If no folder on the `PATH` contains an executable file called `name`, we look for `name` in the
 /// folder of the running `obmalloc` executable. For example, if a systemd unit runs
@@ -84,7 +95,12 @@ pub fn find(name: &OsStr) -> Result<PathBuf> {
 }
 
 fn find_on_path(name: &OsStr) -> Result<PathBuf> {
-    find_on(name, &env::var_os("PATH").unwrap_or_default())
+    find_on(name, &search_path())
+}
+
+/// Returns the value of `PATH`, or the default path of the system if the variable is not set.
+pub(crate) fn search_path() -> OsString {
+    env::var_os("PATH").unwrap_or_else(system::default_path)
 }
 
 fn is_path(name: &OsStr) -> bool {

@@ -48,7 +48,7 @@ pub fn choose() -> Result<Choice> {
         virtual_env: env::var_os("VIRTUAL_ENV"),
         bin: program.parent().unwrap_or(Path::new("")).to_owned(),
         current: env::current_dir().unwrap_or_default(),
-        path: env::var_os("PATH").unwrap_or_default(),
+        path: program::search_path(),
     }
     .choose()
 }

@@ -16,6 +16,7 @@ use crate::{
     failure::{CANNOT_RUN, Failure, Result},
     libraries::{self, Libraries},
     preload, program, python,
+    system::pass_on_ignored_sigpipe,
     target::{Invocation, Target},
 };
 
@@ -40,10 +41,10 @@ pub struct Args {
     /// Also serves malloc and operator new of the whole process.
     #[arg(long)]
     malloc: bool,
-    /// Refuses to start a program if it is clear beforehand that the program would run without the
-    /// heap. Otherwise, the program starts. If the preloaded library then does not install the heap
-    /// in a CPython 3, or if the CPython is newer than the tested versions, the library ends the
-    /// process with code 125.
+    /// Refuses to run a program without the heap. A program that clearly cannot use the heap is not
+    /// started. Once a program has been started, the preloaded library ends the process with code
+    /// 125 if it does not install the heap in CPython 3, or if this CPython is newer than the
+    /// tested versions.
     #[arg(long, group = "switch")]
     strict: bool,
     /// Prints no message if the heap cannot be installed.
@@ -78,7 +79,9 @@ pub fn run(args: &Args) -> Result<()> {
                 .because(&remark)
                 .code(remark.exit_code()));
         }
-        say(&remark.to_string(), args);
+        if !remark.is_printed_by_library() {
+            say(&remark.to_string(), args);
+        }
     }
     // With --strict, the library itself reports this and ends the process.
     if let Some(name) = other_allocator(env::var_os("PYTHONMALLOC"))
@@ -99,8 +102,10 @@ pub fn run(args: &Args) -> Result<()> {
             command.env("OBMALLOC", word);
         }
     }
-    if args.no_status || env::var_os("OBMALLOC_STATUS").is_none() {
-        command.env("OBMALLOC_STATUS", if args.no_status { "off" } else { "on" });
+    if args.no_status {
+        command.env(STATUS, "off");
+    } else {
+        request_status(&mut command);
     }
     if args.verbose {
         eprintln!("obmalloc: {command:?}");
@@ -109,6 +114,17 @@ pub fn run(args: &Args) -> Result<()> {
     Err(Failure::new(format!("cannot run {}", invocation.path.display()))
         .because(reason(&invocation, &error))
         .code(CANNOT_RUN))
+}
+
+/// The variable that makes the library create a status page.
+const STATUS: &str = "OBMALLOC_STATUS";
+
+/// Makes the program of `command` create a status page, unless the user has chosen otherwise.
+pub(crate) fn request_status(command: &mut Command) {
+    // The library treats an empty value as unset.
+    if env::var_os(STATUS).is_none_or(|value| value.is_empty()) {
+        command.env(STATUS, "on");
+    }
 }
 
 /// Returns `text` if the library accepts it as a number of bytes.
@@ -175,6 +191,7 @@ pub fn preloaded(invocation: &Invocation, libraries: &Libraries, malloc: bool) -
     for ours in [python::VARIABLE, libraries::VARIABLE] {
         command.env_remove(ours);
     }
+    pass_on_ignored_sigpipe(&mut command);
     Ok(command)
 }
 

@@ -13,6 +13,7 @@ use crate::{
     failure::{Attempt, Failure, Result},
     libraries::Libraries,
     preload,
+    system::pass_on_ignored_sigpipe,
     target::Invocation,
 };
 
@@ -70,6 +71,7 @@ impl Side {
                 command.env("PYTHONMALLOC", "malloc").env(preload::VARIABLE, preloaded(path)?)
             }
         };
+        pass_on_ignored_sigpipe(&mut command);
         Ok(command)
     }
 }

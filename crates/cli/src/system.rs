@@ -1,12 +1,15 @@
 //! System calls that the standard library does not provide.
 
 use std::{
-    ffi::{CStr, CString},
+    ffi::{CStr, CString, OsString},
     io,
     mem::MaybeUninit,
-    os::unix::{ffi::OsStrExt, process::ExitStatusExt},
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        process::{CommandExt, ExitStatusExt},
+    },
     path::Path,
-    process::{Child, ExitStatus},
+    process::{Child, Command, ExitStatus},
     ptr,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
@@ -34,10 +37,59 @@ pub(crate) fn ignores_privileges(path: &Path) -> bool {
     result == 0 && unsafe { found.assume_init() }.f_flag & libc::ST_NOSUID != 0
 }
 
+/// Returns the folders in which `execvp` looks for a program if `PATH` is not set. They have the
+/// form of a `PATH`, such as `/bin:/usr/bin`.
+pub(crate) fn default_path() -> OsString {
+    // SAFETY: a buffer of size 0 is not written to.
+    let size = unsafe { libc::confstr(libc::_CS_PATH, ptr::null_mut(), 0) };
+    let mut path = vec![0; size];
+    // SAFETY: the buffer is valid for writes of `size` bytes.
+    unsafe { libc::confstr(libc::_CS_PATH, path.as_mut_ptr().cast(), size) };
+    // The text ends with a zero byte.
+    path.pop();
+    OsString::from_vec(path)
+}
+
+/// True if SIGPIPE was ignored when this process started.
+static WAS_SIGPIPE_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// Makes the loader call `record_sigpipe` before `main`. Rust's runtime, which starts in `main`,
+/// ignores the signal.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static RECORD_SIGPIPE: extern "C" fn() = record_sigpipe;
+
+extern "C" fn record_sigpipe() {
+    let mut found = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action, the call only writes the current one to `found`.
+    let result = unsafe { libc::sigaction(libc::SIGPIPE, ptr::null(), found.as_mut_ptr()) };
+    // SAFETY: zero is a valid value of each field, also if the call failed.
+    let action = unsafe { found.assume_init() }.sa_sigaction;
+    WAS_SIGPIPE_IGNORED.store(result == 0 && action == libc::SIG_IGN, Relaxed);
+}
+
+/// Makes the program of `command` ignore SIGPIPE if this process was started with the signal
+/// ignored.
+///
+/// Otherwise, the program gets the default action, which the standard library sets in every program
+/// that it starts.
+pub(crate) fn pass_on_ignored_sigpipe(command: &mut Command) {
+    if !WAS_SIGPIPE_IGNORED.load(Relaxed) {
+        return;
+    }
+    let ignore = || {
+        // SAFETY: no handler runs, because the signal is ignored.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+        Ok(())
+    };
+    // SAFETY: `signal` is async-signal-safe, so the closure may run in a forked child.
+    unsafe { command.pre_exec(ignore) };
+}
+
 /// Makes a write to a closed pipe end this process silently, as in other command-line programs.
 ///
-/// Rust ignores the signal SIGPIPE at first. The programs that we start get the default action in
-/// any case.
+/// Rust ignores the signal SIGPIPE at first. This action does not affect the programs that we start
+/// (see `pass_on_ignored_sigpipe`).
 pub fn end_on_closed_pipes() {
     // SAFETY: the default action runs no code of this process.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
@@ -52,10 +104,11 @@ extern "C" fn note_termination(_: libc::c_int) {
 
 /// While a `Waiting` exists, SIGINT and SIGTERM do not end this process.
 ///
-/// When the user presses Ctrl-C, the terminal sends SIGINT to the children of this process too. The
-/// children can react to it, so this process ignores the signal. A SIGTERM is usually sent to this
-/// process alone, and [`pass_on`](Self::pass_on) can send it on to a child. When the `Waiting` is
-/// dropped, both signals get back the actions that they had before it was created.
+/// When the user presses Ctrl-C, the terminal sends SIGINT to this process and to its children.
+/// This process ignores the signal and leaves the reaction to the children. A SIGTERM, on the other
+/// hand, is usually sent to this process alone, so [`pass_on`](Self::pass_on) can forward it to a
+/// child. Creating a `Waiting` changes the actions of both signals, and dropping it restores the
+/// earlier actions.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     earlier: [(libc::c_int, libc::sighandler_t); 2],

@@ -28,9 +28,10 @@ pub struct Target {
     #[arg(short, num_args = 1.., allow_hyphen_values = true, value_names = ["CODE", "ARGS"])]
     #[arg(conflicts_with = "words")]
     pub code: Vec<OsString>,
-    /// A program and its arguments. Python runs a file whose name ends with .py, .pyz or .pyw, a
-    /// folder that contains __main__.py, and the code on stdin if the program is `-`. Any other
-    /// program is started directly, without Python, and so is every program that follows `--`.
+    /// A program and its arguments. Python runs the program if it is a file whose name ends with
+    /// .py, .pyz or .pyw, a folder that contains __main__.py, or `-`, which stands for the code on
+    /// stdin. Any other program is started directly, without Python, and so is every program that
+    /// follows `--`.
     #[arg(trailing_var_arg = true, value_names = ["PROGRAM", "ARGS"])]
     pub words: Vec<OsString>,
 }
@@ -98,10 +99,10 @@ impl Target {
 /// Returns `line` with the value of the option `-m` or `-c` as a word of its own, as in `-m MODULE`.
 ///
 /// In `-m MODULE --stats`, Clap takes all words after `-m` as values of `-m`, so the module gets
-/// the argument `--stats`. In `-mMODULE --stats`, Clap takes only `MODULE` as a value, and would
-/// parse `--stats` as an option of `obmalloc`. This function therefore separates `-m` from
-/// `MODULE`, and `-c` from the code. It skips the options before `-m` or `-c`, which `command`
-/// describes.
+/// the argument `--stats`. In `-mMODULE --stats`, Clap would take only `MODULE` as a value, and
+/// would parse `--stats` as an option of `obmalloc`. To avoid this, this function splits `-mMODULE`
+/// into `-m` and `MODULE`. It splits `-c` and its code in the same way. To find `-m` or `-c`, the
+/// function skips the options that come before it. `command` describes the options to skip.
 pub fn with_separate_values(mut line: Vec<OsString>, command: &clap::Command) -> Vec<OsString> {
     let action = line.get(1).and_then(|name| command.find_subcommand(name));
     let Some(action) = action.filter(|action| has_argument(action, "module")) else { return line };

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::{collections::BTreeMap, env, ffi::OsString, thread, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, thread, time::Duration};
 
 use super::{Finding, Findings};
 use crate::{
@@ -11,16 +11,13 @@ use crate::{
     processes::Family,
     program,
     reports::{Report, Reports},
-    run::preloaded,
+    run::{preloaded, request_status},
     system::Waiting,
     target::Invocation,
 };
 
 /// The time between two examinations of the processes.
 const PAUSE: Duration = Duration::from_millis(5);
-
-/// The variable that makes the library create a status page.
-const STATUS: &str = "OBMALLOC_STATUS";
 
 /// Runs `command` until it ends, and describes the Pythons that it started.
 ///
@@ -29,7 +26,9 @@ const STATUS: &str = "OBMALLOC_STATUS";
 /// Fails if the command cannot be started, or if the library cannot be preloaded into it.
 pub(super) fn examine(command: &[OsString], libraries: &Libraries) -> Result<Findings> {
     let path = program::find(&command[0])?;
-    if let Some(remark) = program::check(&path)? {
+    if let Some(remark) = program::check(&path)?
+        && !remark.is_printed_by_library()
+    {
         eprintln!("obmalloc: {remark}");
     }
     let invocation = Invocation { path, name: command[0].clone(), args: command[1..].to_vec() };
@@ -37,9 +36,7 @@ pub(super) fn examine(command: &[OsString], libraries: &Libraries) -> Result<Fin
     let reports = Reports::new()?;
     reports.ask(&mut command);
     // The page tells about a process that a signal ends, which writes no report.
-    if env::var_os(STATUS).is_none() {
-        command.env(STATUS, "on");
-    }
+    request_status(&mut command);
     // The findings are printed to stdout.
     command.stdout(std::io::stderr());
     let cannot = || format!("cannot run {}", invocation.path.display());

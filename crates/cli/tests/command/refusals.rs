@@ -172,6 +172,48 @@ fn a_python_2_is_mentioned_and_with_strict_refused() {
     run.fails(125, &["is a Python 2"]);
 }
 
+/// The library recognises such a Python 2 too. It prints its line if a variable is set.
+///
+/// Regression test: the command and the library each printed a line.
+#[test]
+fn a_python_2_that_the_library_recognises_is_mentioned_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let version = "const char *Py_GetVersion(void) { return \"2.7.18 (default)\"; }";
+    let build = |name: &str, source: &str, flags: &[&str]| {
+        let (code, product) = (folder.path().join("p.c"), folder.path().join(name));
+        fs::write(&code, source).unwrap();
+        let mut cc = Command::new("cc");
+        cc.arg(&code).arg("-o").arg(&product).args(flags);
+        assert!(cc.status().unwrap().success());
+        product
+    };
+    let main = "int main(void) { return 0; }";
+    let exporting = build("python2.7", &format!("{version} {main}"), &["-rdynamic"]);
+    let soname = "-Wl,-soname=libpython2.7.so.1.0";
+    let library = build("libpython2.7.so.1.0", version, &["-shared", "-fPIC", soname]);
+    let rpath = format!("-Wl,-rpath,{}", folder.path().display());
+    let linked = ["-Wl,--no-as-needed", &rpath, library.to_str().unwrap()];
+    let linked = build("python", main, &linked);
+    for python in [exporting, linked] {
+        let script = put_script(folder.path(), &format!("#!{}\n", python.display()));
+        for words in [&[][..], &["--stats"], &["--no-status"]] {
+            let mut command = obmalloc(["run"]);
+            let run = Run::of(command.args(words).arg("--").arg(&python));
+            assert_eq!((run.code, run.stderr.lines().count()), (Some(0), 1), "{run:?}");
+            assert!(run.stderr.contains("only 3.8 and later are"), "{run:?}");
+            let run = Run::of(obmalloc(["run"]).args(words).arg(&script));
+            assert_eq!((run.code, run.stderr.lines().count()), (Some(0), 1), "{run:?}");
+        }
+        let run = Run::of(obmalloc(["run", "--"]).arg(&python).env("OBMALLOC_STATUS", ""));
+        assert_eq!((run.code, run.stderr.lines().count()), (Some(0), 1), "{run:?}");
+        Run::of(obmalloc(["run", "--quiet", "--"]).arg(&python)).succeeds();
+        let run = Run::of(obmalloc(["run", "--strict", "--"]).arg(&python));
+        run.fails(125, &["--strict", "is a Python 2", "CPython 3.8"]);
+        let run = Run::of(obmalloc(["doctor", "--"]).arg(&python));
+        assert_eq!(run.stderr.matches("3.8 and later are").count(), 1, "{run:?}");
+    }
+}
+
 #[test]
 fn a_choice_of_python_for_a_command_is_refused() {
     let run = Run::of(&mut obmalloc(["run", "--python", "python3", "true"]));

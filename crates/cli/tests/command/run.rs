@@ -91,6 +91,65 @@ fn a_program_beside_the_command_is_found_without_the_path() {
     assert_eq!(run("echo").succeeds().stdout, "served\n");
 }
 
+/// Regression test: no program was found.
+#[test]
+fn without_a_path_variable_the_default_path_of_the_system_is_searched() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("own-script");
+    fs::write(&script, "#!/usr/bin/env sh\necho ran").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let started = |name: &str| {
+        let mut command = obmalloc(["run", "--", name]);
+        command.current_dir(&folder);
+        command
+    };
+    let run = |name: &str| Run::of(started(name).env_remove("PATH"));
+    run("true").succeeds();
+    assert_eq!(run(script.to_str().unwrap()).succeeds().stdout, "ran\n");
+    run("own-script").fails(127, &["no such program"]);
+    // An empty variable names the current folder, as in `execvp`.
+    fs::write(&script, "#!/bin/sh\necho ran").unwrap();
+    let run = |name: &str| Run::of(started(name).env("PATH", ""));
+    run("true").fails(127, &["no such program"]);
+    assert_eq!(run("own-script").succeeds().stdout, "ran\n");
+}
+
+/// Regression test: a program that was started with an ignored SIGPIPE got the default action.
+#[test]
+fn a_program_starts_with_the_signal_actions_that_the_command_got() {
+    const SIGPIPE: u64 = 1 << (libc::SIGPIPE - 1);
+    let shown = ["grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"];
+    let lines = |text: &str| -> Vec<_> {
+        text.lines().filter(|line| line.starts_with("Sig")).map(str::to_owned).collect()
+    };
+    for (action, is_ignored) in [("trap '' PIPE", true), ("trap - PIPE", false)] {
+        let start = |words: &[&str]| {
+            let ours = obmalloc(words);
+            let mut shell = clean_command("sh");
+            shell.args(["-c", &format!("{action}; exec \"$@\""), "sh"]);
+            shell.arg(ours.get_program()).args(ours.get_args());
+            for (name, value) in ours.get_envs() {
+                value.map(|value| shell.env(name, value));
+            }
+            Run::of(&mut shell)
+        };
+        let mut direct = clean_command("sh");
+        direct.args(["-c", &format!("{action}; exec \"$@\""), "sh"]).args(shown);
+        let expected = lines(&Run::of(&mut direct).succeeds().stdout);
+        let ignored = expected.iter().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+        let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+        assert_eq!(ignored & SIGPIPE != 0, is_ignored, "{expected:?}");
+        let run = start(&[&["run", "--"], &shown[..]].concat()).succeeds();
+        assert_eq!(lines(&run.stdout), expected, "{action}");
+        // The doctor prints the output of a command to stderr.
+        let run = start(&[&["doctor", "--"], &shown[..]].concat());
+        assert_eq!(lines(&run.stderr), expected, "{action}");
+        let test = format!("grep -q '{}' /proc/self/status", expected[expected.len() - 1]);
+        let run = start(&["compare", "--rounds", "1", "--on", "malloc", "--", "sh", "-c", &test]);
+        assert_eq!(run.code, Some(0), "{action}: {run:?}");
+    }
+}
+
 #[test]
 fn the_program_keeps_the_process_its_exit_code_and_its_signal() {
     let mut child = obmalloc(["run", "--", "sh", "-c", "echo $$; read line; exit $line"])
