@@ -96,9 +96,9 @@ impl ReservedRange {
         let records = pages::map(0, bytes, Access::ReadWrite).ok()?;
         let first = (FIRST_BYTES.min(most) / slot.bytes()).max(1);
         let align = if huge.is_on() { slot.bytes().max(HUGE_PAGE) } else { slot.bytes() };
-        let hint = random_start(records.addr().get(), align);
+        let starts = random_starts(records.addr().get(), align);
         let access = Self::access_when_free(huge);
-        let reserve = |count| reserve_slots(hint, count, slot, align, access);
+        let reserve = |count| reserve_slots(starts, count, slot, align, access);
         let Some((base, count)) = reserve(first).or_else(|_| reserve(1)).ok() else {
             // SAFETY: the pages were mapped above, and nothing uses them.
             let _ = unsafe { pages::unmap(records, bytes) };
@@ -409,36 +409,41 @@ fn record_bytes(slot: ArenaSize) -> usize {
     (words_for(slot) * size_of::<usize>() + extents).next_multiple_of(pages::page_size())
 }
 
-/// Reserves `count` slots and the page after them, at `hint` if possible.
+/// Reserves `count` slots and the page after them, at the first of `starts` that is free.
 ///
-/// The first slot begins at a multiple of `align`. Returns the address of the first slot and the
-/// number of slots.
+/// If no start is free, the system chooses a multiple of `align`. Returns the address of the first
+/// slot and the number of slots.
 fn reserve_slots(
-    hint: usize,
+    starts: [usize; 2],
     count: usize,
     slot: ArenaSize,
     align: usize,
     access: Access,
 ) -> Result<(NonNull<u8>, usize), OsCode> {
     let bytes = count * slot.bytes() + pages::page_size();
-    let start = pages::map(hint, bytes, access)?;
-    if start.addr().get().is_multiple_of(align) {
-        return Ok((start, count));
+    for wanted in starts {
+        let start = pages::map(wanted, bytes, access)?;
+        if start.addr().get() == wanted {
+            return Ok((start, count));
+        }
+        // SAFETY: the pages were mapped above, and nothing uses them. A failure loses only addresses.
+        let _ = unsafe { pages::unmap(start, bytes) };
     }
-    // SAFETY: the pages were mapped above, and nothing uses them. A failure loses only addresses.
-    let _ = unsafe { pages::unmap(start, bytes) };
     Ok((pages::map_aligned(bytes, align, access)?, count))
 }
 
-/// Returns a multiple of `align` in `STARTS` that differs from process to process.
+/// Returns two multiples of `align` in `STARTS` that differ from process to process.
 ///
 /// The result depends on the address of `mapping` and on a stack address, which the system
-/// randomises.
-fn random_start(mapping: usize, align: usize) -> usize {
+/// randomises. The second start is needed if another range of this process, which had the same two
+/// addresses, has taken the first one. The two starts are far away from each other.
+fn random_starts(mapping: usize, align: usize) -> [usize; 2] {
     let on_stack = 0_u8;
     let seed = mapping ^ (&raw const on_stack).addr().rotate_left(20);
-    let mixed = (seed >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    align_down(STARTS.start + (mixed >> 8) % STARTS.len(), align)
+    [0, 1].map(|nth| {
+        let mixed = (seed >> 4).wrapping_add(nth).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        align_down(STARTS.start + (mixed >> 8) % STARTS.len(), align)
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 use std::{env, os::unix::process::CommandExt, process::Command, vec::Vec};
 
-use super::STARTS;
+use super::{STARTS, random_starts, reserve_slots};
 use crate::{
     ArenaSize, ArenaSource, RESERVED_BYTES,
     pages::{self, Access},
@@ -41,6 +41,20 @@ fn the_range_begins_small_in_an_empty_part_of_the_address_space() {
     let mut other = self::source();
     let _other = map(&mut other);
     assert_ne!(source.reserved().start, other.reserved().start);
+}
+
+#[test]
+fn a_range_whose_first_place_is_taken_has_another_one_far_away() {
+    let starts = random_starts(0, SLOT);
+    assert!(starts[0].abs_diff(starts[1]) > 1 << 40);
+    let reserve = || reserve_slots(starts, 256, SIZE, SLOT, Access::Reserved).unwrap().0;
+    let ranges = [reserve(), reserve(), reserve()];
+    assert_eq!([ranges[0].addr().get(), ranges[1].addr().get()], starts);
+    assert!(ranges[2].addr().get().is_multiple_of(SLOT));
+    for range in ranges {
+        // SAFETY: the pages were mapped above, and nothing uses them.
+        unsafe { pages::unmap(range, 256 * SLOT + pages::page_size()) }.unwrap();
+    }
 }
 
 #[test]
