@@ -637,7 +637,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// source permits, the function also ends the retention of all pools that the heap retains.
     #[inline]
     pub(crate) fn may_retain(&mut self, class: SizeClass<G>, pool: PoolPtr, wants: bool) -> bool {
-        match self.could_free_arena_of(class, pool) {
+        // If the source has already permitted one more arena, the heap need not ask.
+        let is_permitted = self.arenas.pinned() < self.arenas_of_pools;
+        match !is_permitted && self.could_free_arena_of(class, pool) {
             true => self.may_pin_arena_of(pool, wants),
             false => wants,
         }
@@ -845,7 +847,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Drop for Heap<S, A, G> {
 
 #[cfg(test)]
 mod tests {
-    use std::vec::Vec;
+    use core::{cell::Cell, time::Duration};
+    use std::{thread_local, vec::Vec};
 
     use raw_mem::{
         ArenaSize, LimitedArenas, Limits, Malloc, MallocArenas, MapError, MmapArenas, NoAlloc,
@@ -853,7 +856,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Native,
+        Native, PurgePolicy,
         geometry::eras::{GiveBackAll, Pools4K, RetainEachClass},
     };
 
@@ -1022,11 +1025,13 @@ mod tests {
         assert_eq!(found, tag);
     }
 
-    /// A source that lets the heap retain up to `max` arenas, and counts the reused ones.
+    /// A source that lets the heap retain up to `max` arenas, and counts how often it is asked and
+    /// how many arenas are reused.
     struct Retaining {
         source: MmapArenas,
         max: usize,
         retained: usize,
+        asked: usize,
         reused: usize,
     }
 
@@ -1043,6 +1048,7 @@ mod tests {
 
         fn retain(&mut self, had: usize, want: usize) -> usize {
             assert_eq!(had, self.retained, "the heap knows what it was granted");
+            self.asked += 1;
             self.retained = want.min(self.max);
             self.retained
         }
@@ -1061,8 +1067,11 @@ mod tests {
     const BLOCKS: usize = 7;
 
     fn retaining(max: usize) -> RetainingHeap {
-        let source = Retaining { source: MmapArenas::new(), max, retained: 0, reused: 0 };
-        Heap::with_geometry(source, Malloc)
+        Heap::with_geometry(source(max), Malloc)
+    }
+
+    fn source(max: usize) -> Retaining {
+        Retaining { source: MmapArenas::new(), max, retained: 0, asked: 0, reused: 0 }
     }
 
     fn take(heap: &mut RetainingHeap, size: usize, count: usize) -> Vec<BlockPtr> {
@@ -1153,6 +1162,29 @@ mod tests {
         heap.source.max = 0;
         put(&mut heap, last);
         assert_eq!((heap.stats().arenas.current, heap.arenas.pinned()), (1, 0));
+    }
+
+    #[test]
+    fn a_loop_of_spans_asks_the_source_only_when_the_clock_has_advanced() {
+        thread_local!(static NOW: Cell<u64> = const { Cell::new(1) });
+        let mut heap: Heap<_, _, Native> = Heap::with_geometry(source(100), Malloc);
+        let clock = || Duration::from_millis(NOW.get());
+        heap.set_purge_policy(PurgePolicy::after(Duration::from_secs(10), clock));
+        let class = SizeClass::of(200 << 10).unwrap();
+        let mut asked = Vec::new();
+        for round in 0..60 {
+            let blocks: Vec<_> = (0..100).map(|_| heap.alloc(class).unwrap()).collect();
+            for block in blocks {
+                // SAFETY: the block came from this heap, and is freed once.
+                unsafe { heap.free(block) };
+            }
+            heap.check_invariants();
+            asked.push(heap.source().asked);
+            NOW.set(NOW.get() + u64::from(round >= 40));
+        }
+        assert_eq!(asked[9], asked[39], "the time stands still: {asked:?}");
+        let asked = asked[59] - asked[39];
+        assert!((1..=20).contains(&asked), "the clock advances 20 times: asked {asked} times");
     }
 
     /// Regression test (mutant 8).

@@ -210,6 +210,8 @@ pub(crate) struct Purging {
     ///
     /// The value is never negative. Each walk over the free blocks resets it.
     pub(crate) loosened: usize,
+    /// The time of the last check of the clock, or zero.
+    pub(crate) looked: Duration,
     /// The time of the next sweep, or zero before the first check of the clock.
     pub(crate) due: Duration,
     /// The time from which the heap may be trimmed again because memory is short.
@@ -227,6 +229,7 @@ impl Purging {
         policy: PurgePolicy::NEVER,
         visits: VISITS,
         loosened: 0,
+        looked: Duration::ZERO,
         due: Duration::ZERO,
         trim_due: Duration::ZERO,
         walk: (Duration::ZERO, Duration::ZERO),

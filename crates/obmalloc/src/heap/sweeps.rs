@@ -55,9 +55,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline(never)]
     fn look_at_clock(&mut self) {
         self.purging.visits = VISITS;
-        self.renew_permission();
-        let Some(clock) = self.purging.policy.clock else { return };
+        let Some(clock) = self.purging.policy.clock else { return self.renew_permission() };
         let now = clock();
+        if now != self.purging.looked {
+            self.purging.looked = now;
+            self.renew_permission();
+        }
         if self.purging.should_trim(now) {
             self.trim();
             self.purging.note_trimmed(now, clock());
