@@ -138,7 +138,7 @@ pub(crate) unsafe trait Layouts {
     /// a constant.
     #[inline(never)]
     fn allocate_above(&self, size: usize, layout: Layout, init: Init) -> Option<NonNull<u8>> {
-        match (SizeClass::of(size), init) {
+        match (SizeClass::unlinked_of(size), init) {
             (Some(class), Init::Uninit) => self.alloc_block(class).map(BlockPtr::into_start),
             _ => self.allocate_at_its_place(layout, init),
         }
