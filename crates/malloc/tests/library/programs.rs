@@ -30,6 +30,20 @@ fn a_process_that_runs_out_of_memory_can_free_it_and_go_on() {
     assert_eq!(run(&mut preloaded(program)).is_clean().stdout, "done\n");
 }
 
+/// By default, a process can have 65,530 mappings (Linux, `vm.max_map_count`).
+#[test]
+fn many_gaps_between_large_blocks_leave_mappings_for_threads_and_other_blocks() {
+    let folder = TempDir::new().unwrap();
+    let program = compile(folder.path(), "holes.c", &[]);
+    for arguments in [&[][..], &["reversed"]] {
+        let run = run(preloaded(&program).args(arguments));
+        let words = run.is_clean().stdout.split_whitespace();
+        let numbers: Vec<usize> = words.map(|word| word.parse().unwrap()).collect();
+        let [1, 1, before, most, 1, 1, after] = numbers[..] else { panic!("{run:?}") };
+        assert!(before < 20_000 && most < 20_000 && after < 1000, "{run:?}");
+    }
+}
+
 #[test]
 fn constructors_of_other_preloaded_libraries_can_allocate() {
     let folder = TempDir::new().unwrap();
