@@ -30,6 +30,29 @@ fn a_process_that_runs_out_of_memory_can_free_it_and_go_on() {
     assert_eq!(run(&mut preloaded(program)).is_clean().stdout, "done\n");
 }
 
+#[test]
+fn a_cancelled_thread_does_not_end_in_a_request() {
+    let folder = TempDir::new().unwrap();
+    let program = compile(folder.path(), "cancels.c", &[]);
+    let place = folder.path().join("stats.json");
+    let place = place.to_str().unwrap();
+    for (settings, arguments, lines) in [
+        (&[("OBMALLOC_TRIM_WHEN_SHORT", "1")][..], &[][..], 0),
+        (&[("OBMALLOC_MALLOC_SOFT_LIMIT", "6M")], &[], 1),
+        (
+            &[("OBMALLOC_MALLOC_STATS", place), ("OBMALLOC_MALLOC_STATS_ON", "SIGUSR2")],
+            &["SIGUSR2"],
+            0,
+        ),
+        (&[("OBMALLOC", "debug")], &[], 0),
+    ] {
+        let mut command = preloaded(&program);
+        let run = run(command.envs(settings.iter().copied()).args(arguments));
+        assert_eq!(run.stdout, "1 1\ndone\n", "{settings:?} {run:?}");
+        assert_eq!(run.stderr.lines().count(), lines, "{settings:?} {run:?}");
+    }
+}
+
 /// By default, a process can have 65,530 mappings (Linux, `vm.max_map_count`).
 #[test]
 fn many_gaps_between_large_blocks_leave_mappings_for_threads_and_other_blocks() {
