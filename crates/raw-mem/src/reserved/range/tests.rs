@@ -277,6 +277,38 @@ fn however_slots_become_free_the_range_has_few_mappings_and_is_inaccessible_in_t
     }
 }
 
+/// Maps five arenas. Frees the one in slot 1, which stays writable.
+fn with_an_open_slot() -> (Source, Vec<NonNull<u8>>) {
+    let mut source = source();
+    let arenas: Vec<_> = (0..5).map(|_| map(&mut source)).collect();
+    // The slots that were never used are the only run.
+    range(&mut source).most_closed_runs = 1;
+    fill(arenas[1], SLOT, 1);
+    unmap(&mut source, arenas[1]);
+    assert_eq!((writable_bytes(&mut source), retained(&mut source)), (5 * SLOT, 0));
+    range(&mut source).most_closed_runs = 8;
+    (source, arenas)
+}
+
+#[test]
+fn a_trim_makes_writable_free_slots_inaccessible_when_there_are_fewer_runs() {
+    let (mut source, arenas) = with_an_open_slot();
+    source.trim();
+    assert_eq!(writable_bytes(&mut source), 4 * SLOT);
+    assert_eq!(map(&mut source), arenas[1]);
+    assert!(is_filled(arenas[1], 0..SLOT, 0));
+}
+
+#[test]
+fn writable_free_slots_are_lost_if_they_may_no_longer_be_mapped() {
+    let (mut source, arenas) = with_an_open_slot();
+    refuse(Plan::EachNth(1));
+    unmap(&mut source, arenas[2]);
+    refuse(Plan::Never);
+    let next = map(&mut source);
+    assert_eq!(slot_of(&mut source, next), 5);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Map(usize),
