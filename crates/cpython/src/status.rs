@@ -35,6 +35,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use raw_mem::without_cancellation;
 use status::{StatusFile, this_process};
 
 use crate::abi::{CPython, PendingFunctions};
@@ -196,7 +197,7 @@ fn beat_slow() {
         && let Some(client) = CLIENT.get()
     {
         // If this fails, the child works as usual, but `obmalloc ps` does not list it.
-        let _ = create(*client);
+        let _ = without_cancellation(|| create(*client));
     }
     let Some(Shown { page, client, .. }) = shown() else { return };
     let is_old = || seconds() >= RENEWED.load(Relaxed) + RENEWAL;

@@ -33,6 +33,7 @@ use std::{
 };
 
 use libc::{c_int, c_void, sigaction as Action, sighandler_t, siginfo_t};
+use raw_mem::without_cancellation;
 
 use crate::{
     moments::{Moment, Moments, timer_signal},
@@ -139,12 +140,15 @@ fn report(moment: Moment) {
     if trigger.is_null() || !is_own_process() {
         return;
     }
-    if begin_report(matches!(moment, Moment::Exit | Moment::Termination(_))) {
-        // SAFETY: the pointer is not null, so it is a `Trigger` (invariant of `TRIGGER`).
-        let trigger = unsafe { mem::transmute::<*mut (), Trigger>(trigger) };
-        trigger(moment);
-        REPORTING.store(0, Release);
-    }
+    // The signal may have interrupted a request, in which the thread must not end.
+    without_cancellation(|| {
+        if begin_report(matches!(moment, Moment::Exit | Moment::Termination(_))) {
+            // SAFETY: the pointer is not null, so it is a `Trigger` (invariant of `TRIGGER`).
+            let trigger = unsafe { mem::transmute::<*mut (), Trigger>(trigger) };
+            trigger(moment);
+            REPORTING.store(0, Release);
+        }
+    });
 }
 
 /// Returns true if the calling thread may now write a report, and false if a report is being

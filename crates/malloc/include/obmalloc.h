@@ -82,19 +82,23 @@ struct obmalloc_figures_t obmalloc_figures(void);
 
 /**
  * Frees memory of `malloc`, `calloc` or `realloc`, as in C23. `size` must be the requested size.
+ * If the program has its own `free`, the function calls that one.
  *
  * # Safety
  *
- * - `ptr` must be null or point to live memory of this library that is not used again.
+ * - `ptr` must be null or point to live memory of the allocator that is in force in this process.
+ *   The memory must not be used again.
  */
 void free_sized(void *ptr, size_t size);
 
 /**
  * Frees memory of `aligned_alloc`, as in C23. `align` and `size` must be the requested values.
+ * If the program has its own `free`, the function calls that one.
  *
  * # Safety
  *
- * - `ptr` must be null or point to live memory of this library that is not used again.
+ * - `ptr` must be null or point to live memory of the allocator that is in force in this process.
+ *   The memory must not be used again.
  */
 void free_aligned_sized(void *ptr, size_t align, size_t size);
 

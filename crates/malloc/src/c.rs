@@ -1,15 +1,18 @@
 //! `malloc` and the functions of `<stdlib.h>` that belong to it.
 //!
 //! These functions call no exported function of this library by its symbol, because the dynamic
-//! loader could bind the call to a different library. Only the forms of `operator new` and
-//! `operator delete` do so, and they want the function that the loader chooses.
+//! loader could bind the call to a different library. Only functions that must reach the program's
+//! function do so (`in_force`, `cpp/in_force`).
 
 use std::{
     ffi::c_void,
     ptr::{self, NonNull},
 };
 
-use crate::heap::{self, MIN_ALIGN};
+use crate::{
+    heap::{self, MIN_ALIGN},
+    in_force,
+};
 
 /// Converts a block to a C pointer, and `None` to null.
 #[inline]
@@ -28,6 +31,22 @@ pub(crate) unsafe fn release(ptr: *mut c_void) {
     if let Some(block) = NonNull::new(ptr.cast()) {
         // SAFETY: the block is live and not used again (contract of `release`).
         unsafe { heap::free(block) };
+    }
+}
+
+/// Frees the memory at `ptr`, which may be null, with the `free` that is in force.
+///
+/// # Safety
+///
+/// - `ptr` must be null or point to a live block of the allocator that is in force.
+/// - The caller must not use the block after this call.
+#[inline]
+pub(crate) unsafe fn release_in_force(ptr: *mut c_void) {
+    match in_force::free_of_program() {
+        // SAFETY: the contract is the same.
+        Some(free) => unsafe { free(ptr) },
+        // SAFETY: our own functions are in force, so the block is ours (contract).
+        None => unsafe { release(ptr) },
     }
 }
 
@@ -103,25 +122,29 @@ pub unsafe extern "C" fn realloc(ptr: *mut c_void, size: usize) -> *mut c_void {
     unsafe { resized(ptr, size) }
 }
 
-/// Resizes the memory at `ptr` to `count * size` bytes, like [`realloc`].
+/// Resizes the memory at `ptr` to `count * size` bytes, like [`realloc`]. If the program has its own
+/// `realloc`, the function calls that one.
 ///
 /// # Safety
 ///
-/// - The requirements of [`realloc`] must be met.
+/// - The requirements of the `realloc` that is in force must be met.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn reallocarray(ptr: *mut c_void, count: usize, size: usize) -> *mut c_void {
-    match count.checked_mul(size) {
+    let Some(bytes) = count.checked_mul(size) else { return or_null(heap::refuse()) };
+    match in_force::realloc_of_program() {
         // SAFETY: the contract is the same.
-        Some(bytes) => unsafe { resized(ptr, bytes) },
-        None => or_null(heap::refuse()),
+        Some(realloc) => unsafe { realloc(ptr, bytes) },
+        // SAFETY: the contract is the same, because our own `realloc` is in force.
+        None => unsafe { resized(ptr, bytes) },
     }
 }
 
-/// Returns how many bytes the program may use at `ptr`, or 0 if `ptr` is null.
+/// Returns how many bytes the program may use at `ptr`, or 0 if `ptr` is null. If the program has
+/// its own `free`, the result is also 0 for memory that is not ours.
 ///
 /// # Safety
 ///
-/// - `ptr` must be null or point to a live block that was allocated by this library.
+/// - `ptr` must be null or point to a live block of this library or of the program's allocator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn malloc_usable_size(ptr: *mut c_void) -> usize {
     // SAFETY: the block is live (contract of `malloc_usable_size`).

@@ -7,7 +7,7 @@ use obmalloc::Kind;
 
 use crate::{
     aligned::{aligned, at_page, whole_pages},
-    c::{or_null, release, resized, zeroed},
+    c::{or_null, release, release_in_force, resized, zeroed},
     heap::{self, MIN_ALIGN},
     report,
 };
@@ -154,7 +154,7 @@ macro_rules! older {
 // must use the same heap.
 older! {
     // SAFETY: the contract is the same.
-    cfree(ptr: *mut c_void) = unsafe { release(ptr) };
+    cfree(ptr: *mut c_void) = unsafe { release_in_force(ptr) };
     // SAFETY: the contract is the same.
     __libc_free(ptr: *mut c_void) = unsafe { release(ptr) };
     // SAFETY: the contract is the same.

@@ -6,7 +6,7 @@ use obmalloc::{ArenaTotals, BlockPtr, Blocks, Shape, SizeClass};
 use raw_mem::{HugePages, Limits, MemAlloc, MemoryPressure, preserving_errno};
 use thread_heap::{HeapsStats, PerThread, ThreadGeometry, ThreadMalloc};
 
-use crate::debug;
+use crate::{debug, in_force};
 
 /// The alignment of every block, which suits the largest fundamental type of C.
 pub(crate) const MIN_ALIGN: usize = 16;
@@ -113,14 +113,14 @@ pub(crate) unsafe fn free(ptr: NonNull<u8>) {
 ///
 /// # Safety
 ///
-/// - `ptr` must be a live block of this heap.
+/// - `ptr` must be a live block of this heap or of the program's allocator.
 #[inline]
 pub(crate) unsafe fn usable_size(ptr: NonNull<u8>) -> usize {
     if !ThreadMalloc.holds(ptr) {
         // SAFETY: the contract is the same.
         return unsafe { usable_size_elsewhere(ptr) };
     }
-    // SAFETY: the block is live (contract).
+    // SAFETY: the block lies in the memory of this heap, and is live (contract).
     unsafe { ThreadMalloc.usable_size(ptr) }
 }
 
@@ -166,6 +166,10 @@ unsafe fn free_elsewhere(ptr: NonNull<u8>) {
 #[inline(never)]
 unsafe fn usable_size_elsewhere(ptr: NonNull<u8>) -> usize {
     if !debug::is_on() {
+        if in_force::free_of_program().is_some() {
+            // Only the program knows the size of its block.
+            return 0;
+        }
         abort("measure", ptr);
     }
     // SAFETY: the contract is the same.

@@ -11,6 +11,7 @@ pub mod fork;
 pub mod glibc;
 mod global;
 mod heap;
+mod in_force;
 pub mod own;
 mod report;
 

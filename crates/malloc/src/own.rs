@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_void};
 
-use crate::{c::release, heap};
+use crate::{c::release_in_force, heap};
 
 /// The memory that this library manages in the process, for all threads. Sizes are in bytes.
 ///
@@ -63,25 +63,29 @@ pub extern "C" fn obmalloc_figures() -> Figures {
 }
 
 /// Frees memory of `malloc`, `calloc` or `realloc`, as in C23. `size` must be the requested size.
+/// If the program has its own `free`, the function calls that one.
 ///
 /// # Safety
 ///
-/// - `ptr` must be null or point to live memory of this library that is not used again.
+/// - `ptr` must be null or point to live memory of the allocator that is in force in this process.
+///   The memory must not be used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free_sized(ptr: *mut c_void, size: usize) {
     let _ = size;
     // SAFETY: the contract is the same.
-    unsafe { release(ptr) };
+    unsafe { release_in_force(ptr) };
 }
 
 /// Frees memory of `aligned_alloc`, as in C23. `align` and `size` must be the requested values.
+/// If the program has its own `free`, the function calls that one.
 ///
 /// # Safety
 ///
-/// - `ptr` must be null or point to live memory of this library that is not used again.
+/// - `ptr` must be null or point to live memory of the allocator that is in force in this process.
+///   The memory must not be used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free_aligned_sized(ptr: *mut c_void, align: usize, size: usize) {
     let _ = (align, size);
     // SAFETY: the contract is the same.
-    unsafe { release(ptr) };
+    unsafe { release_in_force(ptr) };
 }

@@ -45,6 +45,8 @@ mod align;
 mod arena_size;
 mod arena_source;
 mod bump;
+#[cfg(feature = "std")]
+mod cancellation;
 mod checkers;
 #[cfg(feature = "std")]
 mod clock;
@@ -96,6 +98,8 @@ pub use align::{align_down, align_up};
 pub use arena_size::ArenaSize;
 pub use arena_source::{ArenaSource, RESERVED_BYTES, resize_or_copy};
 pub use bump::Bump;
+#[cfg(feature = "std")]
+pub use cancellation::without_cancellation;
 pub use checkers::{mark_accessible, mark_inaccessible};
 #[cfg(feature = "std")]
 pub use clock::coarse_now;

@@ -5,7 +5,7 @@ use core::{
     time::Duration,
 };
 
-use crate::preserving_errno;
+use crate::{preserving_errno, without_cancellation};
 
 /// The minimum time between two readings of the files.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -215,8 +215,12 @@ impl core::fmt::Debug for Path {
 }
 
 /// Reads the beginning of a file into `buffer`. Returns `None` if that fails.
-#[cfg(all(unix, not(miri)))]
 fn read_file<'b>(path: &Path, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    without_cancellation(|| read(path, buffer))
+}
+
+#[cfg(all(unix, not(miri)))]
+fn read<'b>(path: &Path, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
     // SAFETY: the path ends with a zero byte (invariant of `len`).
     let file = unsafe { libc::open(path.bytes.as_ptr().cast(), libc::O_RDONLY | libc::O_CLOEXEC) };
     if file < 0 {
@@ -231,7 +235,7 @@ fn read_file<'b>(path: &Path, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
 
 /// Returns `None`, because this target has no files.
 #[cfg(not(all(unix, not(miri))))]
-fn read_file<'b>(_path: &Path, _buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+fn read<'b>(_path: &Path, _buffer: &'b mut [u8]) -> Option<&'b [u8]> {
     None
 }
 

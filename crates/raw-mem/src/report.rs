@@ -4,7 +4,8 @@
 
 use core::fmt::{self, Write};
 
-use self::system::{STDERR, write};
+use self::system::STDERR;
+use crate::without_cancellation;
 
 /// A buffered writer for a file descriptor that never allocates.
 ///
@@ -47,7 +48,8 @@ impl Output {
     /// Writes the contents of the buffer. If this fails, for example because stderr is
     /// closed, [`finish`](Self::finish) will return false.
     pub fn flush(&mut self) {
-        self.is_complete &= write(self.descriptor, &self.buffer[..self.len]);
+        let text = &self.buffer[..self.len];
+        self.is_complete &= without_cancellation(|| system::write(self.descriptor, text));
         self.len = 0;
     }
 
@@ -104,7 +106,7 @@ pub fn is_readable(start: *const u8, len: usize) -> bool {
 /// Does what [`is_readable`] does, but returns `None` if the memory cannot be tested.
 #[must_use]
 pub fn test_readable(start: *const u8, len: usize) -> Option<bool> {
-    system::test_readable(start, len)
+    without_cancellation(|| system::test_readable(start, len))
 }
 
 #[cfg(all(unix, not(miri)))]

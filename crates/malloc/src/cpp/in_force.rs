@@ -20,6 +20,8 @@
 
 use std::{ffi::c_void, ptr};
 
+pub(super) use crate::in_force::is_ours;
+
 type New = unsafe extern "C-unwind" fn(usize) -> *mut c_void;
 type NewAligned = unsafe extern "C-unwind" fn(usize, usize) -> *mut c_void;
 type Delete = unsafe extern "C" fn(*mut c_void);
@@ -62,16 +64,4 @@ pub(super) fn of<F: Copy>(slot: &'static F) -> F {
     // The compiler must not assume that the function is the one in the initialiser.
     // SAFETY: a reference is valid for reading.
     unsafe { ptr::read_volatile(slot) }
-}
-
-/// Returns true if the function at `address` belongs to this library.
-#[inline(always)]
-pub(super) fn is_ours(address: usize) -> bool {
-    unsafe extern "C" {
-        /// The start of this library in memory. The linker defines this symbol.
-        static __ehdr_start: u8;
-        /// The end of this library in memory. The linker defines this symbol.
-        static _end: u8;
-    }
-    ((&raw const __ehdr_start).addr()..(&raw const _end).addr()).contains(&address)
 }

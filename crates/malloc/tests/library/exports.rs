@@ -38,8 +38,9 @@ fn the_library_needs_nothing_but_the_c_library_and_knows_its_name() {
 }
 
 /// The forms of `operator new` and `operator delete` that other forms call. The program may have
-/// replaced them.
+/// replaced them. The address of `__libc_pvalloc` shows whether we precede the C library.
 const BASES: &str = "
+    __libc_pvalloc
     _Znwm _Znam _ZnwmSt11align_val_t _ZnamSt11align_val_t
     _ZdlPv _ZdaPv _ZdlPvSt11align_val_t _ZdaPvSt11align_val_t
 ";
@@ -49,7 +50,8 @@ fn no_exported_function_calls_another_one_by_its_name_except_forms_of_new_and_de
     let relocations = run(Command::new("readelf").args(["-rW"]).arg(library())).stdout;
     let own = |symbol: &&str| {
         // The unwinder and the standard library pass memory to the C library and get memory from
-        // it. `pthread_atfork`, which is linked statically, calls `__register_atfork`.
+        // it. Functions that are built on `realloc` or `free` call the program's one.
+        // `pthread_atfork`, which is linked statically, calls `__register_atfork`.
         let theirs = ["malloc", "calloc", "realloc", "free", "posix_memalign", "__register_atfork"];
         !theirs.contains(symbol) && SYMBOLS.split_whitespace().any(|own| own == *symbol)
     };

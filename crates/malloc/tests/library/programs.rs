@@ -31,6 +31,43 @@ fn a_process_that_runs_out_of_memory_can_free_it_and_go_on() {
 }
 
 #[test]
+fn a_cancelled_thread_does_not_end_in_a_request() {
+    let folder = TempDir::new().unwrap();
+    let program = compile(folder.path(), "cancels.c", &[]);
+    let place = folder.path().join("stats.json");
+    let place = place.to_str().unwrap();
+    for (settings, arguments, lines) in [
+        (&[("OBMALLOC_TRIM_WHEN_SHORT", "1")][..], &[][..], 0),
+        (&[("OBMALLOC_MALLOC_SOFT_LIMIT", "6M")], &[], 1),
+        (
+            &[("OBMALLOC_MALLOC_STATS", place), ("OBMALLOC_MALLOC_STATS_ON", "SIGUSR2")],
+            &["SIGUSR2"],
+            0,
+        ),
+        (&[("OBMALLOC", "debug")], &[], 0),
+    ] {
+        let mut command = preloaded(&program);
+        let run = run(command.envs(settings.iter().copied()).args(arguments));
+        assert_eq!(run.stdout, "1 1\ndone\n", "{settings:?} {run:?}");
+        assert_eq!(run.stderr.lines().count(), lines, "{settings:?} {run:?}");
+    }
+}
+
+/// By default, a process can have 65,530 mappings (Linux, `vm.max_map_count`).
+#[test]
+fn many_gaps_between_large_blocks_leave_mappings_for_threads_and_other_blocks() {
+    let folder = TempDir::new().unwrap();
+    let program = compile(folder.path(), "holes.c", &[]);
+    for arguments in [&[][..], &["reversed"]] {
+        let run = run(preloaded(&program).args(arguments));
+        let words = run.is_clean().stdout.split_whitespace();
+        let numbers: Vec<usize> = words.map(|word| word.parse().unwrap()).collect();
+        let [1, 1, before, most, 1, 1, after] = numbers[..] else { panic!("{run:?}") };
+        assert!(before < 20_000 && most < 20_000 && after < 1000, "{run:?}");
+    }
+}
+
+#[test]
 fn constructors_of_other_preloaded_libraries_can_allocate() {
     let folder = TempDir::new().unwrap();
     let early = compile(folder.path(), "early.c", &["-shared", "-fPIC"]);
@@ -73,6 +110,16 @@ fn memory_that_is_not_ours_ends_the_process_with_a_message() {
     let run = run(&mut preloaded(program));
     assert!(!run.status.success(), "{run:?}");
     assert!(run.stderr.starts_with("obmalloc: cannot free the memory at 0x"), "{run:?}");
+}
+
+#[test]
+fn a_program_that_replaces_malloc_stays_in_charge_of_its_blocks() {
+    let folder = TempDir::new().unwrap();
+    for flags in [&[][..], &["-DWRAPS"], &["-DWRAPS", "-DHEADER=0"]] {
+        let program = compile(folder.path(), "replaces_malloc.c", flags);
+        assert_eq!(run(&mut clean_command(&program)).is_clean().stdout, "done\n", "{flags:?}");
+        assert_eq!(run(&mut preloaded(&program)).is_clean().stdout, "done\n", "{flags:?}");
+    }
 }
 
 #[test]

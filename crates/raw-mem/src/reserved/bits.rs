@@ -60,6 +60,31 @@ fn end_of_last(words: &[usize], end: usize, flip: usize) -> usize {
     0
 }
 
+/// Returns the number after the last set bit in `range`, or the start of the range.
+pub(super) fn after_last_one(words: &[usize], range: Range<usize>) -> usize {
+    let mut at = range.end;
+    while at > range.start {
+        let first = (at - 1) / BITS * BITS;
+        let word = words[first / BITS] << (BITS - (at - first));
+        if word != 0 {
+            return range.start.max(at - word.leading_zeros() as usize);
+        }
+        at = first;
+    }
+    range.start
+}
+
+/// Returns the number of runs of set bits in `range`.
+pub(super) fn runs(words: &[usize], range: Range<usize>) -> usize {
+    let mut count = 0;
+    let mut at = first_one(words, range.clone());
+    while at < range.end {
+        count += 1;
+        at = first_one(words, first_zero(words, at..range.end)..range.end);
+    }
+    count
+}
+
 /// Returns the number of bits in `range` that are set.
 pub(super) fn count(words: &[usize], range: Range<usize>) -> usize {
     masks(range).map(|(at, mask)| (words[at] & mask).count_ones() as usize).sum()
@@ -118,6 +143,10 @@ mod tests {
                 prop_assert_eq!(first_zero(&words, range.clone()), find(false).unwrap_or(range.end));
                 let ones = model[range.clone()].iter().filter(|bit| **bit).count();
                 prop_assert_eq!(count(&words, range.clone()), ones);
+                let last = range.clone().rfind(|at| model[*at]).map_or(range.start, |at| at + 1);
+                prop_assert_eq!(after_last_one(&words, range.clone()), last);
+                let starts = |at: &usize| model[*at] && (*at == range.start || !model[*at - 1]);
+                prop_assert_eq!(runs(&words, range.clone()), range.clone().filter(starts).count());
                 let stop = model[..range.end].iter().rposition(|bit| *bit).map_or(0, |at| at + 1);
                 let start = model[..stop].iter().rposition(|bit| !*bit).map_or(0, |at| at + 1);
                 prop_assert_eq!(last_run(&words, range.end), start..stop);

@@ -40,6 +40,8 @@ impl ReservedRange {
             if unsafe { pages::make_writable(start, bytes) }.is_err() {
                 return;
             }
+            // INVARIANT: all slots are writable now.
+            self.slots.open(0..self.slots.len());
             // SAFETY: as above.
             unsafe { pages::advise_huge(start, bytes) };
         }

@@ -34,6 +34,10 @@ const FIRST_BYTES: usize = 16 << 20;
 /// By default, a process can have 65,530 mappings (Linux, `vm.max_map_count`).
 const MOST_PIECES: usize = 1024;
 
+/// The largest number of runs of inaccessible slots. Each run is a mapping, and so is the writable
+/// memory between two runs.
+const MOST_CLOSED_RUNS: usize = 8192;
+
 /// The sizes in bytes that a slot of a range may have.
 const SLOT_BYTES: RangeInclusive<usize> = 1 << 16..=1 << 30;
 
@@ -54,8 +58,9 @@ pub(super) struct ReservedRange {
     ///   except lost slots. A slot is lost if a system call fails and may have unmapped the slot. It
     ///   then stays marked as used.
     /// - A slot that is in use is writable, and so is a slot whose memory is retained for a later
-    ///   request. All other slots are called free. Free slots are writable if the range uses huge
-    ///   pages, because the system makes huge pages only of accessible memory.
+    ///   request. All other slots are called free. A free slot is either closed, which means that it
+    ///   is inaccessible, or open, which means that it is writable. All free slots are open if the
+    ///   range uses huge pages, because the system makes huge pages only of accessible memory.
     base: NonNull<u8>,
     slot: ArenaSize,
     /// The binary logarithm of the size of a slot.
@@ -79,6 +84,8 @@ pub(super) struct ReservedRange {
     pub(super) can_move: bool,
     /// If moved memory is in this many pieces, no memory of retained slots moves.
     pub(super) most_pieces: usize,
+    /// If there are this many runs of closed slots, no further run is closed.
+    pub(super) most_closed_runs: usize,
 }
 
 impl ReservedRange {
@@ -133,6 +140,7 @@ impl ReservedRange {
             huge: HugePages::Off,
             can_move: true,
             most_pieces: MOST_PIECES,
+            most_closed_runs: MOST_CLOSED_RUNS,
         };
         range.use_huge_pages(huge);
         Some(range)
@@ -236,12 +244,14 @@ impl ReservedRange {
         let behind = unsafe { end.add(pages::page_size()) };
         let bytes = count * self.slot.bytes();
         pages::map_at(behind, bytes, Self::access_when_free(self.huge))?;
+        // INVARIANT: the added slots and the page after them are mapped, and writable with huge pages.
+        let before = self.slots.len();
+        self.slots.add(count);
         if self.huge.is_on() {
+            self.slots.open(before..before + count);
             // SAFETY: the pages were mapped above.
             unsafe { pages::advise_huge(behind, bytes) };
         }
-        // INVARIANT: the added slots and the page after them are mapped, and writable with huge pages.
-        self.slots.add(count);
         Ok(())
     }
 
@@ -287,11 +297,11 @@ impl ReservedRange {
     ///
     /// Returns the number of slots that were retained.
     pub(super) fn take(&mut self, run: Range<usize>) -> Result<usize, OsCode> {
-        let missing = self.slots.free_part(run.clone());
-        if !missing.is_empty() && !self.huge.is_on() {
-            let bytes = missing.len() * self.slot.bytes();
+        let closed = self.slots.closed_part(run.clone());
+        if !closed.is_empty() {
+            let bytes = closed.len() * self.slot.bytes();
             // SAFETY: the range owns these mapped pages (invariant of `base`).
-            unsafe { pages::make_writable(self.start_of(missing.start), bytes) }?;
+            unsafe { pages::make_writable(self.start_of(closed.start), bytes) }?;
         }
         // INVARIANT: the other slots of the run are writable already.
         Ok(self.slots.take(run))
@@ -299,7 +309,9 @@ impl ReservedRange {
 
     /// Returns the memory of a run of used slots to the system, and makes the slots free.
     ///
-    /// If the system refuses, for example because the process has too many mappings, the slots are
+    /// The slots are closed, and so are the open slots beside them. The slots stay open if there
+    /// would be too many runs of closed slots, or if the system refuses to close them, for example
+    /// because the process has too many mappings. If the system keeps the memory, the slots are
     /// retained instead.
     ///
     /// # Safety
@@ -310,17 +322,41 @@ impl ReservedRange {
             // SAFETY: the contract is the same.
             return unsafe { self.release_huge(run) };
         }
-        let (start, bytes) = (self.start_of(run.start), run.len() * self.slot.bytes());
+        let gap = self.slots.with_open_neighbours(run.clone());
+        if self.slots.closed_runs_with(gap.clone()) > self.most_closed_runs {
+            // SAFETY: the contract is the same.
+            return unsafe { self.release_open(run.clone(), run) };
+        }
+        let (start, bytes) = (self.start_of(gap.start), gap.len() * self.slot.bytes());
         // SAFETY: the range owns these pages (invariant of `base`), and nothing uses them.
         if unsafe { pages::withdraw(start, bytes) }.is_ok() {
             self.slots.release(run);
+            // INVARIANT: the slots are mapped and inaccessible.
+            self.slots.close(gap);
             return;
         }
-        // SAFETY: as above.
+        // SAFETY: the contract is the same, and the other slots of `gap` are open.
+        unsafe { self.release_open(run, gap) };
+    }
+
+    /// Purges the slots of `gap`, and makes the slots of `run`, which is a part of it, free and open.
+    ///
+    /// If a page of the gap is not mapped, because a failed system call has unmapped it, the slots are
+    /// lost. If the system refuses to purge them, `run` is retained instead.
+    ///
+    /// # Safety
+    ///
+    /// The slots of `run` must be used, and nothing may use their memory afterwards. The other slots of
+    /// `gap` must be open.
+    #[cold]
+    unsafe fn release_open(&mut self, run: Range<usize>, gap: Range<usize>) {
+        let (start, bytes) = (self.start_of(gap.start), gap.len() * self.slot.bytes());
+        // SAFETY: the range owns these pages (invariant of `base`), and nothing uses them.
         match unsafe { pages::purge(start, bytes) } {
+            Ok(()) => self.slots.release(run),
             // A page may no longer be mapped, so we must not use the slots again.
-            Err(OsCode(libc::ENOMEM)) => {}
-            _ => self.slots.retain(run),
+            Err(OsCode(libc::ENOMEM)) => self.slots.lose(gap),
+            Err(_) => self.slots.retain(run),
         }
     }
 
@@ -358,14 +394,31 @@ impl ReservedRange {
         (self.slots.retained_count() + self.slots.left_over_count()) * self.slot.bytes()
     }
 
-    /// Releases all retained slots, and unmaps the slots that were never used.
+    /// Releases all retained slots, closes open ones, and unmaps the slots that were never used.
     ///
-    /// Returns true if there were any slots to release or unmap.
+    /// Returns true if there were any slots to release, close or unmap.
     pub(super) fn trim(&mut self) -> bool {
         let had_any = self.slots.retained_count() > 0;
         self.release_retained(0);
         let had_left_over = self.purge_left_over();
-        self.unmap_unused() || had_any || had_left_over
+        let had_open = self.close_open();
+        self.unmap_unused() || had_any || had_left_over || had_open
+    }
+
+    /// Closes open slots, unless there would be too many runs of closed slots. Returns true if it has
+    /// closed any.
+    fn close_open(&mut self) -> bool {
+        let (mut at, mut had_any) = (0, false);
+        while let Some(run) = self.slots.next_open(at).filter(|_| !self.huge.is_on()) {
+            at = run.end;
+            if self.slots.closed_runs_with(run.clone()) <= self.most_closed_runs {
+                self.slots.lose(run.clone());
+                // SAFETY: the slots were free, so nothing uses their memory.
+                unsafe { self.release(run) };
+                had_any = true;
+            }
+        }
+        had_any
     }
 
     /// Releases the highest retained slots until at most `most` are left.

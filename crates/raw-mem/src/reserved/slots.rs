@@ -1,17 +1,22 @@
 //! The states of the slots of a reserved range.
 //!
-//! | state | access | pages | `used` | `retained` |
-//! | --- | --- | --- | --- | --- |
-//! | free | none | none | 0 | 0 |
-//! | retained | writable | some | 0 | 1 |
-//! | used | writable | some | 1 | 0 |
+//! | state | access | pages | `used` | `retained` | `closed` |
+//! | --- | --- | --- | --- | --- | --- |
+//! | free, closed | none | none | 0 | 0 | 1 |
+//! | free, open | writable | none | 0 | 0 | 0 |
+//! | retained | writable | some | 0 | 1 | 0 |
+//! | used | writable | some | 1 | 0 | 0 |
+//!
+//! Free slots are closed, which means that they are inaccessible. However, the system keeps each run
+//! of closed slots as a mapping of its own, and limits the number of mappings. If there are many such
+//! runs, further free slots stay open, which means that they are writable.
 //!
 //! A slot is *stale* if its memory may contain old data. When a slot is no longer used, the slot is
 //! either retained or made free. A retained slot keeps its memory, so the slot is stale, and
 //! remains stale when it is used again. When a slot becomes free, its memory is returned to the
 //! system, so the slot is no longer stale.
 //!
-//! With huge pages, free slots are writable, and a free slot can be stale if its huge page is in
+//! With huge pages, all free slots are open, and a free slot can be stale if its huge page is in
 //! use.
 
 #![forbid(unsafe_code)]
@@ -21,7 +26,7 @@ use core::ops::Range;
 use super::bits;
 
 /// The number of bitmaps.
-pub(super) const BITMAPS: usize = 4;
+pub(super) const BITMAPS: usize = 5;
 
 /// The kind of unused slots that a request prefers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +42,11 @@ pub(super) struct Slots<'a> {
     used: &'a mut [usize],
     retained: &'a mut [usize],
     stale: &'a mut [usize],
-    /// The slots at which a piece of moved memory begins, until these slots are free.
+    closed: &'a mut [usize],
+    /// The slots at which a piece of moved memory begins, until these slots are closed.
     ///
-    /// The system keeps each piece as a mapping of its own. A piece whose first slot is released is
-    /// no longer counted.
+    /// The system keeps each piece as a mapping of its own. A piece whose first slot is closed is no
+    /// longer counted.
     pieces: &'a mut [usize],
     /// The number of slots, at most `max`.
     len: usize,
@@ -51,6 +57,8 @@ pub(super) struct Slots<'a> {
     top: usize,
     /// The number of retained slots.
     retained_count: usize,
+    /// The number of runs of adjacent closed slots.
+    closed_runs: usize,
     /// The number of slots in `pieces`.
     piece_count: usize,
 }
@@ -62,17 +70,20 @@ impl<'a> Slots<'a> {
     pub(super) fn new(words: &'a mut [usize], max: usize) -> Self {
         let (used, words) = words.split_at_mut(bits::words_for(max));
         let (retained, words) = words.split_at_mut(bits::words_for(max));
-        let (stale, pieces) = words.split_at_mut(bits::words_for(max));
+        let (stale, words) = words.split_at_mut(bits::words_for(max));
+        let (closed, pieces) = words.split_at_mut(bits::words_for(max));
         Self {
             used,
             retained,
             stale,
+            closed,
             pieces,
             len: 0,
             max,
             hint: 0,
             top: 0,
             retained_count: 0,
+            closed_runs: 0,
             piece_count: 0,
         }
     }
@@ -91,10 +102,73 @@ impl<'a> Slots<'a> {
         self.top
     }
 
-    /// Adds `count` free slots after the last one.
+    /// Adds `count` closed slots after the last one.
     pub(super) fn add(&mut self, count: usize) {
         debug_assert!(count <= self.addable(), "too many slots");
+        let added = self.len..self.len + count;
         self.len += count;
+        self.close(added);
+    }
+
+    /// Returns the number of runs of adjacent closed slots.
+    #[cfg(test)]
+    pub(super) fn closed_runs(&self) -> usize {
+        self.closed_runs
+    }
+
+    /// Records that the free slots of `run` are inaccessible.
+    pub(super) fn close(&mut self, run: Range<usize>) {
+        debug_assert!(self.are_free(run.clone()), "a slot is in use");
+        self.forget_pieces(run.clone());
+        self.change_access(run, bits::set);
+    }
+
+    /// Records that the slots of `run` are writable.
+    pub(super) fn open(&mut self, run: Range<usize>) {
+        self.change_access(run, bits::clear);
+    }
+
+    fn change_access(&mut self, run: Range<usize>, change: fn(&mut [usize], Range<usize>)) {
+        let around = run.start.saturating_sub(1)..self.max.min(run.end + 1);
+        let before = bits::runs(self.closed, around.clone());
+        change(self.closed, run);
+        self.closed_runs = self.closed_runs + bits::runs(self.closed, around) - before;
+    }
+
+    /// Returns `run`, which is in use, together with the open slots on both sides.
+    pub(super) fn with_open_neighbours(&self, run: Range<usize>) -> Range<usize> {
+        let is_open = |at| self.are_free(at..at + 1) && !bits::is_set(self.closed, at);
+        let (mut start, mut end) = (run.start, run.end);
+        if start > 0 && is_open(start - 1) {
+            start = [&self.used, &self.retained, &self.closed]
+                .into_iter()
+                .fold(0, |first, states| bits::after_last_one(states, first..start));
+        }
+        if end < self.top && is_open(end) {
+            end = [&self.used, &self.retained, &self.closed]
+                .into_iter()
+                .fold(self.top, |last, states| bits::first_one(states, end..last));
+        }
+        start..end
+    }
+
+    /// Returns the first run of open slots at or after slot `from`.
+    pub(super) fn next_open(&self, from: usize) -> Option<Range<usize>> {
+        let others = [&self.used, &self.retained, &self.closed];
+        let mut start = from;
+        while let Some(other) = others.iter().find(|other| is_set_before(other, start, self.top)) {
+            start = bits::first_zero(other, start..self.top);
+        }
+        let end = others.iter().fold(self.top, |end, other| bits::first_one(other, start..end));
+        (start < end).then_some(start..end)
+    }
+
+    /// Returns how many runs of closed slots there would be if the slots of `run`, none of which is
+    /// closed, were closed too.
+    pub(super) fn closed_runs_with(&self, run: Range<usize>) -> usize {
+        let before = run.start > 0 && bits::is_set(self.closed, run.start - 1);
+        let behind = is_set_before(self.closed, run.end, self.len);
+        self.closed_runs + 1 - usize::from(before) - usize::from(behind)
     }
 
     /// Treats the free slots after the last used or retained slot as if they had never been used.
@@ -112,6 +186,7 @@ impl<'a> Slots<'a> {
 
     /// Removes the slots that were never used.
     pub(super) fn remove_unused(&mut self) {
+        self.open(self.top..self.len);
         self.len = self.top;
     }
 
@@ -265,18 +340,10 @@ impl<'a> Slots<'a> {
         run.end <= self.len && bits::count(self.used, run) == 0
     }
 
-    /// Returns the smallest part of `run` that contains all its free slots.
-    pub(super) fn free_part(&self, run: Range<usize>) -> Range<usize> {
-        let start = bits::first_zero(self.retained, run.clone());
-        let mut end = run.end;
-        while end > start {
-            let retained = bits::last_run(self.retained, end);
-            if retained.end < end {
-                break;
-            }
-            end = retained.start.max(start);
-        }
-        start..end
+    /// Returns the smallest part of `run` that contains all its closed slots.
+    pub(super) fn closed_part(&self, run: Range<usize>) -> Range<usize> {
+        let start = bits::first_one(self.closed, run.clone());
+        start..bits::after_last_one(self.closed, start..run.end)
     }
 
     /// Returns true if a slot of `run` may contain old data.
@@ -306,6 +373,7 @@ impl<'a> Slots<'a> {
         debug_assert!(self.can_take(run.clone()), "a slot is used twice");
         let retained = self.forget_retained(run.clone());
         self.top = self.top.max(run.end);
+        self.open(run.clone());
         bits::set(self.used, run);
         retained
     }
@@ -330,13 +398,17 @@ impl<'a> Slots<'a> {
         self.retained_count += run.len();
     }
 
-    /// Marks a run of used slots as free.
+    /// Marks a run of used slots as free. They stay open.
     pub(super) fn release(&mut self, run: Range<usize>) {
         debug_assert_eq!(bits::count(self.used, run.clone()), run.len(), "a slot is unused");
         bits::clear(self.used, run.clone());
         bits::clear(self.stale, run.clone());
         self.hint = self.hint.min(run.start);
-        self.forget_pieces(run);
+    }
+
+    /// Marks open slots as used, although nothing will use their memory.
+    pub(super) fn lose(&mut self, run: Range<usize>) {
+        bits::set(self.used, run);
     }
 
     /// Marks a run of used slots as free although their memory may contain old data.
@@ -407,6 +479,11 @@ impl<'a> Slots<'a> {
         bits::clear(self.retained, run);
         count
     }
+}
+
+/// Returns true if `at` is below `end`, and its bit is set.
+fn is_set_before(words: &[usize], at: usize, end: usize) -> bool {
+    at < end && bits::is_set(words, at)
 }
 
 #[cfg(test)]
@@ -525,6 +602,7 @@ mod tests {
                             model.0[run].fill(State::Retained);
                         } else {
                             slots.release(run.clone());
+                            slots.close(run.clone());
                             model.0[run].fill(State::Free);
                         }
                         continue;
@@ -548,7 +626,7 @@ mod tests {
                 }
                 let free = run.clone().filter(|at| model.0[*at] == State::Free);
                 let bounds = (free.clone().min(), free.max().map(|at| at + 1));
-                let part = slots.free_part(run.clone());
+                let part = slots.closed_part(run.clone());
                 let expected = (!part.is_empty()).then_some((part.start, part.end)).unzip();
                 prop_assert_eq!(expected, bounds);
                 let was_retained = model.0[run.clone()].contains(&State::Retained);
@@ -562,6 +640,7 @@ mod tests {
                 let retained = model.0.iter().filter(|state| **state == State::Retained).count();
                 prop_assert_eq!(slots.retained_count(), retained);
                 prop_assert_eq!(slots.is_unused(), taken.is_empty());
+                prop_assert_eq!(slots.closed_runs(), model.runs(State::Free).len());
             }
         }
     }

@@ -60,17 +60,18 @@ fn an_arena_of_another_size_comes_from_the_wrapped_source() {
 }
 
 #[test]
-fn an_arena_that_cannot_be_given_back_is_retained_and_serves_a_later_request() {
+fn an_arena_that_cannot_be_made_inaccessible_is_purged_and_serves_a_later_request() {
     let mut source = source();
     let arenas = [map(&mut source), map(&mut source)];
     fill(arenas[0], SLOT, 5);
     refuse(Plan::Nth(1));
     unmap(&mut source, arenas[0]);
-    assert_eq!((retained(&mut source), calls()), (1, 2));
+    assert_eq!((retained(&mut source), calls()), (0, 2));
     assert_eq!(writable_bytes(&mut source), 2 * SLOT);
     refuse(Plan::Never);
     assert_eq!(map(&mut source), arenas[0]);
-    assert_eq!((calls(), retained(&mut source)), (0, 0));
+    assert_eq!(calls(), 0);
+    assert!(is_filled(arenas[0], 0..SLOT, 0));
 }
 
 #[test]
@@ -176,9 +177,10 @@ fn an_arena_is_known_to_be_zero_unless_its_slot_was_retained() {
     assert_eq!([first.1, second.1], [Contents::Zero; 2]);
     unmap(&mut source, first.0);
     assert_eq!(source.map_with_contents(SIZE).unwrap(), first);
-    refuse(Plan::Nth(1));
     unmap(&mut source, first.0);
-    refuse(Plan::Never);
+    show_demand(&mut source, 1);
+    let mapping = map_large(&mut source, SLOT);
+    unmap_large(&mut source, mapping);
     assert_eq!(source.map_with_contents(SIZE).unwrap(), (first.0, Contents::Unknown));
 }
 

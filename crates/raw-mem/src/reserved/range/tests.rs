@@ -1,7 +1,9 @@
 //! Tests of the range's address and growth, and of requests for which the range has no room.
 
-use core::ptr::NonNull;
+use core::{ops::Range, ptr::NonNull, time::Duration};
 use std::{env, os::unix::process::CommandExt, process::Command, vec::Vec};
+
+use proptest::prelude::*;
 
 use super::{STARTS, random_starts, reserve_slots};
 use crate::{
@@ -230,4 +232,142 @@ fn arenas_that_are_smaller_than_a_slot_may_be_come_from_the_wrapped_source() {
     assert!(source.reserved().is_empty());
     // SAFETY: the arena came from this source, and nothing uses it.
     unsafe { source.unmap(arena, tiny) };
+}
+
+/// Returns the parts of the range that are mappings of their own, and whether they are writable.
+fn parts(source: &Source) -> Vec<(Range<usize>, bool)> {
+    let all = addresses(source);
+    let inside = mappings().into_iter().filter(|part| part.start < all.end && part.end > all.start);
+    inside.map(|part| (part.start..part.end, part.permissions.starts_with("rw"))).collect()
+}
+
+/// Returns the number of runs of inaccessible memory in the range.
+fn inaccessible_runs(source: &Source) -> usize {
+    parts(source).chunk_by(|one, next| one.1 == next.1).filter(|run| !run[0].1).count()
+}
+
+#[test]
+fn however_slots_become_free_the_range_has_few_mappings_and_is_inaccessible_in_the_end() {
+    const ARENAS: usize = 200;
+    const MOST: usize = 8;
+    let ascending: Vec<_> = (0..ARENAS).collect();
+    let descending: Vec<_> = ascending.iter().rev().copied().collect();
+    let scattered: Vec<_> = ascending.iter().map(|nth| nth * 77 % ARENAS).collect();
+    for order in [ascending, descending, scattered] {
+        let mut source = source();
+        let mut arenas: Vec<_> = (0..ARENAS).map(|_| map(&mut source)).collect();
+        range(&mut source).most_closed_runs = MOST;
+        arenas.iter().for_each(|arena| fill(*arena, SLOT, 1));
+        // In the first round, the freed slots are used again.
+        for (parity, again) in [(1, true), (1, false), (0, false)] {
+            let freed = order.iter().copied().filter(|nth| nth % 2 == parity);
+            for nth in freed.clone() {
+                unmap(&mut source, arenas[nth]);
+                let count = parts(&source).len();
+                assert!(count <= 2 * MOST + 3, "{count} mappings");
+            }
+            for nth in freed.filter(|_| again) {
+                arenas[nth] = map(&mut source);
+                assert!(is_filled(arenas[nth], 0..SLOT, 0));
+                fill(arenas[nth], SLOT, 2);
+            }
+            arenas.sort();
+        }
+        assert_eq!(writable_bytes(&mut source), 0);
+    }
+}
+
+/// Maps five arenas. Frees the one in slot 1, which stays writable.
+fn with_an_open_slot() -> (Source, Vec<NonNull<u8>>) {
+    let mut source = source();
+    let arenas: Vec<_> = (0..5).map(|_| map(&mut source)).collect();
+    // The slots that were never used are the only run.
+    range(&mut source).most_closed_runs = 1;
+    fill(arenas[1], SLOT, 1);
+    unmap(&mut source, arenas[1]);
+    assert_eq!((writable_bytes(&mut source), retained(&mut source)), (5 * SLOT, 0));
+    range(&mut source).most_closed_runs = 8;
+    (source, arenas)
+}
+
+#[test]
+fn a_trim_makes_writable_free_slots_inaccessible_when_there_are_fewer_runs() {
+    let (mut source, arenas) = with_an_open_slot();
+    source.trim();
+    assert_eq!(writable_bytes(&mut source), 4 * SLOT);
+    assert_eq!(map(&mut source), arenas[1]);
+    assert!(is_filled(arenas[1], 0..SLOT, 0));
+}
+
+#[test]
+fn writable_free_slots_are_lost_if_they_may_no_longer_be_mapped() {
+    let (mut source, arenas) = with_an_open_slot();
+    refuse(Plan::EachNth(1));
+    unmap(&mut source, arenas[2]);
+    refuse(Plan::Never);
+    let next = map(&mut source);
+    assert_eq!(slot_of(&mut source, next), 5);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Map(usize),
+    Resize(usize, usize),
+    Unmap(usize),
+    Wait,
+    Trim,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => Just(Step::Map(1)),
+        2 => (1..9_usize).prop_map(Step::Map),
+        2 => (any::<usize>(), 1..9_usize).prop_map(|(nth, slots)| Step::Resize(nth, slots)),
+        5 => any::<usize>().prop_map(Step::Unmap),
+        1 => Just(Step::Wait),
+        1 => Just(Step::Trim),
+    ];
+    prop::collection::vec(step, 1..100)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn the_number_of_inaccessible_runs_is_known_and_limited(steps in steps(), most in 1..4_usize) {
+        let mut source = source();
+        let mut used: Vec<_> = (0..40).map(|_| map_large(&mut source, SLOT)).collect();
+        range(&mut source).most_closed_runs = most;
+        for step in steps {
+            match step {
+                Step::Map(slots) => {
+                    let mapping = map_large(&mut source, slots * SLOT);
+                    fill(mapping.start, mapping.bytes, 1);
+                    used.push(mapping);
+                }
+                Step::Resize(nth, slots) if !used.is_empty() => {
+                    let nth = nth % used.len();
+                    let mapping = used.swap_remove(nth);
+                    used.push(resize(&mut source, mapping, slots * SLOT));
+                }
+                Step::Unmap(nth) if !used.is_empty() => {
+                    let nth = nth % used.len();
+                    let mapping = used.swap_remove(nth);
+                    unmap_large(&mut source, mapping);
+                }
+                Step::Resize(..) | Step::Unmap(_) => {}
+                Step::Wait => {
+                    wait(Duration::from_secs(5));
+                    source.decay();
+                }
+                Step::Trim => {
+                    source.trim();
+                }
+            }
+            let runs = range(&mut source).slots.closed_runs();
+            // The slots that were never used are one more run.
+            prop_assert!(runs <= most + 1, "{runs} runs");
+            prop_assert_eq!(inaccessible_runs(&source), runs);
+        }
+    }
 }

@@ -1,0 +1,81 @@
+//! The functions of C that are in force in this process.
+//!
+//! A program may define its own `malloc`, `calloc`, `realloc` and `free`. If it calls one of our
+//! other functions, that function gets blocks that only the program's functions know. It therefore
+//! calls the program's function, as `reallocarray` of the C library does:
+//!
+//! ```text
+//!   reallocarray ──────► realloc
+//!   free_sized ────────┬─► free
+//!   free_aligned_sized ┤
+//!   cfree ─────────────┘
+//! ```
+//!
+//! `malloc_usable_size` cannot ask the program, so it returns 0 for memory that is not ours.
+//!
+//! The assembler places the address of each function into a variable. Because the functions are
+//! exported, the dynamic loader fills in the addresses when it loads this library, and takes the
+//! program's functions if there are any. In Rust, the initialiser of a static would not do, because
+//! the compiler replaces a function by another one that has the same code, such as `free` by
+//! `operator delete`.
+
+use std::{arch::global_asm, ffi::c_void};
+
+type Realloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
+type Free = unsafe extern "C" fn(*mut c_void);
+
+global_asm!(
+    ".pushsection .data.rel.ro.in_force, \"aw\", %progbits",
+    ".balign 8",
+    ".globl obmalloc_in_force_realloc, obmalloc_in_force_free, obmalloc_in_force_pvalloc",
+    ".hidden obmalloc_in_force_realloc, obmalloc_in_force_free, obmalloc_in_force_pvalloc",
+    "obmalloc_in_force_realloc: .quad realloc",
+    "obmalloc_in_force_free: .quad free",
+    "obmalloc_in_force_pvalloc: .quad __libc_pvalloc",
+    ".popsection",
+);
+
+// SAFETY: the assembler defines these variables above. The loader fills them in before it runs any
+// code of this library, and nothing changes them later.
+unsafe extern "C" {
+    #[link_name = "obmalloc_in_force_realloc"]
+    safe static REALLOC: Realloc;
+    #[link_name = "obmalloc_in_force_free"]
+    safe static FREE: Free;
+    /// The address of a function that only this library and the C library define.
+    #[link_name = "obmalloc_in_force_pvalloc"]
+    safe static PVALLOC: usize;
+}
+
+/// Returns the program's `realloc`, unless our own one is in force.
+#[inline(always)]
+pub(crate) fn realloc_of_program() -> Option<Realloc> {
+    is_of_program(REALLOC as usize).then_some(REALLOC)
+}
+
+/// Returns the program's `free`, unless our own one is in force.
+#[inline(always)]
+pub(crate) fn free_of_program() -> Option<Free> {
+    is_of_program(FREE as usize).then_some(FREE)
+}
+
+/// Returns true if the function at `address` replaces one of ours for the whole process.
+///
+/// If a program loads this library with `dlopen`, the functions of the C library are in force. The
+/// program then calls our functions by their addresses, with blocks of this library.
+#[inline(always)]
+fn is_of_program(address: usize) -> bool {
+    !is_ours(address) && is_ours(PVALLOC)
+}
+
+/// Returns true if the function at `address` belongs to this library.
+#[inline(always)]
+pub(crate) fn is_ours(address: usize) -> bool {
+    unsafe extern "C" {
+        /// The start of this library in memory. The linker defines this symbol.
+        static __ehdr_start: u8;
+        /// The end of this library in memory. The linker defines this symbol.
+        static _end: u8;
+    }
+    ((&raw const __ehdr_start).addr()..(&raw const _end).addr()).contains(&address)
+}
