@@ -81,6 +81,7 @@ static CONSTRUCTOR: extern "C" fn() = construct;
 static DESTRUCTOR: extern "C" fn() = destruct;
 
 extern "C" fn construct() {
+    host::look_up();
     start();
     start_code::release();
 }
