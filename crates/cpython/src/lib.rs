@@ -33,12 +33,11 @@ mod version;
 use std::{
     env,
     ffi::{c_int, c_void},
-    fmt::Display,
-    io::{self, Write},
+    fmt::{Display, Write},
     sync::OnceLock,
 };
 
-use host::Place;
+use host::{Output, Place};
 use raw_mem::Limits;
 
 use crate::{
@@ -305,7 +304,7 @@ impl Start {
         } else if options.malloc_stats
             && let Some(stats) = installation.heap_stats(python)
         {
-            let _ = write!(io::stderr(), "{stats}");
+            let _ = write!(Output::stderr(), "{stats}");
         }
     }
 }
@@ -331,5 +330,5 @@ fn request_debug_hooks() -> Option<String> {
 
 /// Prints one line on stderr, and ignores errors such as a closed stderr.
 fn say(line: impl Display) {
-    let _ = writeln!(io::stderr(), "obmalloc: {line}");
+    host::say(format_args!("{line}"));
 }
