@@ -142,6 +142,10 @@ extern "C" fn destruct() {
 /// Python code calls this function as `ctypes.CDLL(None).obmalloc_trim()`. If the calling thread
 /// does not hold the GIL, the function takes the GIL.
 ///
+/// In a subinterpreter of CPython 3.11 or earlier, a thread that holds the GIL must not call this
+/// function, for example through `ctypes.PyDLL`. The function would wait for the GIL forever, because
+/// `PyGILState_Ensure` does not support subinterpreters.
+///
 /// The function trims the heap of the current interpreter, and the heaps that no interpreter or
 /// thread owns. It cannot trim a heap with another owner, because only the owner may change that
 /// heap. From such a heap, the system gets back only some pages. Every block in these pages was
