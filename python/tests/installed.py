@@ -118,6 +118,25 @@ class Installed(unittest.TestCase):
         out = self.succeeds(sys.executable, "-m", "obmalloc", "run", "-c", code)
         self.assertIn(out, ["True True\n", "False False\n"])
 
+    def test_a_subinterpreter_can_trim(self):
+        """Regression test: up to CPython 3.11, the trim waited for the GIL that its thread held."""
+        code = (
+            "import sys\n"
+            "try: import _interpreters as interpreters\n"
+            "except ImportError: import _xxsubinterpreters as interpreters\n"
+            "with_ctypes = {(3, 12): {'isolated': False}}.get(sys.version_info[:2], {})\n"
+            "kind = ['legacy'] if sys.version_info >= (3, 13) else []\n"
+            "created = interpreters.create(*kind, **with_ctypes)\n"
+            "trim = 'import obmalloc; print(obmalloc.trim() >= 0, flush=True)'\n"
+            "failure = interpreters.run_string(created, trim)\n"
+            "assert failure is None, failure\n"
+            "interpreters.destroy(created)\n"
+        )
+        if sys.version_info < (3, 8):
+            self.skipTest("this Python cannot create a subinterpreter")
+        out = self.succeeds(sys.executable, "-m", "obmalloc", "run", "-c", code)
+        self.assertEqual(out, "True\n")
+
     def test_without_the_library_functions_say_so(self):
         self.assertFalse(obmalloc.is_loaded())
         for function in (obmalloc.stats, obmalloc.trim):

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    env,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::Path,
 };
@@ -60,10 +61,12 @@ pub fn env(args: &EnvArgs) -> Result<()> {
                      #   ExecStart=/path/of/obmalloc run -- COMMAND\nEnvironment=";
         return print([lines.as_bytes(), &in_systemd(&lasting(&list)?), b"\n"].concat());
     }
-    let value = preload::value(&list, None)?;
+    // The runtime of a sanitizer must come before our libraries, so the shell cannot append it.
+    let inherited = env::var_os(preload::VARIABLE).filter(|value| preload::lists_sanitizer(value));
+    let value = preload::value(&list, inherited.as_deref())?;
     let value = replaced(value.as_bytes(), |byte| if byte == b'\'' { b"'\\''" } else { b"" });
-    let rest = b"'\"${LD_PRELOAD:+:$LD_PRELOAD}\"\n";
-    print([b"export LD_PRELOAD='", &*value, rest].concat())
+    let rest = if inherited.is_some() { "'\n" } else { "'\"${LD_PRELOAD:+:$LD_PRELOAD}\"\n" };
+    print([b"export LD_PRELOAD='", &*value, rest.as_bytes()].concat())
 }
 
 /// Returns `text` with each byte replaced for which `by` returns a text that is not empty.

@@ -5,6 +5,9 @@
 //! library contains one of them, we create a symbolic link to the library's folder, at a path
 //! without these characters. `LD_PRELOAD` then lists a path that leads through this link to the
 //! library.
+//!
+//! Our libraries come before those that the variable already lists, except the runtimes of
+//! sanitizers. AddressSanitizer ends a program in which its runtime is not the first library.
 
 #![forbid(unsafe_code)]
 
@@ -42,7 +45,8 @@ pub fn listable(library: &Path) -> Result<PathBuf> {
     Ok(own_folder::link_to(folder, is_listable)?.join(name))
 }
 
-/// Returns a value of `LD_PRELOAD` that lists `libraries`, and then the libraries in `inherited`.
+/// Returns a value of `LD_PRELOAD` that lists the sanitizers in `inherited`, then `libraries`, and
+/// then the other libraries in `inherited`.
 ///
 /// # Errors
 ///
@@ -53,12 +57,33 @@ pub fn value(libraries: &[&Path], inherited: Option<&OsStr>) -> Result<OsString>
 }
 
 fn joined(ours: &[PathBuf], inherited: &OsStr) -> OsString {
-    let words = inherited.as_bytes().split(|byte| b" :".contains(byte));
-    let others = words.map(OsStr::from_bytes).filter(|other| {
-        !other.is_empty() && !ours.iter().any(|library| library.as_os_str() == *other)
-    });
-    let all: Vec<_> = ours.iter().map(|library| library.as_os_str()).chain(others).collect();
+    let others =
+        words(inherited).filter(|other| !ours.iter().any(|library| library.as_os_str() == *other));
+    let (mut all, others): (Vec<_>, Vec<_>) = others.partition(|other| is_sanitizer(other));
+    all.extend(ours.iter().map(|library| library.as_os_str()));
+    all.extend(others);
     all.join(OsStr::new(":"))
+}
+
+/// Returns the libraries that `value` lists.
+fn words(value: &OsStr) -> impl Iterator<Item = &OsStr> {
+    let words = value.as_bytes().split(|byte| b" :".contains(byte));
+    words.map(OsStr::from_bytes).filter(|word| !word.is_empty())
+}
+
+/// Returns true if `value` lists the runtime of a sanitizer.
+pub fn lists_sanitizer(value: &OsStr) -> bool {
+    words(value).any(is_sanitizer)
+}
+
+/// The names of the runtimes of GCC's sanitizers begin with one of the first five words, and those of
+/// LLVM's sanitizers begin with the last word.
+const SANITIZERS: [&str; 6] =
+    ["libasan.", "libhwasan.", "liblsan.", "libtsan.", "libubsan.", "libclang_rt."];
+
+fn is_sanitizer(library: &OsStr) -> bool {
+    let name = Path::new(library).file_name().unwrap_or_default().as_bytes();
+    SANITIZERS.iter().any(|start| name.starts_with(start.as_bytes()))
 }
 
 #[cfg(test)]
@@ -70,6 +95,27 @@ mod tests {
         let ours = [PathBuf::from("/o/a.so"), PathBuf::from("/o/b.so")];
         assert_eq!(joined(&ours, "".as_ref()), "/o/a.so:/o/b.so");
         assert_eq!(joined(&ours, "/x.so y.so:/o/a.so".as_ref()), "/o/a.so:/o/b.so:/x.so:y.so");
+    }
+
+    /// Regression test: AddressSanitizer does not start a program that loads another library before
+    /// its runtime.
+    #[test]
+    fn the_runtimes_of_sanitizers_stay_before_ours() {
+        let ours = [PathBuf::from("/o/a.so")];
+        for runtime in [
+            "/usr/lib/gcc/x86_64-linux-gnu/12/libasan.so",
+            "libasan.so.8",
+            "/lib/libtsan.so.2",
+            "liblsan.so.0",
+            "libubsan.so.1",
+            "libhwasan.so.0",
+            "/usr/lib/clang/19/lib/linux/libclang_rt.asan-x86_64.so",
+        ] {
+            let inherited = format!("/x.so {runtime}:y.so");
+            let expected = format!("{runtime}:/o/a.so:/x.so:y.so");
+            assert_eq!(joined(&ours, inherited.as_ref()), *expected);
+        }
+        assert_eq!(joined(&ours, "/libasan.so/x.so".as_ref()), "/o/a.so:/libasan.so/x.so");
     }
 
     #[test]

@@ -139,7 +139,7 @@ fn takes_next_word(action: &clap::Command, word: &[u8]) -> bool {
 
 /// Returns true if Python can run the file or folder at `path`. The path `-` stands for stdin.
 fn is_python(path: &Path) -> bool {
-    if path == "-" {
+    if path.as_os_str() == "-" {
         return true;
     }
     let extension = path.extension().and_then(|extension| extension.to_str());

@@ -24,13 +24,16 @@ use std::{
     ffi::{CStr, c_char, c_void},
     iter,
     ptr::{self, NonNull},
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed},
 };
 
 use obmalloc::{BlockPtr, Blocks, SizeClass, Stats};
 use thread_heap::{OwnedHeap, PerThread, ThreadGeometry};
 
-use crate::abi::{CPython, Interpreter, InterpreterFunctions};
+use crate::{
+    abi::{CPython, Interpreter, InterpreterFunctions},
+    loader,
+};
 use entries::{Entry, MAIN};
 
 /// The name of the capsule in an interpreter's dictionary, and its key there.
@@ -39,9 +42,22 @@ const CAPSULE: &CStr = c"obmalloc.heap";
 /// True if the process had only one thread just before the last fork.
 static HAD_ONE_THREAD: AtomicBool = AtomicBool::new(false);
 
+/// The C library's variable `__libc_single_threaded`.
+///
+/// # Invariant
+///
+/// Null, or the address of that variable, which is never unmapped.
+static SINGLE_THREADED: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
+
 /// Stores CPython's functions and handles forks. Must be called before the heap is installed.
 pub(crate) fn watch(python: &CPython) {
     current::watch(python);
+    // SAFETY: the symbol is a variable, so a pointer fits it.
+    match unsafe { loader::symbol(libc::RTLD_DEFAULT, c"__libc_single_threaded") } {
+        // INVARIANT: this is the address of the variable.
+        Some(variable) => SINGLE_THREADED.store(variable, Relaxed),
+        None => loader::clear_error(),
+    }
     // SAFETY: the handlers have the expected types, and this library is never unloaded.
     unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) };
 }
@@ -153,10 +169,9 @@ extern "C" fn in_child() {
 
 /// Returns true if the process is known to have only one thread. Needs glibc 2.32 or later.
 fn has_one_thread() -> bool {
-    // SAFETY: the name is a C string.
-    let variable = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) };
-    // SAFETY: `variable` is null or points to glibc's `char`, which only glibc writes.
-    unsafe { variable.cast::<c_char>().as_ref() }.is_some_and(|single| *single != 0)
+    let variable = SINGLE_THREADED.load(Relaxed);
+    // SAFETY: `SINGLE_THREADED`'s invariant. Only glibc writes the variable.
+    unsafe { variable.as_ref() }.is_some_and(|single| *single != 0)
 }
 
 fn entry() -> Option<&'static Entry> {

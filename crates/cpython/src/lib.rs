@@ -33,12 +33,11 @@ mod version;
 use std::{
     env,
     ffi::{c_int, c_void},
-    fmt::Display,
-    io::{self, Write},
+    fmt::{Display, Write},
     sync::OnceLock,
 };
 
-use host::Place;
+use host::{Output, Place};
 use raw_mem::Limits;
 
 use crate::{
@@ -81,6 +80,7 @@ static CONSTRUCTOR: extern "C" fn() = construct;
 static DESTRUCTOR: extern "C" fn() = destruct;
 
 extern "C" fn construct() {
+    host::look_up();
     start();
     start_code::release();
 }
@@ -141,6 +141,10 @@ extern "C" fn destruct() {
 ///
 /// Python code calls this function as `ctypes.CDLL(None).obmalloc_trim()`. If the calling thread
 /// does not hold the GIL, the function takes the GIL.
+///
+/// In a subinterpreter of CPython 3.11 or earlier, a thread that holds the GIL must not call this
+/// function, for example through `ctypes.PyDLL`. The function would wait for the GIL forever, because
+/// `PyGILState_Ensure` does not support subinterpreters.
 ///
 /// The function trims the heap of the current interpreter, and the heaps that no interpreter or
 /// thread owns. It cannot trim a heap with another owner, because only the owner may change that
@@ -304,7 +308,7 @@ impl Start {
         } else if options.malloc_stats
             && let Some(stats) = installation.heap_stats(python)
         {
-            let _ = write!(io::stderr(), "{stats}");
+            let _ = write!(Output::stderr(), "{stats}");
         }
     }
 }
@@ -330,5 +334,5 @@ fn request_debug_hooks() -> Option<String> {
 
 /// Prints one line on stderr, and ignores errors such as a closed stderr.
 fn say(line: impl Display) {
-    let _ = writeln!(io::stderr(), "obmalloc: {line}");
+    host::say(format_args!("{line}"));
 }

@@ -1,8 +1,17 @@
 //! Queries to the dynamic loader.
+//!
+//! While `dlopen` runs the constructors of a library, it holds the lock that `dlsym`, `dladdr` and
+//! `dlopen` take. A constructor may wait for the GIL. A thread that holds the GIL therefore must not
+//! call these three functions, because the two threads could wait for each other forever. We look up
+//! symbols only before `main`, and in `late` at exit, when the loader calls us under its lock.
+//!
+//! `dl_iterate_phdr` may be called at any time. It takes another lock, which `dlopen` holds only
+//! while it changes the list of libraries.
 
 use std::{
+    env,
     ffi::{CStr, OsStr, c_int, c_void},
-    mem::{self, MaybeUninit},
+    mem,
     ops::{ControlFlow, Range},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -92,32 +101,38 @@ pub(crate) fn segments(
     })
 }
 
+/// A program or library, or code outside of any library.
 #[derive(Debug)]
 pub(crate) struct Code {
-    base: usize,
+    /// The address of the table of program headers, or 0 for code outside of any library.
+    headers: usize,
     pub(crate) path: PathBuf,
 }
 
 impl Code {
     /// Returns the program or library that contains `address`.
     pub(crate) fn at(address: *const c_void) -> Self {
-        let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
-        // SAFETY: `dladdr` accepts any address, and `info` stays zeroed if nothing contains it.
-        let info = unsafe {
-            libc::dladdr(address, info.as_mut_ptr());
-            info.assume_init()
-        };
-        let path = if info.dli_fname.is_null() {
-            PathBuf::from("code outside of any library")
-        } else {
-            // SAFETY: `dli_fname` is a C string that lives as long as the library is loaded.
-            let name = unsafe { CStr::from_ptr(info.dli_fname) };
-            Path::new(OsStr::from_bytes(name.to_bytes())).to_owned()
-        };
-        Self { base: info.dli_fbase.addr(), path }
+        look_at_object(address, |info, headers| Self {
+            headers: headers.as_ptr().addr(),
+            path: path(info),
+        })
+        .unwrap_or_else(|| Self { headers: 0, path: PathBuf::from("code outside of any library") })
     }
 
     pub(crate) fn is(&self, other: &Self) -> bool {
-        self.base == other.base
+        self.headers == other.headers
+    }
+}
+
+/// Returns the path of a library, or the first argument of the program.
+fn path(info: &libc::dl_phdr_info) -> PathBuf {
+    if info.dlpi_name.is_null() {
+        return PathBuf::new();
+    }
+    // SAFETY: the loader's name is a C string that lives as long as the library is loaded.
+    let name = unsafe { CStr::from_ptr(info.dlpi_name) };
+    match name.to_bytes() {
+        b"" => env::args_os().next().unwrap_or_default().into(),
+        name => Path::new(OsStr::from_bytes(name)).to_owned(),
     }
 }

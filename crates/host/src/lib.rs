@@ -28,5 +28,5 @@ pub use moments::{Moment, Moments, signal};
 pub use output::{errno, say};
 pub use place::{Path, Place};
 pub use raw_mem::{Output, abort_with as abort};
-pub use triggers::{Trigger, watch};
+pub use triggers::{Trigger, look_up, watch};
 pub use words::{Decay, PythonMalloc, Switch, UnknownWord, bytes, limits};

@@ -11,7 +11,8 @@ pub fn errno() -> c_int {
     unsafe { *libc::__errno_location() }
 }
 
-/// Writes `obmalloc: ` and one line to stderr. Ignores errors, such as a closed stderr.
+/// Writes `obmalloc: ` and one line to stderr. Ignores errors, such as a closed stderr
+/// or a file that has reached the size limit of the process.
 pub fn say(line: fmt::Arguments<'_>) {
-    let _ = writeln!(Output::stderr(), "obmalloc: {line}");
+    let _ = writeln!(Output::new(libc::STDERR_FILENO), "obmalloc: {line}");
 }

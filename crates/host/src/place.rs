@@ -276,20 +276,21 @@ impl Draft {
         if to < 0 {
             return false;
         }
+        let mut output = Output::new(to);
         let (mut bytes, mut offset) = ([0; 512], 0);
-        let is_copied = loop {
+        let is_read = loop {
             // SAFETY: the buffer has 512 bytes.
             let read = unsafe { libc::pread(self.fd, bytes.as_mut_ptr().cast(), 512, offset) };
-            // SAFETY: as above. The result is negative if the call failed.
-            let written =
-                unsafe { libc::write(to, bytes.as_ptr().cast(), read.max(0).cast_unsigned()) };
-            if read <= 0 || written <= 0 {
-                break read == 0;
+            match usize::try_from(read) {
+                Ok(0) => break true,
+                Ok(read) => output.write_bytes(&bytes[..read]),
+                Err(_) => break false,
             }
-            offset += written as libc::off_t;
+            offset += read as libc::off_t;
         };
+        let is_written = output.finish();
         close(to);
-        is_copied
+        is_read && is_written
     }
 
     /// Closes the draft. Removes its file if it was not renamed.

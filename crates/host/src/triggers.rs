@@ -252,24 +252,58 @@ fn start_timer() {
     unsafe { libc::timer_settime(timer, 0, &raw const setting, ptr::null_mut()) };
 }
 
-/// Returns the function `name` of the next library in the search order, and caches it in `place`.
-fn next<T: Copy>(place: &AtomicPtr<c_void>, name: &CStr) -> Option<T> {
-    const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };
-    let mut function = place.load(Relaxed);
-    if function.is_null() {
-        // SAFETY: the name is a C string.
-        function = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
-        place.store(function, Relaxed);
+/// A function of the next library in the search order, whose name this library exports too.
+struct Real {
+    name: &'static CStr,
+    /// The address of the function, or null before it is looked up.
+    function: AtomicPtr<c_void>,
+}
+
+static SIGACTION: Real = Real::new(c"sigaction");
+static SIGNAL: Real = Real::new(c"signal");
+static SYSV_SIGNAL: Real = Real::new(c"__sysv_signal");
+static EXIT: Real = Real::new(c"_exit");
+
+impl Real {
+    const fn new(name: &'static CStr) -> Self {
+        Self { name, function: AtomicPtr::new(ptr::null_mut()) }
     }
-    // SAFETY: every caller passes the type that the C library declares for the function.
-    (!function.is_null()).then(|| unsafe { mem::transmute_copy(&function) })
+
+    fn address(&self) -> *mut c_void {
+        let mut function = self.function.load(Relaxed);
+        if function.is_null() {
+            // SAFETY: the name is a C string.
+            function = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+            self.function.store(function, Relaxed);
+        }
+        function
+    }
+
+    /// Returns the function. `T` must be the type that the C library declares for it.
+    fn get<T: Copy>(&self) -> Option<T> {
+        const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };
+        let function = self.address();
+        // SAFETY: every caller passes the type that the C library declares for the function.
+        (!function.is_null()).then(|| unsafe { mem::transmute_copy(&function) })
+    }
+}
+
+/// Looks up the C library's functions that our versions call. The library's constructor must call
+/// this function.
+///
+/// A later look-up could wait for the dynamic loader's lock. The thread that calls `_exit`, for
+/// example, may hold another lock, such as Python's GIL. If a constructor waited for that lock in
+/// `dlopen`, which holds the loader's lock, neither thread could continue.
+pub fn look_up() {
+    for real in [&SIGACTION, &SIGNAL, &SYSV_SIGNAL, &EXIT] {
+        real.address();
+    }
 }
 
 type SigAction = unsafe extern "C" fn(c_int, *const Action, *mut Action) -> c_int;
 
 fn real_sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int {
-    static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
-    let Some(real) = next::<SigAction>(&REAL, c"sigaction") else { return -1 };
+    let Some(real) = SIGACTION.get::<SigAction>() else { return -1 };
     // SAFETY: every caller passes arguments that are null or valid.
     unsafe { real(signal, new, old) }
 }
@@ -309,8 +343,7 @@ fn is_watched(signal: c_int) -> bool {
 /// Calls the C library's `signal`, but hides our handlers from the program.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
-    static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
-    set_handler(&REAL, c"signal", signal, handler)
+    set_handler(&SIGNAL, signal, handler)
 }
 
 /// Calls the C library's `__sysv_signal`, but hides our handlers from the program, as our
@@ -321,20 +354,14 @@ pub(crate) extern "C" fn signal(signal: c_int, handler: sighandler_t) -> sighand
 /// signal's default action is restored when the handler is called.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn __sysv_signal(signal: c_int, handler: sighandler_t) -> sighandler_t {
-    static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
-    set_handler(&REAL, c"__sysv_signal", signal, handler)
+    set_handler(&SYSV_SIGNAL, signal, handler)
 }
 
-/// Sets the handler of a signal by calling the C library's function that has the given `name`, such
-/// as `signal` or `__sysv_signal`. There is one exception: if the program restores the default
-/// action of a signal that we watch, this function installs our handler instead, so that the signal
-/// still causes a report.
-fn set_handler(
-    real: &AtomicPtr<c_void>,
-    name: &CStr,
-    signal: c_int,
-    handler: sighandler_t,
-) -> sighandler_t {
+/// Sets the handler of a signal by calling the C library's function `real`, which is `signal` or
+/// `__sysv_signal`. There is one exception: if the program restores the default action of a signal
+/// that we watch, this function installs our handler instead, so that the signal still causes a
+/// report.
+fn set_handler(real: &Real, signal: c_int, handler: sighandler_t) -> sighandler_t {
     type Signal = unsafe extern "C" fn(c_int, sighandler_t) -> sighandler_t;
     let before = if IS_WATCHING.load(Acquire) && handler == libc::SIG_DFL && is_watched(signal) {
         let (new, mut before) = (our_action(), zeroed());
@@ -342,7 +369,7 @@ fn set_handler(
             0 => before.sa_sigaction,
             _ => libc::SIG_ERR,
         }
-    } else if let Some(real) = next::<Signal>(real, name) {
+    } else if let Some(real) = real.get::<Signal>() {
         // SAFETY: the program passes a handler that it may pass to the C library.
         unsafe { real(signal, handler) }
     } else {
@@ -364,9 +391,8 @@ pub(crate) extern "C" fn _Exit(status: c_int) -> ! {
 }
 
 fn end_without_destructors(status: c_int) -> ! {
-    static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
     report_exit(ptr::null_mut());
-    if let Some(real) = next::<unsafe extern "C" fn(c_int)>(&REAL, c"_exit") {
+    if let Some(real) = EXIT.get::<unsafe extern "C" fn(c_int)>() {
         // SAFETY: the function may be called with any status.
         unsafe { real(status) };
     }

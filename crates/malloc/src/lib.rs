@@ -34,6 +34,7 @@ static DESTRUCTOR: extern "C" fn() = destruct;
 extern "C" fn construct() {
     report::set_up_heap();
     heap::open();
+    host::look_up();
     cpp::prepare();
     report::read_environment();
 }

@@ -145,6 +145,10 @@ impl Demand {
     }
 
     /// Returns the number of slots that are in use.
+    #[cfg_attr(
+        not(all(target_os = "linux", target_pointer_width = "64")),
+        allow(dead_code, reason = "only a reserved range needs this number")
+    )]
     pub(crate) fn in_use(&self) -> usize {
         self.in_use
     }

@@ -14,9 +14,7 @@ pub fn preserving_errno<R>(action: impl FnOnce() -> R) -> R {
 }
 
 #[cfg(all(unix, not(miri)))]
-pub(crate) use number::get;
-#[cfg(all(test, unix, not(miri)))]
-pub(crate) use number::set;
+pub(crate) use number::{get, set};
 
 #[cfg(all(unix, not(miri)))]
 mod number {

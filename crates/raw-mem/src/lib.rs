@@ -78,11 +78,7 @@ mod pressure;
 mod report;
 #[cfg(feature = "std")]
 #[cfg_attr(
-    not(all(
-        any(target_os = "linux", target_os = "android"),
-        target_pointer_width = "64",
-        not(miri)
-    )),
+    not(all(target_os = "linux", target_pointer_width = "64", not(miri))),
     path = "reserved_elsewhere.rs"
 )]
 mod reserved;

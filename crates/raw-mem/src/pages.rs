@@ -6,7 +6,7 @@ use libc::{c_int, c_void};
 
 use crate::{OsCode, PurgeError, align_down, align_up, errno, preserving_errno};
 
-#[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub(crate) mod relocation;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub(crate) fn map(hint: usize, bytes: usize, access: Access) -> Result<NonNull<u
 }
 
 /// Maps `bytes` bytes of zeroed pages at `address`. Fails if any of these pages is already mapped.
-#[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub(crate) fn map_at(address: NonNull<u8>, bytes: usize, access: Access) -> Result<(), OsCode> {
     refuse_on_demand()?;
     let flags = access.flags() | libc::MAP_FIXED_NOREPLACE;
@@ -137,9 +137,9 @@ pub(crate) unsafe fn purge(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
 }
 
 /// Not every C library defines these constants of Linux.
-#[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 const MADV_POPULATE_WRITE: c_int = 23;
-#[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 const MADV_COLLAPSE: c_int = 25;
 
 /// Advises the system to use huge pages for `bytes` bytes from `start`. The system may refuse.
@@ -147,7 +147,7 @@ const MADV_COLLAPSE: c_int = 25;
 /// # Safety
 ///
 /// The range must consist of whole pages that the caller has mapped.
-#[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub(crate) unsafe fn advise_huge(start: NonNull<u8>, bytes: usize) {
     if refuse_on_demand().is_ok() {
         // SAFETY: the caller mapped the pages. The call does not change their contents.
@@ -162,7 +162,7 @@ pub(crate) unsafe fn advise_huge(start: NonNull<u8>, bytes: usize) {
 /// # Safety
 ///
 /// The range must consist of whole huge pages that the caller has mapped writable.
-#[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub(crate) unsafe fn make_huge(start: NonNull<u8>, bytes: usize) {
     if refuse_on_demand().is_ok() {
         for at in (0..bytes).step_by(crate::HUGE_PAGE) {
@@ -211,7 +211,7 @@ pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), 
 ///
 /// - `start` and `bytes` must describe whole pages that the caller has mapped.
 /// - Nothing may access these pages afterwards, even if the call fails.
-#[cfg(all(any(target_os = "linux", target_os = "android"), target_pointer_width = "64"))]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub(crate) unsafe fn withdraw(start: NonNull<u8>, bytes: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
     let none = Access::Reserved;
@@ -248,7 +248,7 @@ pub(crate) unsafe fn resize(start: NonNull<u8>, old: usize, new: usize) -> Resul
 /// # Safety
 ///
 /// The first `old` bytes from `start` must be whole pages that the caller has mapped.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(target_os = "linux")]
 unsafe fn extend(start: NonNull<u8>, old: usize, new: usize) -> Result<(), OsCode> {
     refuse_on_demand()?;
     // SAFETY: without MREMAP_MAYMOVE, the call only adds pages at addresses that are free.
@@ -257,7 +257,7 @@ unsafe fn extend(start: NonNull<u8>, old: usize, new: usize) -> Result<(), OsCod
 }
 
 /// Fails, because only Linux can extend a mapping.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(target_os = "linux"))]
 unsafe fn extend(_start: NonNull<u8>, _old: usize, _new: usize) -> Result<(), OsCode> {
     Err(OsCode(libc::ENOMEM))
 }

@@ -25,32 +25,50 @@ pub struct Output {
     buffer: [u8; 512],
     len: usize,
     is_complete: bool,
+    /// True if a file that has reached the size limit of the process is not written.
+    respects_limit: bool,
 }
 
 impl Output {
-    /// Creates a writer for stderr.
+    /// Creates a writer for stderr that makes no system call except `write`.
     #[must_use]
     pub const fn stderr() -> Self {
-        Self::of(STDERR)
+        Self::of(STDERR, false)
     }
 
     /// Creates a writer for a file descriptor, which stays open.
+    ///
+    /// If the file has the largest size that the process may give to files (`RLIMIT_FSIZE`), the
+    /// writer fails without calling `write`. By default, the signal `SIGXFSZ` of such a `write` would
+    /// end the process.
     #[cfg(all(unix, not(miri)))]
     #[must_use]
     pub const fn new(descriptor: i32) -> Self {
-        Self::of(descriptor)
+        Self::of(descriptor, true)
     }
 
-    const fn of(descriptor: i32) -> Self {
-        Self { descriptor, buffer: [0; 512], len: 0, is_complete: true }
+    const fn of(descriptor: i32, respects_limit: bool) -> Self {
+        Self { descriptor, buffer: [0; 512], len: 0, is_complete: true, respects_limit }
     }
 
     /// Writes the contents of the buffer. If this fails, for example because stderr is
     /// closed, [`finish`](Self::finish) will return false.
     pub fn flush(&mut self) {
-        let text = &self.buffer[..self.len];
-        self.is_complete &= without_cancellation(|| system::write(self.descriptor, text));
+        let (descriptor, bytes) = (self.descriptor, &self.buffer[..self.len]);
+        self.is_complete &=
+            without_cancellation(|| system::write(descriptor, bytes, self.respects_limit));
         self.len = 0;
+    }
+
+    /// Appends bytes to the text.
+    pub fn write_bytes(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.len == self.buffer.len() {
+                self.flush();
+            }
+            self.buffer[self.len] = *byte;
+            self.len += 1;
+        }
     }
 
     /// Writes the contents of the buffer. Returns true if all text has been written.
@@ -68,13 +86,7 @@ impl Drop for Output {
 
 impl Write for Output {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            if self.len == self.buffer.len() {
-                self.flush();
-            }
-            self.buffer[self.len] = byte;
-            self.len += 1;
-        }
+        self.write_bytes(text.as_bytes());
         Ok(())
     }
 }
@@ -111,7 +123,9 @@ pub fn test_readable(start: *const u8, len: usize) -> Option<bool> {
 
 #[cfg(all(unix, not(miri)))]
 mod system {
-    use crate::errno::get as errno;
+    use core::mem::MaybeUninit;
+
+    use crate::errno::{get as errno, set as set_errno};
 
     /// The smallest page size of any system, in bytes.
     const PAGE: usize = 4096;
@@ -119,8 +133,14 @@ mod system {
     pub(super) const STDERR: i32 = libc::STDERR_FILENO;
 
     /// Returns true if all bytes have been written.
-    pub(super) fn write(descriptor: i32, mut left: &[u8]) -> bool {
+    ///
+    /// If `respects_limit` is true, a file that has reached the size limit is not written.
+    pub(super) fn write(descriptor: i32, mut left: &[u8], respects_limit: bool) -> bool {
         while !left.is_empty() {
+            if respects_limit && is_at_limit(descriptor) {
+                set_errno(libc::EFBIG);
+                return false;
+            }
             // SAFETY: `left` is initialised memory of that length.
             let written = unsafe { libc::write(descriptor, left.as_ptr().cast(), left.len()) };
             match usize::try_from(written) {
@@ -130,6 +150,36 @@ mod system {
             }
         }
         true
+    }
+
+    /// Returns true if the next `write` would begin at or beyond the size limit of the process.
+    ///
+    /// A `write` that begins before the limit ends at the limit, and sends no signal.
+    fn is_at_limit(descriptor: i32) -> bool {
+        let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+        // SAFETY: `limit` has room for the result.
+        if unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, limit.as_mut_ptr()) } != 0 {
+            return false;
+        }
+        // SAFETY: the call succeeded, so it has written the limit.
+        let limit = unsafe { limit.assume_init() }.rlim_cur;
+        if limit == libc::RLIM_INFINITY {
+            return false;
+        }
+        let mut status = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: `status` has room for the result.
+        if unsafe { libc::fstat(descriptor, status.as_mut_ptr()) } != 0 {
+            return false;
+        }
+        // SAFETY: the call succeeded, so it has written the status.
+        let status = unsafe { status.assume_init() };
+        // SAFETY: the calls access no memory.
+        let (flags, offset) = unsafe {
+            (libc::fcntl(descriptor, libc::F_GETFL), libc::lseek(descriptor, 0, libc::SEEK_CUR))
+        };
+        let is_regular = status.st_mode & libc::S_IFMT == libc::S_IFREG;
+        let begin = if flags & libc::O_APPEND == 0 { offset } else { status.st_size };
+        is_regular && i128::from(begin) >= i128::from(limit)
     }
 
     /// Writes one byte of each page to a pipe. The system call fails with `EFAULT` if this byte
@@ -184,7 +234,7 @@ mod system {
 
     pub(super) const STDERR: i32 = 2;
 
-    pub(super) fn write(_descriptor: i32, bytes: &[u8]) -> bool {
+    pub(super) fn write(_descriptor: i32, bytes: &[u8], _respects_limit: bool) -> bool {
         io::stderr().write_all(bytes).is_ok()
     }
 

@@ -182,8 +182,13 @@ impl StatusFile {
     ///
     /// # Errors
     ///
-    /// Fails if the file cannot be created or mapped, or if the process does not exist.
+    /// Fails if the file cannot be created or mapped, if the process does not exist, or if the
+    /// calling process may not create files of this size.
     pub fn create_in(folder: &Path, pid: u32) -> io::Result<Self> {
+        // The system sends SIGXFSZ beyond the limit, which ends the process by default.
+        if size_limit() < SIZE as libc::rlim_t {
+            return Err(io::Error::from_raw_os_error(libc::EFBIG));
+        }
         let path = folder.join(format!("{pid}.status"));
         // An existing page with this name belongs to an earlier process with the same id.
         let _ = fs::remove_file(&path);
@@ -333,6 +338,14 @@ impl Deref for StatusFile {
 pub fn this_process() -> u32 {
     // SAFETY: the call has no arguments and accesses no memory.
     unsafe { libc::syscall(libc::SYS_getpid) as u32 }
+}
+
+/// Returns the largest size that the calling process may give to a file (`RLIMIT_FSIZE`).
+fn size_limit() -> libc::rlim_t {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `limit` is valid for writes. It stays unchanged if the call fails.
+    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    limit.rlim_cur
 }
 
 /// Returns the start time of the process `pid`, in clock ticks since the system was booted.

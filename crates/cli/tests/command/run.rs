@@ -227,3 +227,34 @@ fn run_adds_at_most_5_milliseconds_to_python() {
     println!("medians of {PAIRS} pairs: {bare:.4} s without run, {run:.4} s with it");
     assert!(run - bare <= 0.005, "{bare:.4} s, {run:.4} s");
 }
+
+/// Returns the runtime of AddressSanitizer that the C compiler has, or `None` if it has none.
+fn address_sanitizer() -> Option<String> {
+    let name = "libasan.so";
+    let run = Run::of(clean_command("cc").arg(format!("-print-file-name={name}")));
+    let path = run.stdout.trim();
+    (path != name && path.ends_with(name)).then(|| path.to_owned())
+}
+
+/// Regression test: AddressSanitizer ended the program at its start, because its runtime did not
+/// come first.
+#[test]
+fn a_program_runs_on_the_heap_with_address_sanitizer() {
+    let Some(runtime) = address_sanitizer() else {
+        // The test harness would hide the line if it were printed by a macro.
+        writeln!(std::io::stderr(), "SKIPPED: the C compiler has no AddressSanitizer").unwrap();
+        return;
+    };
+    let with_runtime = |words: &[&str]| {
+        let mut command = obmalloc(words);
+        command.env("LD_PRELOAD", &runtime).env("ASAN_OPTIONS", "detect_leaks=0");
+        Run::of(&mut command).succeeds().stdout
+    };
+    assert_eq!(with_runtime(&["run", "-c", MAPPED]), "True\nTrue\n");
+    let python = python().executable.to_str().unwrap();
+    let script = format!("{}\nexec {python} -c \"$1\"", with_runtime(&["env"]));
+    let mut shell = clean_command("sh");
+    shell.args(["-c", &script, "sh", MAPPED]);
+    shell.env("LD_PRELOAD", &runtime).env("ASAN_OPTIONS", "detect_leaks=0");
+    assert_eq!(Run::of(&mut shell).succeeds().stdout, "True\nTrue\n");
+}

@@ -1,5 +1,8 @@
 //! Restricted processes: under a seccomp filter, or with limits on addresses or data.
 
+use std::{fs, io, os::unix::process::CommandExt, process::Command};
+
+use tempfile::TempDir;
 use testkit::pythons::Python;
 
 use crate::support::{Run, preloaded, run, supported};
@@ -96,5 +99,57 @@ os._exit(0)
     let code = [begin, &limit("RLIMIT_AS", "VmSize", 100), end].concat();
     for python in supported() {
         assert_eq!(ours(python, &code).is_clean(python).stdout, "4 threads\n");
+    }
+}
+
+/// Makes `command` start with this limit on the size of files, in bytes.
+fn with_file_limit(command: &mut Command, bytes: u64) -> &mut Command {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // SAFETY: `setrlimit` is a system call, so it may be called between `fork` and `exec`.
+    unsafe {
+        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        })
+    }
+}
+
+/// Regression test: SIGXFSZ ended the process before `main`.
+#[test]
+fn a_program_that_may_not_create_large_files_runs_without_a_status_page() {
+    for python in supported() {
+        for bytes in [0, 4096, (32 << 10) - 1] {
+            let runtime = TempDir::new().unwrap();
+            let mut command = preloaded(python);
+            command.env("OBMALLOC_STATUS", "on").env("XDG_RUNTIME_DIR", runtime.path());
+            let run = run(with_file_limit(&mut command, bytes).args(["-c", "print(1)"]));
+            assert_eq!((run.stdout.as_str(), run.status.code()), ("1\n", Some(0)), "{run:?}");
+            let line = "obmalloc: cannot create a status page: ";
+            assert!(run.stderr.starts_with(line), "{run:?}");
+            assert!(run.stderr.lines().count() == 1, "{run:?}");
+            let folder = runtime.path().join("obmalloc");
+            assert_eq!(fs::read_dir(folder).unwrap().count(), 0, "a file is left");
+        }
+    }
+}
+
+/// Regression test: SIGXFSZ ended the process at exit. CPython ignores this signal, but a program
+/// can restore its default action.
+#[test]
+fn a_report_that_exceeds_the_limit_on_files_does_not_end_the_process() {
+    let code = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_DFL); print(1)";
+    for python in supported() {
+        for bytes in [0, 1000] {
+            let folder = TempDir::new().unwrap();
+            let (report, log) = (folder.path().join("report"), folder.path().join("log"));
+            let mut command = preloaded(python);
+            command.env("OBMALLOC_STATS", &report).stderr(fs::File::create(&log).unwrap());
+            let run = run(with_file_limit(&mut command, bytes).args(["-c", code]));
+            assert_eq!((run.stdout.as_str(), run.status.code()), ("1\n", Some(0)), "{run:?}");
+            let log = fs::read_to_string(&log).unwrap();
+            let line = "obmalloc: cannot write the statistics to ";
+            assert_eq!(log.starts_with(line), bytes > 0, "{log}");
+            assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "only the log is left");
+        }
     }
 }

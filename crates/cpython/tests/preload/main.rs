@@ -11,6 +11,7 @@ mod free_threaded;
 mod interpreters;
 mod late;
 mod limits;
+mod loader_lock;
 mod memory;
 mod moments;
 mod newer;

@@ -67,13 +67,13 @@ def is_loaded():
     return _mapped() is not None
 
 
-def _function(name, signature, *arguments):
+def _function(load, name, signature, *arguments):
     path = _mapped()
     if path is None:
         raise NotLoaded("the library is not in this process: start it with `obmalloc run`")
-    # This class keeps the GIL during the call, as the functions require. If the file was replaced,
-    # its path would load a second library, so we look the function up in the preloaded ones.
-    loaded = ctypes.PyDLL(None if path.endswith(os.fsdecode(_DELETED)) else path)
+    # If the file was replaced, its path would load a second library, so we look the function up in
+    # the preloaded ones.
+    loaded = load(None if path.endswith(os.fsdecode(_DELETED)) else path)
     if not hasattr(loaded, name):
         raise NotLoaded("%s has no function %s" % (path, name))
     function = getattr(loaded, name)
@@ -87,7 +87,10 @@ def stats():
 
     Raises ``NotLoaded`` if the library is not in this process.
     """
-    write = _function("obmalloc_stats_json", ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
+    # This class keeps the GIL during the call, which the function needs to read the heap.
+    write = _function(
+        ctypes.PyDLL, "obmalloc_stats_json", ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t
+    )
     size = 1 << 16
     while True:
         buffer = ctypes.create_string_buffer(size)
@@ -104,7 +107,12 @@ def trim():
 
     Raises ``NotLoaded`` if the library is not in this process.
     """
-    return _function("obmalloc_trim", ctypes.c_size_t)()
+    # The function takes the GIL of a thread that does not hold it. Up to CPython 3.11, it does not
+    # notice that a thread holds the GIL in a subinterpreter, so we release the GIL for the call. All
+    # interpreters share one heap there. Later, each interpreter has its own heap, and we keep the
+    # GIL, so that the function trims that of this interpreter.
+    load = ctypes.CDLL if sys.version_info < (3, 12) else ctypes.PyDLL
+    return _function(load, "obmalloc_trim", ctypes.c_size_t)()
 
 
 def ensure():
