@@ -72,6 +72,15 @@ pub(crate) fn is_linked(layout: Layout) -> bool {
     rounded(layout).wrapping_sub(1) < Pools::SIZES.linked_threshold
 }
 
+/// Returns true if the class of a layout with the [`class_size`] `size` is a class of spans.
+///
+/// The memory of such a layout always lies in a span, also after a resize (see [`may_lie_in`]).
+#[inline]
+pub(crate) fn is_span(size: usize) -> bool {
+    const LARGEST_SHARED: usize = Pools::SIZES.pool_size / 2;
+    size.wrapping_sub(LARGEST_SHARED + 1) < Pools::SIZES.arena_threshold - LARGEST_SHARED
+}
+
 /// Returns the size class for `layout` if that class is small, and `None` otherwise.
 #[inline]
 pub(crate) fn small_class(layout: Layout) -> Option<SizeClass<Pools>> {
@@ -108,11 +117,11 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
 ///
 /// The layout alone decides which function frees the memory. If the class of the layout is linked,
 /// this function writes a link into the block, and assumes that the block lies in the first unit of
-/// its pool. Such memory must therefore lie in a linked block. All other memory may lie in any
-/// block.
+/// its pool. Such memory must therefore lie in a linked block. Likewise, the memory of a layout with
+/// a class of spans must lie in a span. All other memory may lie in any block.
 #[inline]
 pub(crate) fn may_lie_in(block: SizeClass<Pools>, after: SizeClass<Pools>) -> bool {
-    block.is_linked() || !after.is_linked()
+    (block.is_linked() || !after.is_linked()) && (block.is_span() || !after.is_span())
 }
 
 /// Returns a size class with spare room if `new` is larger than `old` by less than a quarter.
@@ -174,6 +183,23 @@ mod tests {
                 assert!(served(size, align).unwrap().is_multiple_of(align), "{size}, {align}");
             }
         }
+    }
+
+    #[test]
+    fn exactly_the_layouts_with_a_class_of_spans_are_freed_as_spans() {
+        for size in (0..=Pools::SIZES.arena_threshold + 2).chain([usize::MAX]) {
+            let expected = SizeClass::<Pools>::of(size).is_some_and(SizeClass::is_span);
+            assert_eq!(is_span(size), expected, "{size} bytes");
+        }
+    }
+
+    #[test]
+    fn memory_that_is_freed_in_another_way_may_not_stay_in_a_block() {
+        let [linked, medium, span] =
+            [1 << 10, 8 << 10, 16 << 10].map(|size| SizeClass::of(size).unwrap());
+        assert!(may_lie_in(linked, medium) && may_lie_in(span, medium));
+        assert!(!may_lie_in(medium, linked) && !may_lie_in(span, linked));
+        assert!(!may_lie_in(medium, span) && !may_lie_in(linked, span));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 use obmalloc::{BlockPtr, LargeBlock, NewLarge, SizeClass};
 
 use crate::classes::{
-    Place, Pools, class, class_size, grown, is_linked, may_lie_in, place, rounded, serves,
+    Place, Pools, class, class_size, grown, is_linked, is_span, may_lie_in, place, rounded, serves,
     small_class,
 };
 
@@ -67,6 +67,17 @@ pub(crate) unsafe trait Layouts {
     /// - `block` must be a live block of this allocator.
     /// - The class of `block` must be [linked](SizeClass::is_linked).
     unsafe fn free_linked_block(&self, block: BlockPtr);
+
+    /// Frees `block`, whose size class must be a class of spans.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must be a live block of this allocator.
+    /// - The class of `block` must be a [span](SizeClass::is_span).
+    unsafe fn free_span(&self, block: BlockPtr) {
+        // SAFETY: the contract is the same.
+        unsafe { self.free_block(block) };
+    }
 
     /// Allocates a block with its own mapping.
     fn alloc_large(&self, size: usize, align: usize) -> Option<NewLarge>;
@@ -199,7 +210,10 @@ pub(crate) unsafe trait Layouts {
     /// - `size` must be the [`class_size`] of `layout`.
     #[inline(never)]
     unsafe fn deallocate_above(&self, ptr: NonNull<u8>, size: usize, layout: Layout) {
-        if SizeClass::<Pools>::of(size).is_some() {
+        if is_span(size) {
+            // SAFETY: the layout has a class of spans, so the memory is a span (see `is_span`).
+            unsafe { self.free_span(BlockPtr::from_start(ptr)) };
+        } else if SizeClass::<Pools>::of(size).is_some() {
             // SAFETY: the layout has a class, so the memory is a block of the pools (contract).
             unsafe { self.free_block(BlockPtr::from_start(ptr)) };
         } else {

@@ -294,6 +294,12 @@ unsafe impl Layouts for ObMalloc {
         unsafe { PerThread.free_linked(block) };
     }
 
+    #[inline]
+    unsafe fn free_span(&self, block: BlockPtr) {
+        // SAFETY: the block is a span and came from these heaps (contract).
+        unsafe { PerThread.free_span(block) };
+    }
+
     fn alloc_aligned_block(&self, class: SizeClass<Pools>, align: usize) -> Option<BlockPtr> {
         PerThread.alloc_aligned(class, align)
     }

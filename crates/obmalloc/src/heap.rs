@@ -323,6 +323,25 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.put_linked_or_span(pool, block, after_sweep);
     }
 
+    /// Frees `block`, which must be a [span](SizeClass::is_span). Does not touch the block's memory. If
+    /// the heap also checks its clock, which can lead to a sweep, then calls `after_sweep`.
+    ///
+    /// This takes fewer instructions than [`free_then`](Self::free_then), which must first find out
+    /// what kind of block it frees.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have been allocated from this heap.
+    /// - The class of `block` must be a class of spans.
+    #[inline]
+    pub unsafe fn free_span_then(&mut self, block: BlockPtr, after_sweep: impl FnOnce(&mut Self)) {
+        let pool = PoolPtr::of_unit_with::<G>(&block);
+        self_check::freeing::<G>(pool, &block);
+        if pool.put_span(block) {
+            self.pool_event(pool, after_sweep);
+        }
+    }
+
     #[inline]
     fn put_linked_or_span(
         &mut self,

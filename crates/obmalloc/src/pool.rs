@@ -756,6 +756,17 @@ impl PoolPtr {
         self.header().count_freed()
     }
 
+    /// Frees the block of this span. Does not touch the block's memory.
+    ///
+    /// The result is that of [`put_linked_or_span`](Self::put_linked_or_span).
+    #[inline]
+    #[must_use]
+    pub(crate) fn put_span(self, block: BlockPtr) -> bool {
+        let earlier = self.header().free.replace_only(block);
+        debug_assert!(earlier.is_none(), "a span has one block");
+        self.header().count_freed()
+    }
+
     /// Frees a `block` of this pool that is not linked. Does not touch the block's memory.
     ///
     /// The result is that of [`put_linked_or_span`](Self::put_linked_or_span).

@@ -338,6 +338,22 @@ impl<P: Parts> ThreadHeap<P> {
         unsafe { self.enter_if_own(block, free) }
     }
 
+    /// Does the same as [`free_if_own`](Self::free_if_own) for a span, but is faster.
+    ///
+    /// # Safety
+    ///
+    /// - The requirements of [`free_if_own`](Self::free_if_own) must be met.
+    /// - The class of `block` must be a [span](SizeClass::is_span).
+    #[inline]
+    pub(crate) unsafe fn free_span_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
+        let free = |own: &mut OwnHeap<P>, block| {
+            // SAFETY: `enter_if_own` passes only blocks of this heap. The block is a span (contract).
+            unsafe { own.free_span_then(block, |own| self.publish_retained(own)) }
+        };
+        // SAFETY: `enter_if_own` requires what `free_if_own` requires (contract).
+        unsafe { self.enter_if_own(block, free) }
+    }
+
     /// Frees a block of this heap.
     ///
     /// # Safety

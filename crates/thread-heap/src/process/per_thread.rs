@@ -220,6 +220,24 @@ impl PerThread {
         }
     }
 
+    /// Does the same as [`free`](Blocks::free) for a span, but is faster.
+    ///
+    /// # Safety
+    ///
+    /// - `block` must have come from one of the process's heaps.
+    /// - `block` must not be used afterwards.
+    /// - The class of `block` must be a [span](SizeClass::is_span).
+    #[inline]
+    pub unsafe fn free_span(self, block: BlockPtr) {
+        let heap = slot::get();
+        // SAFETY: the block is a span and came from these heaps (contract). The calling thread owns
+        // the heap in its slot, unless that heap is `NO_HEAP`, which never has an arena.
+        if let Some(block) = unsafe { heap.free_span_if_own(block) } {
+            // SAFETY: `heap` is the heap in the slot, and the block does not belong to it.
+            unsafe { free_elsewhere(heap, block) };
+        }
+    }
+
     /// Allocates a block for `size` bytes from a free list of the calling thread's heap.
     /// See [`Heap::alloc_linked`](obmalloc::Heap::alloc_linked).
     #[inline]
