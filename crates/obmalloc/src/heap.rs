@@ -510,7 +510,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         let pool = pool?;
         pool.become_used(class);
         self.purging.note_tightened(class.units());
-        self.used.push_front(class, pool);
+        if class.is_span() {
+            // The first span of the list may be in use and retained. It stays in the list.
+            self.used.link_first(class, pool);
+        } else {
+            self.used.push_front(class, pool);
+        }
         Some(pool)
     }
 

@@ -231,6 +231,29 @@ mod tests {
         }
     }
 
+    /// Regression test: the heap removed the second span from the list but still counted it as
+    /// retained.
+    #[test]
+    fn a_new_aligned_span_leaves_the_count_of_retained_spans_right() {
+        let mut heap = heap();
+        let class = SizeClass::of(64 << 10).unwrap();
+        // The spans lie below this unit, so they are not aligned.
+        let unit = heap.alloc(SizeClass::of(16 << 10).unwrap()).unwrap();
+        let mut blocks: Vec<_> = (0..15).map(|_| heap.alloc(class).unwrap()).collect();
+        let mut put = |heap: &mut TestHeap, at| free(heap, Vec::from([blocks.remove(at)]));
+        // The first freed span is not retained. The second one is, and is used again at once.
+        put(&mut heap, 0);
+        put(&mut heap, 1);
+        let used_again = heap.alloc_listed(class).unwrap();
+        // This span comes first in the list. It has to be freed so that an aligned span fits.
+        put(&mut heap, 0);
+        let aligned = heap.alloc_aligned(class, 64 << 10).unwrap();
+        assert_eq!(heap.stats().arenas.current, 1);
+        heap.check_invariants();
+        free(&mut heap, Vec::from([unit, used_again, aligned]));
+        free(&mut heap, blocks);
+    }
+
     #[test]
     fn a_class_retains_a_span_only_if_it_freed_another_one_since_the_last_sweep() {
         let mut heap = heap();
