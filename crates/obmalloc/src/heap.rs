@@ -497,11 +497,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Maps an arena if no arena has one. The pool becomes the first used pool of `class`.
     pub(crate) fn unused_pool(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         let mut pool = self.take_free_pool(class, align);
+        while pool.is_none()
+            && let Some(larger) = self.empty.end_larger(class, &mut self.used, &mut self.arenas)
+        {
+            self.free_pool(larger);
+            pool = self.take_free_pool(class, align);
+        }
         if pool.is_none() && !self.empty.is_none() {
-            match self.empty.end_larger(class, &mut self.used, &mut self.arenas) {
-                Some(larger) => self.free_pool(larger),
-                None => self.end_retentions(),
-            }
+            self.end_retentions();
             pool = self.take_free_pool(class, align);
         }
         if pool.is_none() && self.map_arena() {

@@ -181,7 +181,11 @@ impl EmptyPools {
         None
     }
 
-    /// Ends the retention of a pool that is at least as large as those of `class`, and returns it.
+    /// Ends the retention of a pool that has at least as many units as those of `class`, and returns
+    /// it. Prefers classes of smaller blocks.
+    ///
+    /// A class of larger blocks can have smaller pools, because a span has no room to spare. The
+    /// function therefore skips classes whose pools have too few units.
     ///
     /// The returned pool is empty and in no list. Returns `None` if there is no such pool.
     pub(crate) fn end_larger<G: Geometry>(
@@ -191,12 +195,13 @@ impl EmptyPools {
         arenas: &mut ArenaTable,
     ) -> Option<PoolPtr> {
         let mut from = class.index();
-        while let Some(class) = self.first_from::<G>(from) {
-            let empty = self.end(class, used, arenas);
-            if empty.is_some() {
-                return empty;
+        while let Some(larger) = self.first_from::<G>(from) {
+            if larger.units() >= class.units()
+                && let Some(empty) = self.end(larger, used, arenas)
+            {
+                return Some(empty);
             }
-            from = class.index() + 1;
+            from = larger.index() + 1;
         }
         None
     }

@@ -254,6 +254,33 @@ mod tests {
         free(&mut heap, blocks);
     }
 
+    /// Regression test: the heap ended the retention of a span of one unit, and then mapped an
+    /// arena although a larger span was retained.
+    #[test]
+    fn a_larger_retained_span_is_found_behind_retained_spans_of_one_unit() {
+        let one_unit = SizeClass::<Native>::of(16 << 10).unwrap();
+        let class = SizeClass::all().find(|class| class.units() > 1).unwrap();
+        assert!(class.index() < one_unit.index() && one_unit.is_span() && one_unit.units() == 1);
+        let mut heap = heap();
+        let mut large = alloc(&mut heap, 2);
+        // The first freed span of each class is not retained.
+        free(&mut heap, large.split_off(1));
+        let mut units = Vec::new();
+        while heap.stats().arenas.current < 2 {
+            units.push(heap.alloc(one_unit).unwrap());
+        }
+        free(&mut heap, units.split_off(units.len() - 1));
+        heap.unmap_free_arenas();
+        free(&mut heap, units.split_off(units.len() - 1));
+        free(&mut heap, large);
+        assert_eq!(heap.empty.count(), 2);
+        let block = heap.alloc(class).unwrap();
+        heap.check_invariants();
+        assert_eq!(heap.stats().arenas.current, 1);
+        free(&mut heap, Vec::from([block]));
+        free(&mut heap, units);
+    }
+
     #[test]
     fn a_class_retains_a_span_only_if_it_freed_another_one_since_the_last_sweep() {
         let mut heap = heap();
