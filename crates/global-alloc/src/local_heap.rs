@@ -239,7 +239,9 @@ impl LocalHeap {
                 return repeated;
             }
             // SAFETY: as above.
-            request(unsafe { &mut *self.heap.get() })
+            let heap = unsafe { &mut *self.heap.get() };
+            heap.unmap_free_arenas();
+            request(heap)
         })
     }
 

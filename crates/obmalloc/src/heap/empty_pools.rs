@@ -46,6 +46,24 @@ fn place<G: Geometry>(class: SizeClass<G>) -> (usize, u64) {
     (class.index() / u64::BITS as usize % WORDS, 1 << (class.index() % u64::BITS as usize))
 }
 
+/// A set of size classes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClassSet([u64; WORDS]);
+
+impl ClassSet {
+    pub(crate) const EMPTY: Self = Self([0; WORDS]);
+
+    pub(crate) fn contains<G: Geometry>(self, class: SizeClass<G>) -> bool {
+        let (word, bit) = place(class);
+        self.0[word] & bit != 0
+    }
+
+    pub(crate) fn insert<G: Geometry>(&mut self, class: SizeClass<G>) {
+        let (word, bit) = place(class);
+        self.0[word] |= bit;
+    }
+}
+
 impl EmptyPools {
     pub(crate) const NONE: Self =
         Self { classes: [0; WORDS], idle: [0; WORDS], freed: [0; WORDS], units: 0 };
