@@ -70,7 +70,8 @@ impl<A: MemAlloc> Limited<A> {
         sync::lock(&self.state).usage.highwater()
     }
 
-    /// Adds `bytes` if the limit allows it, now or after the callback. Returns false otherwise.
+    /// Holds `bytes` for a request if the limit allows it, now or after the callback. Returns false
+    /// otherwise.
     fn charge(&self, bytes: usize) -> bool {
         match self.try_charge(bytes) {
             None => true,
@@ -78,12 +79,12 @@ impl<A: MemAlloc> Limited<A> {
         }
     }
 
-    /// Counts `bytes` as in use if the hard limit allows that. Otherwise, returns the limit that
+    /// Holds `bytes` for a request if the hard limit allows that. Otherwise, returns the limit that
     /// was reached.
     fn try_charge(&self, bytes: usize) -> Option<LimitReached> {
         let mut state = sync::lock(&self.state);
-        if state.usage.allows(bytes) && state.usage.add(bytes) {
-            warn_of_soft_limit(&state.usage);
+        if state.usage.allows(bytes) {
+            state.usage.hold(bytes);
         }
         state.usage.refusal()
     }
@@ -103,20 +104,19 @@ impl<A: MemAlloc> Limited<A> {
         may_retry
     }
 
-    /// Replaces the charge for a request with the size of the allocated block.
+    /// Replaces the bytes that were held for a request with the size of the allocated block. Warns
+    /// if this exceeds the soft limit for the first time.
     fn adjust(&self, block: Option<NonNull<u8>>, charged: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is live, and came from `below`.
         let usable = block.and_then(|block| unsafe { self.below.usable_size(block) });
         let mut state = sync::lock(&self.state);
-        match (block, usable) {
-            (None, _) => state.usage.remove(charged),
-            (Some(_), Some(usable)) => {
-                state.usage.remove(charged);
-                let _ = state.usage.add(usable);
-            }
-            (Some(block), None) => {
-                state.sizes.insert(block.addr().get(), charged);
-            }
+        state.usage.remove(charged);
+        let address = block?.addr().get();
+        if state.usage.add(usable.unwrap_or(charged)) {
+            warn_of_soft_limit(&state.usage);
+        }
+        if usable.is_none() {
+            state.sizes.insert(address, charged);
         }
         block
     }
