@@ -7,14 +7,16 @@
 use core::{cell::Cell, ptr::NonNull};
 use std::collections::BTreeMap;
 
-use raw_mem::{LimitReached, Limits, MemAlloc, Usage, calloc_size, warn_of_soft_limit};
+use raw_mem::{
+    LimitReached, Limits, MemAlloc, Usage, calloc_size, warn_of_soft_limit, without_unwinding,
+};
 use sync::Mutex;
 
 /// A hook that limits how many bytes may be in use in the allocator below it.
 ///
 /// Before the hook refuses a request because of the hard limit, it calls a callback, which can free
-/// memory. If the callback returns true, the hook tries the same request again. The callback must
-/// not panic. If the callback itself makes a request that exceeds a limit, the hook refuses that
+/// memory. If the callback returns true, the hook tries the same request again. If the callback
+/// panics, the process is aborted. If the callback itself makes a request that exceeds a limit, the hook refuses that
 /// request and does not call the callback again. If the original request resizes a block, the
 /// callback must not free or resize that block.
 ///
@@ -99,7 +101,7 @@ impl<A: MemAlloc> Limited<A> {
         if IS_ASKING.replace(true) {
             return false;
         }
-        let may_retry = (self.before_refusal)(reached);
+        let may_retry = without_unwinding(|| (self.before_refusal)(reached));
         IS_ASKING.set(false);
         may_retry
     }
