@@ -58,11 +58,15 @@ impl Line {
 
     fn live(&mut self, size: impl Fn(&mut Random) -> usize) {
         pin::to_processor(self.number);
+        // The state of the generator lies on the stack of the thread. Two lines can share a cache
+        // line, depending on where the allocator under test puts them.
+        let mut random = self.random.clone();
         for _ in 0..REPLACED {
-            let slot = &mut self.slots[self.random.below(SLOTS)];
+            let slot = &mut self.slots[random.below(SLOTS)];
             slot.free(&mut Global);
-            *slot = Held::new(&mut Global, size(&mut self.random));
+            *slot = Held::new(&mut Global, size(&mut random));
         }
+        self.random = random;
     }
 }
 
@@ -74,6 +78,16 @@ mod tests {
     };
 
     use super::*;
+    use crate::patterns::threads::is_on_this_stack;
+
+    /// Regression test: whether two threads wrote to one cache line depended on where the allocator
+    /// put the vector of their lines.
+    #[test]
+    fn the_random_numbers_of_a_thread_lie_on_its_stack() {
+        let mut line = Box::new(Line::new(0, |_| 8));
+        line.live(|random| if is_on_this_stack(random) { 8 } else { panic!("in the box") });
+        line.slots.iter().for_each(|held| held.free(&mut Global));
+    }
 
     static ENDED: AtomicUsize = AtomicUsize::new(0);
 

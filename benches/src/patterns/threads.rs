@@ -1,28 +1,57 @@
 //! Runs the threads of a pattern.
 
-use std::thread;
+use std::{hint::black_box, thread};
 
 use crate::{contender::Held, pin, workload::Taken};
 
 /// Runs `work` on one pinned thread for each element of `needs`.
+///
+/// Each element lies on the stack of its thread. In a common vector, two threads could write to one
+/// cache line, depending on where the allocator under test puts the vector.
 pub(super) fn on_threads<N: Send>(
-    mut needs: Vec<N>,
+    needs: Vec<N>,
     operations: usize,
     work: impl Fn(usize, &mut N) + Sync,
 ) -> Taken {
+    let mut used = Vec::with_capacity(needs.len());
+    // The elements are dropped after the measurement.
     Taken::together(needs.len() * operations, || {
         thread::scope(|scope| {
-            for (number, need) in needs.iter_mut().enumerate() {
+            let start = |(number, need)| {
                 let work = &work;
                 scope.spawn(move || {
                     pin::to_processor(number);
-                    work(number, need);
-                });
-            }
+                    // `black_box` copies the element to the stack.
+                    let mut need = black_box(need);
+                    work(number, &mut need);
+                    need
+                })
+            };
+            let threads: Vec<_> = needs.into_iter().enumerate().map(start).collect();
+            used.extend(threads.into_iter().map(|thread| thread.join()));
         });
     })
 }
 
 pub(super) fn room(blocks: usize) -> Vec<Held> {
     Vec::with_capacity(blocks)
+}
+
+/// Returns true if `value` lies on the stack of the calling thread, in one of the last frames.
+#[cfg(test)]
+pub(super) fn is_on_this_stack<T>(value: &T) -> bool {
+    let here = 0_u8;
+    std::ptr::from_ref(value).addr().abs_diff((&raw const here).addr()) < 64 << 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression test: the states of all threads were in one vector, where two of them could share
+    /// a cache line.
+    #[test]
+    fn the_state_of_a_thread_lies_on_its_stack() {
+        on_threads(vec![0_u64; 4], 1, |_, need| assert!(is_on_this_stack(need)));
+    }
 }

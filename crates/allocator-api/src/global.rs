@@ -6,7 +6,7 @@ use core::{
     ptr::{self, NonNull},
 };
 
-use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
+use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size, without_unwinding};
 
 use crate::vtable::to_c;
 
@@ -18,6 +18,8 @@ const WORD: usize = size_of::<usize>();
 /// Every alignment is supported. If `A` does not [support alignment](MemAlloc::supports_alignment),
 /// a block that is aligned to more than a word has two costs: an alignment of `n` bytes takes `n`
 /// extra bytes, and the block moves whenever it is reallocated.
+///
+/// If `A` panics, the process is aborted, because a global allocator must not unwind.
 ///
 /// ```
 /// use allocator_api::{Domain, Global, hooks::Debug, raw_mem::Malloc};
@@ -68,6 +70,78 @@ impl<A: MemAlloc> Global<A> {
             Placement::Ours
         }
     }
+
+    #[inline]
+    fn malloc(&self, layout: Layout) -> Option<NonNull<u8>> {
+        match self.placement(layout) {
+            Placement::Any => self.0.malloc(layout.size()),
+            Placement::Below => self.0.malloc_aligned(layout.size(), layout.align()),
+            Placement::Ours => {
+                let base = self.0.malloc(room(layout))?;
+                // SAFETY: the block is new and has this room.
+                Some(unsafe { place(base, layout) })
+            }
+        }
+    }
+
+    #[inline]
+    fn calloc(&self, layout: Layout) -> Option<NonNull<u8>> {
+        match self.placement(layout) {
+            Placement::Any => self.0.calloc(1, layout.size()),
+            Placement::Below => {
+                let block = self.0.malloc_aligned(layout.size(), layout.align())?;
+                // SAFETY: the block is new, and has that many bytes.
+                unsafe { block.write_bytes(0, layout.size()) };
+                Some(block)
+            }
+            Placement::Ours => {
+                let base = self.0.calloc(1, room(layout))?;
+                // SAFETY: the block is new and has this room.
+                Some(unsafe { place(base, layout) })
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// - The requirements of [`GlobalAlloc::dealloc`] must be met.
+    #[inline]
+    unsafe fn free(&self, start: NonNull<u8>, layout: Layout) {
+        let block = match self.placement(layout) {
+            Placement::Any | Placement::Below => start,
+            // SAFETY: a block of this layout came from `place` (contract).
+            Placement::Ours => unsafe { base(start, layout) },
+        };
+        // SAFETY: the block came from `A`, and is not used again (contract).
+        unsafe { self.0.free(Some(block)) };
+    }
+
+    /// # Safety
+    ///
+    /// - The requirements of [`GlobalAlloc::realloc`] must be met.
+    #[inline]
+    unsafe fn resize(
+        &self,
+        start: NonNull<u8>,
+        layout: Layout,
+        new_size: usize,
+    ) -> Option<NonNull<u8>> {
+        if !matches!(self.placement(layout), Placement::Ours) {
+            // SAFETY: the block came from `A` unchanged, and is live (contract). `A` preserves its
+            // alignment (contract of `MemAlloc`).
+            return unsafe { self.0.realloc(Some(start), new_size) };
+        }
+        // SAFETY: the new size is valid with the old alignment (contract).
+        let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        let moved = self.malloc(new)?;
+        // SAFETY: both blocks are live, have these bytes and do not overlap. The old one is not
+        // used again.
+        unsafe {
+            moved.copy_from_nonoverlapping(start, layout.size().min(new_size));
+            self.free(start, layout);
+        }
+        Some(moved)
+    }
 }
 
 /// Returns the number of bytes to request from `A` for an aligned block of this layout.
@@ -114,66 +188,26 @@ fn or_null(block: Option<NonNull<u8>>) -> *mut u8 {
 }
 
 // SAFETY: each block has the size of its layout, and is aligned by `A` or by `place`. It comes from
-// `A`, which implements `MemAlloc`. No function here unwinds unless `A` does.
+// `A`, which implements `MemAlloc`. No function here unwinds, because a panic of `A` ends the
+// process.
 unsafe impl<A: MemAlloc> GlobalAlloc for Global<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        or_null(match self.placement(layout) {
-            Placement::Any => self.0.malloc(layout.size()),
-            Placement::Below => self.0.malloc_aligned(layout.size(), layout.align()),
-            Placement::Ours => {
-                let base = self.0.malloc(room(layout));
-                // SAFETY: the block is new and has this room.
-                base.map(|base| unsafe { place(base, layout) })
-            }
-        })
+        or_null(without_unwinding(|| self.malloc(layout)))
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        or_null(match self.placement(layout) {
-            Placement::Any => self.0.calloc(1, layout.size()),
-            Placement::Below => {
-                let block = self.0.malloc_aligned(layout.size(), layout.align());
-                // SAFETY: the block is new, and has that many bytes.
-                block.inspect(|block| unsafe { block.write_bytes(0, layout.size()) })
-            }
-            Placement::Ours => {
-                let base = self.0.calloc(1, room(layout));
-                // SAFETY: the block is new and has this room.
-                base.map(|base| unsafe { place(base, layout) })
-            }
-        })
+        or_null(without_unwinding(|| self.calloc(layout)))
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         let Some(start) = NonNull::new(ptr) else { return };
-        let block = match self.placement(layout) {
-            Placement::Any | Placement::Below => start,
-            // SAFETY: a block of this layout came from `place` (contract of `dealloc`).
-            Placement::Ours => unsafe { base(start, layout) },
-        };
-        // SAFETY: the block came from `A`, and is not used again (contract of `dealloc`).
-        unsafe { self.0.free(Some(block)) };
+        // SAFETY: the contract is the same.
+        without_unwinding(|| unsafe { self.free(start, layout) });
     }
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        if !matches!(self.placement(layout), Placement::Ours) {
-            // SAFETY: the block came from `A` unchanged, and is live (contract of `realloc`). `A`
-            // preserves its alignment (contract of `MemAlloc`).
-            return or_null(unsafe { self.0.realloc(NonNull::new(ptr), new_size) });
-        }
-        // SAFETY: the new size is valid with the old alignment (contract of `realloc`).
-        let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
-        // SAFETY: the layout is not empty (contract of `realloc`).
-        let moved = unsafe { self.alloc(new) };
-        if !moved.is_null() {
-            // SAFETY: both blocks are live, have these bytes and do not overlap. The old one is
-            // not used again.
-            unsafe {
-                moved.copy_from_nonoverlapping(ptr, layout.size().min(new_size));
-                self.dealloc(ptr, layout);
-            }
-        }
-        moved
+        // SAFETY: the contract is the same.
+        or_null(without_unwinding(|| unsafe { self.resize(NonNull::new(ptr)?, layout, new_size) }))
     }
 }
 

@@ -7,14 +7,16 @@
 use core::{cell::Cell, ptr::NonNull};
 use std::collections::BTreeMap;
 
-use raw_mem::{LimitReached, Limits, MemAlloc, Usage, calloc_size, warn_of_soft_limit};
+use raw_mem::{
+    LimitReached, Limits, MemAlloc, Usage, calloc_size, warn_of_soft_limit, without_unwinding,
+};
 use sync::Mutex;
 
 /// A hook that limits how many bytes may be in use in the allocator below it.
 ///
 /// Before the hook refuses a request because of the hard limit, it calls a callback, which can free
-/// memory. If the callback returns true, the hook tries the same request again. The callback must
-/// not panic. If the callback itself makes a request that exceeds a limit, the hook refuses that
+/// memory. If the callback returns true, the hook tries the same request again. If the callback
+/// panics, the process is aborted. If the callback itself makes a request that exceeds a limit, the hook refuses that
 /// request and does not call the callback again. If the original request resizes a block, the
 /// callback must not free or resize that block.
 ///
@@ -70,7 +72,8 @@ impl<A: MemAlloc> Limited<A> {
         sync::lock(&self.state).usage.highwater()
     }
 
-    /// Adds `bytes` if the limit allows it, now or after the callback. Returns false otherwise.
+    /// Holds `bytes` for a request if the limit allows it, now or after the callback. Returns false
+    /// otherwise.
     fn charge(&self, bytes: usize) -> bool {
         match self.try_charge(bytes) {
             None => true,
@@ -78,12 +81,12 @@ impl<A: MemAlloc> Limited<A> {
         }
     }
 
-    /// Counts `bytes` as in use if the hard limit allows that. Otherwise, returns the limit that
+    /// Holds `bytes` for a request if the hard limit allows that. Otherwise, returns the limit that
     /// was reached.
     fn try_charge(&self, bytes: usize) -> Option<LimitReached> {
         let mut state = sync::lock(&self.state);
-        if state.usage.allows(bytes) && state.usage.add(bytes) {
-            warn_of_soft_limit(&state.usage);
+        if state.usage.allows(bytes) {
+            state.usage.hold(bytes);
         }
         state.usage.refusal()
     }
@@ -98,25 +101,24 @@ impl<A: MemAlloc> Limited<A> {
         if IS_ASKING.replace(true) {
             return false;
         }
-        let may_retry = (self.before_refusal)(reached);
+        let may_retry = without_unwinding(|| (self.before_refusal)(reached));
         IS_ASKING.set(false);
         may_retry
     }
 
-    /// Replaces the charge for a request with the size of the allocated block.
+    /// Replaces the bytes that were held for a request with the size of the allocated block. Warns
+    /// if this exceeds the soft limit for the first time.
     fn adjust(&self, block: Option<NonNull<u8>>, charged: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is live, and came from `below`.
         let usable = block.and_then(|block| unsafe { self.below.usable_size(block) });
         let mut state = sync::lock(&self.state);
-        match (block, usable) {
-            (None, _) => state.usage.remove(charged),
-            (Some(_), Some(usable)) => {
-                state.usage.remove(charged);
-                let _ = state.usage.add(usable);
-            }
-            (Some(block), None) => {
-                state.sizes.insert(block.addr().get(), charged);
-            }
+        state.usage.remove(charged);
+        let address = block?.addr().get();
+        if state.usage.add(usable.unwrap_or(charged)) {
+            warn_of_soft_limit(&state.usage);
+        }
+        if usable.is_none() {
+            state.sizes.insert(address, charged);
         }
         block
     }

@@ -3,13 +3,15 @@
 use std::{
     alloc::Layout,
     cell::{Cell, UnsafeCell},
-    fmt, mem, process,
+    fmt,
     ptr::NonNull,
     time::Duration,
 };
 
 use obmalloc::{BlockPtr, Heap, LargeBlock, LiveBlock, NewLarge, PurgePolicy, SizeClass, Stats};
-use raw_mem::{LimitReached, LimitedArenas, Limits, Malloc, MmapArenas, coarse_now};
+use raw_mem::{
+    LimitReached, LimitedArenas, Limits, Malloc, MmapArenas, coarse_now, without_unwinding,
+};
 use thread_heap::PerThread;
 
 use crate::{
@@ -239,7 +241,9 @@ impl LocalHeap {
                 return repeated;
             }
             // SAFETY: as above.
-            request(unsafe { &mut *self.heap.get() })
+            let heap = unsafe { &mut *self.heap.get() };
+            heap.unmap_free_arenas();
+            request(heap)
         })
     }
 
@@ -251,9 +255,7 @@ impl LocalHeap {
         let reached = unsafe { &*self.heap.get() }.source().usage().refusal();
         let Some(reached) = reached else { return false };
         let Some(mut callback) = self.before_refusal.take() else { return false };
-        let abort = AbortOnUnwind;
-        let may_retry = callback(reached);
-        mem::forget(abort);
+        let may_retry = without_unwinding(|| callback(reached));
         self.before_refusal.set(Some(callback));
         may_retry
     }
@@ -334,15 +336,6 @@ unsafe impl Layouts for LocalHeap {
         // SAFETY: nothing else borrows the heap (its invariant). It allocated the block, which is
         // small (contract).
         unsafe { (*self.heap.get()).free_linked_or_span(block) };
-    }
-}
-
-/// Ends the process when it is dropped.
-struct AbortOnUnwind;
-
-impl Drop for AbortOnUnwind {
-    fn drop(&mut self) {
-        process::abort();
     }
 }
 

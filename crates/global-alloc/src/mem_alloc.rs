@@ -37,4 +37,9 @@ unsafe impl MemAlloc for ObMalloc {
         // SAFETY: the contract is the same.
         unsafe { ThreadMalloc.free(ptr) }
     }
+
+    unsafe fn usable_size(&self, ptr: NonNull<u8>) -> Option<usize> {
+        // SAFETY: the contract is the same.
+        unsafe { MemAlloc::usable_size(&ThreadMalloc, ptr) }
+    }
 }

@@ -22,6 +22,7 @@ pub(crate) mod figures;
 pub(crate) mod large;
 pub(crate) mod purging;
 pub(crate) mod report;
+pub(crate) mod searches;
 pub(crate) mod self_check;
 #[cfg(feature = "serde")]
 pub(crate) mod snapshot;
@@ -34,6 +35,7 @@ pub(crate) mod walk;
 use self::{
     empty_pools::EmptyPools,
     purging::{Purging, Which},
+    searches::{Searches, visits},
     self_check::SelfCheck,
     used_pools::UsedPools,
 };
@@ -90,6 +92,7 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     /// The place where blocks begin in pools that are carved from now on.
     blocks: BlockStart,
     refused: usize,
+    searches: Searches,
     purging: Purging,
     self_check: SelfCheck,
     geometry: PhantomData<G>,
@@ -129,6 +132,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             tag,
             blocks: BlockStart::Aligned,
             refused: 0,
+            searches: Searches::NONE,
             purging: Purging::NEVER,
             self_check: SelfCheck::new(),
             geometry: PhantomData,
@@ -389,7 +393,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Unmaps all arenas of the heap that have no block in use, and all large blocks that it
     /// retains.
+    ///
+    /// If the next request gets no arena, the heap then searches all pools for a free block.
     pub fn unmap_free_arenas(&mut self) {
+        self.searches = Searches::NONE;
         self.end_retentions();
         self.source.retain(self.retained_arenas(), 0);
         while let Some(base) = self.arenas.remove_free::<G>() {
@@ -516,11 +523,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Maps an arena if no arena has one. The pool becomes the first used pool of `class`.
     pub(crate) fn unused_pool(&mut self, class: SizeClass<G>, align: usize) -> Option<PoolPtr> {
         let mut pool = self.take_free_pool(class, align);
+        while pool.is_none()
+            && let Some(larger) = self.empty.end_larger(class, &mut self.used, &mut self.arenas)
+        {
+            self.free_pool(larger);
+            pool = self.take_free_pool(class, align);
+        }
         if pool.is_none() && !self.empty.is_none() {
-            match self.empty.end_larger(class, &mut self.used, &mut self.arenas) {
-                Some(larger) => self.free_pool(larger),
-                None => self.end_retentions(),
-            }
+            self.end_retentions();
             pool = self.take_free_pool(class, align);
         }
         if pool.is_none() && self.map_arena() {
@@ -529,7 +539,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         let pool = pool?;
         pool.become_used(class);
         self.purging.note_tightened(class.units());
-        self.used.push_front(class, pool);
+        if class.is_span() {
+            // The first span of the list may be in use and retained. It stays in the list.
+            self.used.link_first(class, pool);
+        } else {
+            self.used.push_front(class, pool);
+        }
         Some(pool)
     }
 
@@ -540,18 +555,28 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// is not marked as used again until several of its blocks have been freed, so it can have a
     /// few free blocks that the heap does not allocate. This function makes these blocks available
     /// when there is no memory for a new pool.
+    ///
+    /// After a search that found nothing, the next ones are postponed (see `searches`).
     #[cold]
     fn full_pool_with_room(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
-        if class.frees_until_used() == 1 {
+        if class.frees_until_used() == 1 || !self.searches.may_begin(class) {
             return None;
         }
-        let has_room = |pool: &PoolPtr| {
+        let mut visited = 0;
+        let mut has_room = |pool: &PoolPtr| {
+            visits::count();
+            visited += 1;
             let header = pool.header();
             header.state() == State::Full
                 && header.class() == Some(class)
                 && pool.free_blocks::<G>().next().is_some()
         };
-        let pool = self.arenas.arenas().find_map(|(_, arena)| arena.pools::<G>().find(has_room))?;
+        let mut arenas = self.arenas.arenas();
+        let Some(pool) = arenas.find_map(|(_, arena)| arena.pools::<G>().find(&mut has_room))
+        else {
+            self.searches.note_failed(class, visited);
+            return None;
+        };
         pool.header().become_used_again(class);
         self.used.push_front(class, pool);
         Some(pool)
@@ -583,6 +608,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         // SAFETY: the source returned an aligned arena that is not in use and has these contents
         // (contract of `ArenaSource`), and a record was reserved above.
         unsafe { self.arenas.add::<G>(base, contents, self.tag) };
+        self.searches = Searches::NONE;
         self.release_excess_large();
         true
     }

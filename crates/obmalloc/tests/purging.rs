@@ -384,6 +384,27 @@ mod resident {
         assert!((3..=4).contains(&trims), "{trims} trims in two seconds: {purges:?}");
     }
 
+    /// Regression test: the times of the next walk and of the next trim overflowed.
+    #[test]
+    fn a_clock_may_jump_to_the_largest_duration() {
+        const JUMP: Duration = Duration::MAX.checked_div(20).unwrap();
+        fn jump() -> Duration {
+            NOW.replace(NOW.get().saturating_add(JUMP))
+        }
+        let policy = PurgePolicy::after(SECOND, jump);
+        for policy in [policy, policy.when_short(jump, |_| true)] {
+            NOW.set(SECOND);
+            let mut rig = Rig::new(policy);
+            (0..BLOCKS / 100).for_each(|_| rig.alloc(64, false));
+            rig.thin(1000, false);
+            for _ in 0..64 * 30 {
+                rig.heap.visit();
+            }
+            assert_eq!(NOW.get(), Duration::MAX);
+            rig.heap.check_invariants();
+        }
+    }
+
     #[test]
     fn zeroed_blocks_on_purged_units_are_not_touched() {
         let class = SizeClass::of(60 << 10).unwrap();

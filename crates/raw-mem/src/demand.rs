@@ -90,7 +90,7 @@ impl Demand {
         if self.has_passed_since(self.started) {
             // If a whole period has passed without a call, the number of slots in use did not
             // change during that period.
-            let is_recent = self.now.saturating_sub(self.started) < 2 * self.decay;
+            let is_recent = self.now.saturating_sub(self.started) < self.decay.saturating_mul(2);
             self.previous_peak = if is_recent { self.peak } else { self.in_use };
             self.peak = self.in_use;
             self.started = self.now;
@@ -176,6 +176,17 @@ mod tests {
     fn touch(demand: &mut Demand, now: Duration) {
         demand.advance_to(now);
         demand.request(0, 0);
+    }
+
+    /// Regression test: a computation with the decay time overflowed.
+    #[test]
+    fn the_decay_time_and_the_clock_may_be_as_large_as_possible() {
+        let mut demand = Demand::new(Duration::MAX, 0);
+        for now in [MS(0), Duration::MAX - MS(1), Duration::MAX, MS(0)] {
+            demand.advance_to(now);
+            demand.request(1, 0);
+        }
+        assert_eq!(demand.in_use(), 4);
     }
 
     #[test]

@@ -86,6 +86,7 @@ mod reserved;
 mod retaining;
 #[cfg(all(test, target_os = "linux"))]
 mod testing;
+mod unwinding;
 mod usage;
 #[cfg(feature = "std")]
 mod warning;
@@ -124,6 +125,7 @@ pub use report::{Output, abort_with, is_readable, test_readable};
 pub use reserved::ReservedArenas;
 #[cfg(feature = "std")]
 pub use retaining::RetainingArenas;
+pub use unwinding::without_unwinding;
 pub use usage::{LimitReached, Limits, Usage};
 #[cfg(feature = "std")]
 pub use warning::warn_of_soft_limit;

@@ -112,7 +112,7 @@ impl MemoryPressure {
             return None;
         }
         // Only the thread whose exchange succeeds reads the files.
-        let next = milliseconds(now + INTERVAL);
+        let next = milliseconds(now.saturating_add(INTERVAL));
         self.next.compare_exchange(due, next, Relaxed, Relaxed).ok()?;
         let is_short = preserving_errno(|| self.is_near_a_limit() || self.is_stalled());
         self.is_short.store(is_short, Relaxed);
@@ -341,6 +341,13 @@ mod tests {
         assert_eq!((pressure.read_if_due(at(5099)), pressure.is_short()), (None, false));
         assert_eq!((pressure.read_if_due(at(5100)), pressure.is_short()), (Some(true), true));
         assert_eq!((pressure.read_if_due(at(5150)), pressure.is_short()), (None, true));
+    }
+
+    /// Regression test: the time of the next reading overflowed.
+    #[test]
+    fn the_clock_may_be_as_late_as_possible() {
+        let pressure = Folder::new("late").pressure();
+        assert_eq!(pressure.read_if_due(Duration::MAX), Some(false));
     }
 
     #[test]

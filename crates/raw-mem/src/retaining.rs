@@ -19,6 +19,7 @@ use core::{ptr::NonNull, time::Duration};
 use crate::{
     ArenaSize, ArenaSource, Contents, LargeMapping, MapError, ReservedArenas, clock,
     demand::{DECAY, Demand},
+    without_unwinding,
 };
 
 /// The percentage by which arenas in use and retained arenas may exceed the recent peak of arenas
@@ -94,7 +95,7 @@ impl<S: ArenaSource> RetainingArenas<S> {
     }
 
     /// Wraps `source`. `decay` is measured with `clock`, which returns the time since an arbitrary
-    /// start.
+    /// start. If `clock` panics, the process is aborted.
     pub const fn with_clock(source: S, decay: Duration, clock: fn() -> Duration) -> Self {
         let demand = Demand::new(decay, ABOVE_PEAK);
         Self { source, clock, demand, first: None, count: 0, size: None, by_users: 0 }
@@ -189,7 +190,7 @@ unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
     }
 
     fn map_with_contents(&mut self, size: ArenaSize) -> Result<(NonNull<u8>, Contents), MapError> {
-        self.demand.advance_to((self.clock)());
+        self.demand.advance_to(without_unwinding(self.clock));
         if let Some(arena) = self.pop(size) {
             self.demand.request(1, 1);
             self.unmap_excess();
@@ -208,7 +209,7 @@ unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {
-        self.demand.advance_to((self.clock)());
+        self.demand.advance_to(without_unwinding(self.clock));
         self.demand.vacate(1);
         // SAFETY: the wrapped source mapped the arena, which is unused (contract of `unmap`).
         if !unsafe { self.push(arena, size) } {
@@ -242,13 +243,13 @@ unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
     }
 
     fn decay(&mut self) {
-        self.demand.advance_to((self.clock)());
+        self.demand.advance_to(without_unwinding(self.clock));
         self.unmap_excess();
         self.source.decay();
     }
 
     fn retain(&mut self, had: usize, want: usize) -> usize {
-        self.demand.advance_to((self.clock)());
+        self.demand.advance_to(without_unwinding(self.clock));
         self.by_users = self.by_users.saturating_sub(had);
         self.demand.occupy(had);
         self.demand.vacate(want);
@@ -261,7 +262,7 @@ unsafe impl<S: ArenaSource> ArenaSource for RetainingArenas<S> {
     }
 
     fn reuse_retained(&mut self, count: usize) {
-        self.demand.advance_to((self.clock)());
+        self.demand.advance_to(without_unwinding(self.clock));
         self.by_users = self.by_users.saturating_sub(count);
         self.demand.request(count, count);
         self.unmap_excess();

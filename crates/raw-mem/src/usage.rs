@@ -93,6 +93,15 @@ impl Usage {
         self.reached
     }
 
+    /// Counts `more` bytes that are about to be mapped, so that the hard limit covers them. They
+    /// count neither for the peak nor for the soft limit.
+    ///
+    /// Once the outcome is known, the caller must [`remove`](Self::remove) these bytes. If they were
+    /// mapped, the caller must then [`add`](Self::add) them.
+    pub fn hold(&mut self, more: usize) {
+        self.bytes = self.bytes.saturating_add(more);
+    }
+
     /// Records that `more` bytes were mapped. Returns true if this exceeds the soft limit for the
     /// first time.
     #[must_use = "the caller should warn"]
@@ -136,6 +145,16 @@ mod tests {
         assert!(!usage.add(50));
         usage.set_limits(Limits::soft(10));
         assert!(usage.add(1));
+    }
+
+    #[test]
+    fn bytes_that_are_only_held_count_for_the_hard_limit() {
+        let mut usage = Usage::new(Limits { soft: 50, hard: 100 });
+        usage.hold(80);
+        assert!(!usage.allows(30));
+        usage.remove(80);
+        assert_eq!((usage.bytes(), usage.highwater()), (0, 0));
+        assert!(usage.allows(30) && usage.add(51));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The program's callback, which is called before a request is refused because of a limit.
 
-use std::{cell::Cell, mem, process, ptr};
+use std::{cell::Cell, mem, ptr};
 
-use raw_mem::LimitReached;
+use raw_mem::{LimitReached, without_unwinding};
 use sync::atomic::{
     AtomicPtr,
     Ordering::{Acquire, Release},
@@ -63,9 +63,7 @@ impl BeforeRefusal {
         if IS_ASKING.replace(true) {
             return false;
         }
-        let abort = AbortOnUnwind;
-        let may_retry = callback(reached);
-        mem::forget(abort);
+        let may_retry = without_unwinding(|| callback(reached));
         IS_ASKING.set(false);
         may_retry
     }
@@ -74,14 +72,5 @@ impl BeforeRefusal {
         let address = self.0.load(Acquire);
         // SAFETY: a word that is not null is a callback (invariant).
         (!address.is_null()).then(|| unsafe { mem::transmute::<*mut (), Callback>(address) })
-    }
-}
-
-/// Ends the process when it is dropped.
-struct AbortOnUnwind;
-
-impl Drop for AbortOnUnwind {
-    fn drop(&mut self) {
-        process::abort();
     }
 }

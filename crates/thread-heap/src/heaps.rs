@@ -174,6 +174,9 @@ pub(crate) struct ThreadHeap<P: Parts> {
     ///
     /// A new thread may have the same number as a thread that ended without closing its heap.
     pub(crate) thread: AtomicUsize,
+    /// The value of [`Locked::returned`](crate::shared_source::Locked::returned) before the last
+    /// flush that did not help a request. Only the owner accesses this field.
+    pub(crate) vain_flush: AtomicUsize,
 }
 
 // SAFETY: only the owner accesses the cells, and each owner's accesses happen before those of the
@@ -220,6 +223,7 @@ impl<P: Parts> ThreadHeap<P> {
                 outlives_threads: AtomicBool::new(false),
                 is_shifted: AtomicBool::new(false),
                 thread: AtomicUsize::new(0),
+                vain_flush: AtomicUsize::new(usize::MAX),
             }
         }
     }

@@ -19,10 +19,17 @@ mod slot;
 
 #[cfg(not(unix))]
 mod fork {
-    //! Does nothing, because this system has no `fork`.
+    //! Registers no handlers, because this system has no `fork`.
+
+    use super::heaps::{HEAPS, Source};
+    use crate::shared_source::SourceGuard;
 
     pub(super) fn guard() -> bool {
         true
+    }
+
+    pub(super) fn lock_source() -> SourceGuard<'static, Source> {
+        HEAPS.lock_source()
     }
 }
 

@@ -101,7 +101,9 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
             // SAFETY: the mapping came from the shared source; the caller upholds the rest.
             let mapping = unsafe { locked.source.resize_large(start, old, new, align) }?;
             locked.note_mapped(mapping.bytes.saturating_sub(old));
-            locked.usage.remove(old.saturating_sub(mapping.bytes));
+            if mapping.bytes < old {
+                locked.note_returned(old - mapping.bytes);
+            }
             shared.large.add(0, mapping.bytes.wrapping_sub(old));
             Ok(mapping)
         })
@@ -223,7 +225,7 @@ impl<P: Parts> SharedSource<P> {
     /// The contract of [`ArenaSource::unmap`] must hold for the source.
     unsafe fn unmap_arena(&self, arena: NonNull<u8>, size: ArenaSize) {
         let mut locked = self.lock();
-        locked.usage.remove(size.bytes());
+        locked.note_returned(size.bytes());
         // SAFETY: the arena was added when it was mapped, and is about to be unmapped.
         unsafe { locked.arenas.remove::<P::Geometry>(arena) };
         // SAFETY: the contract is the same.
@@ -237,7 +239,7 @@ impl<P: Parts> SharedSource<P> {
     /// The contract of [`ArenaSource::unmap_large`] must hold for the source.
     unsafe fn unmap_large(&self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
         let mut locked = self.lock();
-        locked.usage.remove(bytes);
+        locked.note_returned(bytes);
         self.large.add(usize::MAX, bytes.wrapping_neg());
         // SAFETY: the contract is the same.
         unsafe { locked.source.unmap_large(start, bytes, align) };

@@ -22,9 +22,17 @@ pub(crate) struct Locked<S> {
     pub(crate) arenas: ArenaList,
     /// The total size of all arenas of heaps and all large blocks.
     pub(crate) usage: Usage,
+    /// How many times arenas or large mappings, or parts of them, were returned to the source.
+    pub(crate) returned: usize,
 }
 
 impl<S> Locked<S> {
+    /// Records that `bytes` bytes were returned to the source, or are about to be.
+    pub(crate) fn note_returned(&mut self, bytes: usize) {
+        self.usage.remove(bytes);
+        self.returned = self.returned.wrapping_add(1);
+    }
+
     /// Records that `bytes` bytes were mapped. Warns if that exceeds the soft limit for the first
     /// time.
     pub(crate) fn note_mapped(&mut self, bytes: usize) {
@@ -59,6 +67,7 @@ impl<P: Parts> SharedSource<P> {
                     source,
                     arenas: ArenaList::new(),
                     usage: Usage::new(Limits::NONE),
+                    returned: 0,
                 }),
                 lower,
                 map: ArenaMap::new(),

@@ -243,6 +243,9 @@ impl<A> Trace<A> {
     /// traced. It must call this function before it frees or resizes the block. Otherwise, another
     /// thread could already have allocated a new block at the same address and added it to the
     /// table, and this function would remove the entry of the new block.
+    ///
+    /// The caller must reset [`REMOVED`] once it has freed or resized the block, because the address
+    /// may then belong to another block.
     fn remove(&self, block: NonNull<u8>) -> Option<Block> {
         let address = block.addr().get();
         let removed = self.traces.locked(|table| table.remove(address)).flatten();
@@ -287,6 +290,7 @@ unsafe impl<A: MemAlloc> MemAlloc for Trace<A> {
                 }
                 (None, None) => {}
             }
+            REMOVED.set(None);
             moved
         });
         traced.unwrap_or_else(below)
@@ -299,6 +303,7 @@ unsafe impl<A: MemAlloc> MemAlloc for Trace<A> {
         let traced = enter(|| {
             self.remove(block);
             below();
+            REMOVED.set(None);
         });
         traced.unwrap_or_else(below);
     }

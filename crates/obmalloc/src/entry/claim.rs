@@ -2,7 +2,7 @@
 //!
 //! A heap can recognise its blocks if its arenas come from a [`KnownArenas`].
 
-use core::ptr::NonNull;
+use core::{ops::Range, ptr::NonNull};
 
 use raw_mem::{ArenaSize, ArenaSource, Contents, LargeMapping, MapError, MemAlloc};
 
@@ -149,10 +149,18 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
 
     fn trim(&mut self) -> usize {
         let bytes = self.source.trim();
-        let map = &self.map;
-        // SAFETY: the source passes the part of its range that remains, and nothing uses the rest.
-        self.source.shrink_reserved(&mut |range| unsafe { map.shrink(range) });
+        self.shrink_reserved(&mut |_| ());
         bytes
+    }
+
+    fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
+        let map = &self.map;
+        self.source.shrink_reserved(&mut |range| {
+            // SAFETY: the source passes the part of its range that remains, and nothing uses the
+            // rest. Calls do not overlap, because they have `&mut self`.
+            unsafe { map.shrink(range.clone()) };
+            publish(range);
+        });
     }
 
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {
@@ -267,6 +275,38 @@ mod tests {
             known.unmap(arena, SIZE);
             known.unmap_large(mapping.start, mapping.bytes, SIZE);
         }
+    }
+
+    /// A source whose reserved range can become shorter.
+    struct Shrinking;
+
+    const RANGE: Range<usize> = 5 << 30..6 << 30;
+
+    const SHORTER: Range<usize> = 5 << 30..(5 << 30) + (512 << 20);
+
+    // SAFETY: the source never returns an arena.
+    unsafe impl ArenaSource for Shrinking {
+        fn map(&mut self, size: ArenaSize) -> Result<NonNull<u8>, MapError> {
+            Err(MapError::Exhausted { size })
+        }
+
+        unsafe fn unmap(&mut self, _arena: NonNull<u8>, _size: ArenaSize) {}
+
+        fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
+            publish(SHORTER);
+        }
+    }
+
+    /// Regression test: only a trim told the map that the range had become shorter.
+    #[test]
+    fn the_map_and_the_caller_learn_that_the_reserved_range_has_become_shorter() {
+        let mut known = KnownArenas::new(Shrinking, Malloc);
+        // SAFETY: the source owns all memory in the range, because there is none.
+        unsafe { known.map.reserve(RANGE) };
+        let mut published = Vec::new();
+        known.shrink_reserved(&mut |range| published.push(range));
+        assert_eq!(published, [SHORTER]);
+        assert!(known.contains(SHORTER.end - 1) && !known.contains(SHORTER.end));
     }
 
     #[derive(Debug, PartialEq, Eq)]

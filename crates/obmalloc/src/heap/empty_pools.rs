@@ -46,6 +46,24 @@ fn place<G: Geometry>(class: SizeClass<G>) -> (usize, u64) {
     (class.index() / u64::BITS as usize % WORDS, 1 << (class.index() % u64::BITS as usize))
 }
 
+/// A set of size classes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClassSet([u64; WORDS]);
+
+impl ClassSet {
+    pub(crate) const EMPTY: Self = Self([0; WORDS]);
+
+    pub(crate) fn contains<G: Geometry>(self, class: SizeClass<G>) -> bool {
+        let (word, bit) = place(class);
+        self.0[word] & bit != 0
+    }
+
+    pub(crate) fn insert<G: Geometry>(&mut self, class: SizeClass<G>) {
+        let (word, bit) = place(class);
+        self.0[word] |= bit;
+    }
+}
+
 impl EmptyPools {
     pub(crate) const NONE: Self =
         Self { classes: [0; WORDS], idle: [0; WORDS], freed: [0; WORDS], units: 0 };
@@ -181,7 +199,11 @@ impl EmptyPools {
         None
     }
 
-    /// Ends the retention of a pool that is at least as large as those of `class`, and returns it.
+    /// Ends the retention of a pool that has at least as many units as those of `class`, and returns
+    /// it. Prefers classes of smaller blocks.
+    ///
+    /// A class of larger blocks can have smaller pools, because a span has no room to spare. The
+    /// function therefore skips classes whose pools have too few units.
     ///
     /// The returned pool is empty and in no list. Returns `None` if there is no such pool.
     pub(crate) fn end_larger<G: Geometry>(
@@ -191,12 +213,13 @@ impl EmptyPools {
         arenas: &mut ArenaTable,
     ) -> Option<PoolPtr> {
         let mut from = class.index();
-        while let Some(class) = self.first_from::<G>(from) {
-            let empty = self.end(class, used, arenas);
-            if empty.is_some() {
-                return empty;
+        while let Some(larger) = self.first_from::<G>(from) {
+            if larger.units() >= class.units()
+                && let Some(empty) = self.end(larger, used, arenas)
+            {
+                return Some(empty);
             }
-            from = class.index() + 1;
+            from = larger.index() + 1;
         }
         None
     }

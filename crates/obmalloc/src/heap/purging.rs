@@ -25,6 +25,8 @@
 
 use core::time::Duration;
 
+use raw_mem::without_unwinding;
+
 /// The number of slow paths that a heap takes between two checks of the clock.
 pub(crate) const VISITS: u32 = 64;
 
@@ -84,7 +86,7 @@ const PART_REUSED: usize = 4;
 pub struct PurgePolicy {
     pub(crate) decay: Duration,
     pub(crate) limit: usize,
-    pub(crate) clock: Option<fn() -> Duration>,
+    clock: Option<fn() -> Duration>,
     pub(crate) is_short: Option<fn(Duration) -> bool>,
     pub(crate) whole_arenas: bool,
 }
@@ -105,7 +107,7 @@ impl PurgePolicy {
     ///
     /// `clock` must return the time that has passed since some fixed moment, for example since the
     /// system started. If `decay` is zero, the heap returns memory as soon as it notices that the
-    /// memory is free.
+    /// memory is free. If `clock` panics, the process is aborted.
     pub const fn after(decay: Duration, clock: fn() -> Duration) -> Self {
         Self { decay, clock: Some(clock), ..Self::NEVER }
     }
@@ -124,7 +126,7 @@ impl PurgePolicy {
     /// least 16 times as long as the trim took, and never less than half a second.
     ///
     /// `is_short` should return quickly. It must not use the heap, and must leave `errno`
-    /// unchanged.
+    /// unchanged. If it panics, the process is aborted.
     ///
     /// ```
     /// use obmalloc::PurgePolicy;
@@ -146,6 +148,11 @@ impl PurgePolicy {
     #[must_use]
     pub const fn of_whole_arenas(self) -> Self {
         Self { whole_arenas: true, ..self }
+    }
+
+    /// Returns the current time, or `None` without a clock.
+    pub(crate) fn now(&self) -> Option<Duration> {
+        self.clock.map(without_unwinding)
     }
 
     /// Returns true if memory is returned after a decay time.
@@ -217,7 +224,7 @@ pub(crate) struct Purging {
     /// The time from which the heap may be trimmed again because memory is short.
     trim_due: Duration,
     /// The start of the last walk over the free blocks, and its duration.
-    pub(crate) walk: (Duration, Duration),
+    walk: (Duration, Duration),
     /// The pause for each of the two reasons.
     pauses: [Pause; 2],
     /// The number of pages in the last purge, and its reason. The number is 0 after a mistake.
@@ -263,7 +270,13 @@ impl Purging {
         let is_looser = self.loosened * PART_OF_TIME as usize >= units;
         let part = if is_looser { PART_OF_TIME_IF_LOOSER } else { PART_OF_TIME };
         let (start, took) = self.walk;
-        now >= start + took * part
+        now >= start.saturating_add(took.saturating_mul(part))
+    }
+
+    /// Records that a walk over the free blocks has taken from `start` until now.
+    pub(crate) fn note_walk(&mut self, start: Duration) {
+        let end = self.policy.now().unwrap_or(start);
+        self.walk = (start, end.saturating_sub(start));
     }
 
     /// Decides whether the last purge was a mistake. `reused` is the number of purged pages that
@@ -278,13 +291,16 @@ impl Purging {
 
     /// Returns true if the heap should be trimmed because memory is short.
     pub(crate) fn should_trim(&self, now: Duration) -> bool {
-        self.policy.is_short.is_some_and(|is_short| is_short(now) && now >= self.trim_due)
+        let Some(is_short) = self.policy.is_short else { return false };
+        without_unwinding(|| is_short(now)) && now >= self.trim_due
     }
 
-    /// Records that a trim because of a memory shortage took from `start` to `end`.
-    pub(crate) fn note_trimmed(&mut self, start: Duration, end: Duration) {
+    /// Records that a trim because of a memory shortage has taken from `start` until now.
+    pub(crate) fn note_trimmed(&mut self, start: Duration) {
+        let end = self.policy.now().unwrap_or(start);
         let took = end.saturating_sub(start);
-        self.trim_due = end + (took * PART_OF_TIME_IF_SHORT).max(LEAST_BETWEEN_TRIMS);
+        let pause = took.saturating_mul(PART_OF_TIME_IF_SHORT).max(LEAST_BETWEEN_TRIMS);
+        self.trim_due = end.saturating_add(pause);
     }
 
     pub(crate) fn may_purge(&self, reason: Reason, now: Duration) -> bool {

@@ -231,6 +231,56 @@ mod tests {
         }
     }
 
+    /// Regression test: the heap removed the second span from the list but still counted it as
+    /// retained.
+    #[test]
+    fn a_new_aligned_span_leaves_the_count_of_retained_spans_right() {
+        let mut heap = heap();
+        let class = SizeClass::of(64 << 10).unwrap();
+        // The spans lie below this unit, so they are not aligned.
+        let unit = heap.alloc(SizeClass::of(16 << 10).unwrap()).unwrap();
+        let mut blocks: Vec<_> = (0..15).map(|_| heap.alloc(class).unwrap()).collect();
+        let mut put = |heap: &mut TestHeap, at| free(heap, Vec::from([blocks.remove(at)]));
+        // The first freed span is not retained. The second one is, and is used again at once.
+        put(&mut heap, 0);
+        put(&mut heap, 1);
+        let used_again = heap.alloc_listed(class).unwrap();
+        // This span comes first in the list. It has to be freed so that an aligned span fits.
+        put(&mut heap, 0);
+        let aligned = heap.alloc_aligned(class, 64 << 10).unwrap();
+        assert_eq!(heap.stats().arenas.current, 1);
+        heap.check_invariants();
+        free(&mut heap, Vec::from([unit, used_again, aligned]));
+        free(&mut heap, blocks);
+    }
+
+    /// Regression test: the heap ended the retention of a span of one unit, and then mapped an
+    /// arena although a larger span was retained.
+    #[test]
+    fn a_larger_retained_span_is_found_behind_retained_spans_of_one_unit() {
+        let one_unit = SizeClass::<Native>::of(16 << 10).unwrap();
+        let class = SizeClass::all().find(|class| class.units() > 1).unwrap();
+        assert!(class.index() < one_unit.index() && one_unit.is_span() && one_unit.units() == 1);
+        let mut heap = heap();
+        let mut large = alloc(&mut heap, 2);
+        // The first freed span of each class is not retained.
+        free(&mut heap, large.split_off(1));
+        let mut units = Vec::new();
+        while heap.stats().arenas.current < 2 {
+            units.push(heap.alloc(one_unit).unwrap());
+        }
+        free(&mut heap, units.split_off(units.len() - 1));
+        heap.unmap_free_arenas();
+        free(&mut heap, units.split_off(units.len() - 1));
+        free(&mut heap, large);
+        assert_eq!(heap.empty.count(), 2);
+        let block = heap.alloc(class).unwrap();
+        heap.check_invariants();
+        assert_eq!(heap.stats().arenas.current, 1);
+        free(&mut heap, Vec::from([block]));
+        free(&mut heap, units);
+    }
+
     #[test]
     fn a_class_retains_a_span_only_if_it_freed_another_one_since_the_last_sweep() {
         let mut heap = heap();

@@ -55,15 +55,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     #[inline(never)]
     fn look_at_clock(&mut self) {
         self.purging.visits = VISITS;
-        let Some(clock) = self.purging.policy.clock else { return self.renew_permission() };
-        let now = clock();
+        let Some(now) = self.purging.policy.now() else { return self.renew_permission() };
         if now != self.purging.looked {
             self.purging.looked = now;
             self.renew_permission();
         }
         if self.purging.should_trim(now) {
             self.trim();
-            self.purging.note_trimmed(now, clock());
+            self.purging.note_trimmed(now);
         }
         if !self.purging.policy.decays() {
             return;
@@ -73,9 +72,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             self.purging.due = now.saturating_add(self.purging.policy.interval());
         }
         if !due.is_zero() && now >= due {
-            self.sweep(now, clock);
+            self.sweep(now);
         } else if !self.purging.policy.whole_arenas && self.purging.is_much_looser(self.units()) {
-            self.purge_after_drop(now, clock);
+            self.purge_after_drop(now);
         }
     }
 
@@ -85,7 +84,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     }
 
     /// Purges memory that has been free since the last sweep, and records what is free now.
-    fn sweep(&mut self, now: Duration, clock: fn() -> Duration) {
+    fn sweep(&mut self, now: Duration) {
         while let Some(pool) = self.empty.end_idle::<G>(&mut self.used, &mut self.arenas) {
             self.free_pool(pool);
         }
@@ -110,16 +109,16 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
         self.arenas.visit(|arena| arena.note_idle());
         if self.purging.may_walk(self.units(), now) {
-            self.walk(now, clock);
+            self.walk(now);
         }
     }
 
     /// Purges all memory that is free now, unless the last such purge was a mistake.
-    fn purge_after_drop(&mut self, now: Duration, clock: fn() -> Duration) {
+    fn purge_after_drop(&mut self, now: Duration) {
         self.purging.loosened = 0;
         self.judge_purges(now);
         if self.purging.may_purge(Reason::Drop, now) {
-            self.walk(now, clock);
+            self.walk(now);
             let pages = self.purge(Which::InArenasInUse) / PAGE;
             self.purging.note_purged(pages, Reason::Drop);
         }
@@ -133,9 +132,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Takes the blocks on completely free pages off their pools' free lists. The pages keep their
     /// memory.
-    fn walk(&mut self, now: Duration, clock: fn() -> Duration) {
+    fn walk(&mut self, now: Duration) {
         self.purging.loosened = 0;
         self.arenas.visit(|arena| arena.uncarve::<G>());
-        self.purging.walk = (now, clock().saturating_sub(now));
+        self.purging.note_walk(now);
     }
 }

@@ -54,10 +54,11 @@ impl UsedPools {
         }
     }
 
-    /// Puts `pool` at the front of its class's list.
+    /// Puts `pool` at the front of its class's list. The pool must not be a span.
     ///
     /// If the previous first pool has run out of blocks, it becomes full and leaves the list.
     pub(crate) fn push_front<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
+        debug_assert!(!class.is_span(), "a span that is in use can be retained");
         let first = self.first(class);
         if first != PoolPtr::NONE && first.header().has_run_out::<G>() {
             self.remove_full(class, first);

@@ -11,7 +11,8 @@ use crate::{
     pool::{PoolPtr, State},
 };
 
-/// The largest number of blocks in a pool, which is 16 KiB divided by the smallest block size.
+/// The largest number of blocks in a pool whose blocks can be visited. The pools of 16 KiB with
+/// blocks of 8 bytes have this many.
 const MAX_BLOCKS: usize = 2048;
 
 /// A block in use.
@@ -43,6 +44,35 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Calls `visit` with each block in use, in no particular order. O(blocks).
     ///
     /// Blocks that other threads have freed count as in use until the heap reclaims them.
+    ///
+    /// A pool must have room for at most 2,048 blocks of the smallest class. Other geometries do not
+    /// compile:
+    ///
+    /// ```
+    /// # use obmalloc::{Geometry, Heap, Sizes};
+    /// # use raw_mem::{Malloc, MmapArenas};
+    /// #[derive(Clone, Copy, Debug, Default)]
+    /// struct Pools32K;
+    /// impl Geometry for Pools32K {
+    ///     const NAME: &'static str = "32 KiB pools";
+    ///     const SIZES: Sizes = Sizes { pool_size: 32 << 10, ..Sizes::CPYTHON };
+    /// }
+    /// let heap = Heap::<_, _, Pools32K>::with_geometry(MmapArenas::new(), Malloc);
+    /// heap.for_each_block(|_| ());
+    /// ```
+    ///
+    /// ```compile_fail,E0080
+    /// # use obmalloc::{Geometry, Heap, Sizes};
+    /// # use raw_mem::{Malloc, MmapArenas};
+    /// #[derive(Clone, Copy, Debug, Default)]
+    /// struct Pools64K;
+    /// impl Geometry for Pools64K {
+    ///     const NAME: &'static str = "64 KiB pools";
+    ///     const SIZES: Sizes = Sizes { pool_size: 64 << 10, ..Sizes::CPYTHON };
+    /// }
+    /// let heap = Heap::<_, _, Pools64K>::with_geometry(MmapArenas::new(), Malloc);
+    /// heap.for_each_block(|_| ());
+    /// ```
     pub fn for_each_block(&self, mut visit: impl FnMut(LiveBlock)) {
         for (_, arena) in self.arenas.arenas() {
             for pool in arena.pools::<G>() {
@@ -87,7 +117,12 @@ impl Arena {
         let Some(class) = header.class::<G>().filter(|_| header.state() != State::Free) else {
             return;
         };
-        const { assert!(G::SIZES.pool_size / G::SIZES.alignment <= MAX_BLOCKS) };
+        const {
+            assert!(
+                G::SIZES.pool_size / G::SIZES.alignment <= MAX_BLOCKS,
+                "blocks can be visited only if `pool_size / alignment` is at most 2048"
+            );
+        }
         let (size, first) = (class.block_size(), header.first_offset::<G>());
         let start = pool.start::<G>();
         let (mut free, mut uncarved) = (Blocks::NONE, Blocks::NONE);

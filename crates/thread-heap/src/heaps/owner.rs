@@ -179,19 +179,37 @@ impl<P: Parts> Owner<P> {
 
     /// Retries a request that has failed. The first retry follows a flush, and the second one
     /// follows the program's callback.
+    ///
+    /// There is no flush if an earlier one did not help, and no memory that a flush could return
+    /// has been freed since. A program whose requests then go to another allocator would otherwise
+    /// spend most of its time in flushes.
     #[cold]
     fn retry(&mut self, request: impl Fn(&mut OwnHeap<P>) -> Option<BlockPtr>) -> Option<BlockPtr> {
         // We forget earlier refusals, so that the callback is called only if a limit refuses the
         // first retry.
         before_refusal::note(None);
-        self.flush();
+        self.send_outbox();
+        let returned = preserving_errno(|| self.heap.heaps.shared.lock().returned);
+        if self.heap.vain_flush.load(Relaxed) != returned || self.retains() {
+            self.flush();
+        }
         // The callback may allocate and free, because this owner does not use the heap during the
         // call.
         self.enter_slowly(&request).or_else(|| {
+            self.heap.vain_flush.store(returned, Relaxed);
             let may_retry = self.heap.heaps.ask_before_refusal();
             self.reclaim_inbox();
-            if may_retry { self.enter_slowly(&request) } else { None }
+            if !may_retry {
+                return None;
+            }
+            self.enter_slowly(Heap::unmap_free_arenas);
+            self.enter_slowly(&request)
         })
+    }
+
+    /// Returns true if the heap retains an arena or a large block.
+    fn retains(&self) -> bool {
+        self.retained_arenas() > 0 || self.granted_large() > 0
     }
 
     /// Frees a block of this heap, or of another heap that uses the same arena source.
@@ -615,12 +633,78 @@ impl<P: Parts> Heaps<P> {
 mod tests {
     use std::vec::Vec;
 
-    use raw_mem::{Malloc, MmapArenas};
+    use raw_mem::{Limits, Malloc, MmapArenas, ReservedArenas};
 
     use super::*;
-    use crate::ThreadGeometry;
+    use crate::{ThreadGeometry, heap_list::visits};
 
     type TestParts = (MmapArenas, Malloc, ThreadGeometry);
+
+    const LIMIT: usize = 8 << 20;
+
+    /// Allocates spans until the limit is reached.
+    fn fill<P: Parts>(owner: &mut Owner<P>) -> Vec<BlockPtr> {
+        let class = SizeClass::of(100_000).unwrap();
+        std::iter::from_fn(|| owner.alloc(class)).collect()
+    }
+
+    /// Frees blocks of `owner` or of another heap over the same source.
+    fn free<P: Parts>(owner: &mut Owner<P>, blocks: Vec<BlockPtr>) {
+        for block in blocks {
+            // SAFETY: the block came from a heap of the same source, and is not used again.
+            unsafe { owner.free(block) };
+        }
+    }
+
+    /// Regression test: each request that got no arena looked at all heaps and at all pools.
+    #[test]
+    fn a_flush_that_did_not_help_is_repeated_only_after_memory_was_returned() {
+        static HEAPS: Heaps<TestParts> = Heaps::new(MmapArenas::new(), Malloc);
+        let (mut mine, mut other) = (HEAPS.open().unwrap(), HEAPS.open().unwrap());
+        let large = HEAPS.alloc_large(2 << 20, 16).unwrap().block;
+        HEAPS.lock_source().set_limits(Limits::hard(LIMIT));
+        let blocks = fill(&mut mine);
+        assert!(!blocks.is_empty());
+        let refusals = |owner: &mut Owner<_>| {
+            visits::during(|| (0..100).for_each(|_| assert!(fill(owner).is_empty())))
+        };
+        assert_eq!(refusals(&mut mine), 0);
+        assert!(refusals(&mut other) > 0, "this heap was not flushed yet");
+        assert_eq!(refusals(&mut other), 0);
+        // SAFETY: the block came from this family, and is not used again.
+        unsafe { HEAPS.free_large(large) };
+        HEAPS.lock_source().set_limits(Limits::hard(0));
+        assert!(refusals(&mut mine) > 0);
+        assert_eq!(refusals(&mut mine), 0);
+        free(&mut mine, blocks);
+    }
+
+    #[test]
+    fn a_retained_large_block_makes_room_for_spans_after_a_flush_in_vain() {
+        static HEAPS: Heaps<(ReservedArenas<MmapArenas>, Malloc, ThreadGeometry)> =
+            Heaps::new(ReservedArenas::new(MmapArenas::new()), Malloc);
+        let mut owner = HEAPS.open().unwrap();
+        let alloc_large = |owner: &mut Owner<_>| owner.alloc_large(2 << 20, 16).unwrap().block;
+        // SAFETY: the block came from this family, and is not used again.
+        let free_large = |owner: &mut Owner<_>, block| unsafe { owner.free_large(block) };
+        // The source lets heaps retain large blocks after they were freed and requested again.
+        for _ in 0..4 {
+            let block = alloc_large(&mut owner);
+            free_large(&mut owner, block);
+        }
+        HEAPS.lock_source().set_limits(Limits::hard(LIMIT));
+        let mut blocks = fill(&mut owner);
+        assert!(fill(&mut owner).is_empty());
+        HEAPS.lock_source().set_limits(Limits::hard(LIMIT + (3 << 20)));
+        let large = alloc_large(&mut owner);
+        blocks.extend(fill(&mut owner));
+        free_large(&mut owner, large);
+        assert!(owner.granted_large() > 0, "the heap retains the block");
+        let more = fill(&mut owner);
+        assert!(!more.is_empty());
+        blocks.extend(more);
+        free(&mut owner, blocks);
+    }
 
     /// Regression test: spans counted as waiting even after their pages were purged.
     #[test]

@@ -13,7 +13,7 @@ use std::{
 use obmalloc::PurgePolicy;
 use raw_mem::{HugePages, MemoryPressure, coarse_now};
 
-use super::heaps::HEAPS;
+use super::{fork, heaps::HEAPS};
 
 const NEVER: u64 = u64::MAX;
 
@@ -35,7 +35,7 @@ static PRESSURE: OnceLock<MemoryPressure> = OnceLock::new();
 /// Sets whether the heaps use huge pages. See `PerThread::use_huge_pages`.
 pub(super) fn use_huge_pages(huge: HugePages) {
     WHOLE_ARENAS.store(huge.is_on(), Relaxed);
-    HEAPS.lock_source().use_huge_pages(huge);
+    fork::lock_source().use_huge_pages(huge);
 }
 
 /// Makes heaps that are opened later return unused memory while memory is short.

@@ -15,13 +15,15 @@
 
 use std::{cell::Cell, mem::ManuallyDrop};
 
-use raw_mem::{MmapArenas, ReservedArenas, RetainingArenas};
 use sync::{
     MutexGuard,
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use super::{heaps::HEAPS, slot};
+use super::{
+    heaps::{HEAPS, Source},
+    slot,
+};
 use crate::shared_source::SourceGuard;
 
 static GUARDED: AtomicBool = AtomicBool::new(false);
@@ -32,13 +34,14 @@ thread_local! {
 
 /// The locks that are held across a fork. Dropping this value does not unlock them.
 struct Held {
-    source: ManuallyDrop<SourceGuard<'static, RetainingArenas<ReservedArenas<MmapArenas>>>>,
+    source: ManuallyDrop<SourceGuard<'static, Source>>,
     takeovers: ManuallyDrop<MutexGuard<'static, ()>>,
     /// How many times `prepare` has run for this fork. Racing threads may register it repeatedly.
     times: u32,
 }
 
-/// Registers the handlers once. Call this function before opening a heap.
+/// Registers the handlers once. Call this function before opening a heap, and before locking the
+/// arena source or the takeovers.
 ///
 /// Returns false if the C library has no memory. The next call then tries again.
 pub(super) fn guard() -> bool {
@@ -52,6 +55,12 @@ pub(super) fn guard() -> bool {
         GUARDED.store(true, Relaxed);
     }
     outcome == 0
+}
+
+/// Locks the arena source, after the handlers have been registered.
+pub(super) fn lock_source() -> SourceGuard<'static, Source> {
+    guard();
+    HEAPS.lock_source()
 }
 
 extern "C" fn prepare() {

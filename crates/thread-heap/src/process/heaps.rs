@@ -14,8 +14,10 @@ use crate::{
 /// The arena source, the metadata allocator and the geometry of the process's heaps.
 ///
 /// Metadata comes from [`PageBlocks`], because malloc itself may be implemented with these heaps.
-pub(crate) type CurrentParts =
-    (RetainingArenas<ReservedArenas<MmapArenas>>, PageBlocks, ThreadGeometry);
+pub(crate) type CurrentParts = (Source, PageBlocks, ThreadGeometry);
+
+/// The arena source of the process's heaps.
+pub(super) type Source = RetainingArenas<ReservedArenas<MmapArenas>>;
 
 /// The type of the heaps that the threads of the process use.
 pub type CurrentHeaps = Heaps<CurrentParts>;

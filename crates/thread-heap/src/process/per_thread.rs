@@ -85,16 +85,18 @@ impl PerThread {
     /// addresses. When the whole range is in use, the heaps map further arenas outside the range.
     /// If such an arena is unmapped, its addresses become available to the whole process again.
     pub fn reserve_at_most(self, bytes: usize) {
-        HEAPS.lock_source().reserve_at_most(bytes);
+        fork::lock_source().reserve_at_most(bytes);
     }
 
     /// Counts the memory of the process's heaps, without stopping their owners. O(units).
     pub fn figures(self) -> Figures {
+        fork::guard();
         HEAPS.figures()
     }
 
     /// Like [`figures`](Self::figures), but without the size classes. This needs little stack.
     pub fn totals(self) -> Figures<ArenaTotals> {
+        fork::guard();
         HEAPS.totals()
     }
 
@@ -122,8 +124,7 @@ impl PerThread {
     ///
     /// The limits apply to arenas and large blocks. They are checked whenever memory is mapped.
     pub fn set_limits(self, limits: Limits) {
-        fork::guard();
-        HEAPS.lock_source().set_limits(limits);
+        fork::lock_source().set_limits(limits);
     }
 
     /// Sets a callback, which is called before a request is refused because of the hard limit.
@@ -147,7 +148,10 @@ impl PerThread {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         match unsafe { slot::owner() } {
             Some(mut owner) => owner.flush(),
-            None => HEAPS.flush_others() + HEAPS.lock_source().trim(),
+            None => {
+                fork::guard();
+                HEAPS.flush_others() + fork::lock_source().trim()
+            }
         }
     }
 
@@ -183,7 +187,6 @@ impl PerThread {
     /// already opened do not notice the new setting, so they continue to return free parts of
     /// arenas to the system and thereby break up huge pages.
     pub fn use_huge_pages(self, huge: HugePages) {
-        fork::guard();
         decay::use_huge_pages(huge);
         self.apply_policy();
     }

@@ -39,13 +39,13 @@ mod calls {
 
     /// The largest number of calls inside the allocator and the standard library that can precede
     /// the program's calls.
-    const OWN: usize = 12;
+    const OWN: usize = 14;
 
     /// The largest number of calls that a place stores.
     pub(crate) const MOST: usize = 48;
 
     /// Prefixes of the names of functions that belong to the allocation rather than to the program.
-    const FUNCTIONS: [&str; 12] = [
+    const FUNCTIONS: [&str; 13] = [
         "allocator_api::counted::",
         "allocator_api::global::",
         "allocator_api::hooks::trace::Trace",
@@ -58,19 +58,21 @@ mod calls {
         "alloc::raw_vec::",
         "alloc::boxed::",
         "core::ops::function::",
+        "raw_mem::unwinding::",
     ];
 
     /// Parts of the paths of files with such functions.
     ///
     /// If a program has only line tables as debug information, its function names lack the path of
     /// the module.
-    const FILES: [&str; 6] = [
+    const FILES: [&str; 7] = [
         "/backtrace-0.",
         "/backtrace/src/backtrace/",
         "/library/alloc/src/alloc.rs",
         "/library/alloc/src/boxed.rs",
         "/library/alloc/src/raw_vec",
         "/library/core/src/ops/function.rs",
+        "/raw-mem/src/unwinding.rs",
     ];
 
     /// The files of this crate with such functions, in the folder `src`.

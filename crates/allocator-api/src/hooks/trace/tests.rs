@@ -149,3 +149,33 @@ fn a_place_names_the_function_that_allocated() {
     }
     assert_eq!(traces.places()[0].1, Figures { current: Amount::default(), peak_bytes: 192 });
 }
+
+/// Regression test: the thread remembered the place of the block that it freed or resized last, so
+/// a later report about the same address named this old place.
+#[test]
+#[cfg(all(unix, not(miri)))]
+fn a_report_does_not_name_the_place_of_a_block_that_was_freed_before() {
+    use std::{io::Read, os::fd::AsRawFd};
+
+    let names_a_place = |traces: &Traces, block: Option<NonNull<u8>>| {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut out = Output::new(writer.as_raw_fd());
+        traces.write_place(&mut out, block.unwrap().as_ptr());
+        assert!(out.finish());
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        !text.is_empty()
+    };
+    let traces = traces();
+    let hook = Trace::new(Malloc, Domain::Raw, traces);
+    let first = hook.malloc(100);
+    assert!(names_a_place(traces, first));
+    // SAFETY: the block is live, and is replaced by the result.
+    let second = unsafe { hook.realloc(first, 100_000) };
+    assert!(names_a_place(traces, second));
+    assert_eq!(names_a_place(traces, first), first == second);
+    // SAFETY: the block is live, and is not used again.
+    unsafe { hook.free(second) };
+    assert!(!names_a_place(traces, second));
+}

@@ -1,0 +1,104 @@
+//! A panic below `Global` or in a callback ends the process, because a global allocator must not
+//! unwind. Each case runs in a child process.
+
+#![cfg(all(unix, not(miri), not(loom)))]
+
+use std::{
+    alloc::{GlobalAlloc, Layout},
+    env,
+    os::unix::process::ExitStatusExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::Command,
+    ptr::NonNull,
+};
+
+use allocator_api::{
+    Global, Limited,
+    raw_mem::{Limits, Malloc, MemAlloc},
+};
+
+const CASE: &str = "OBMALLOC_TEST_PANIC";
+
+/// An allocator that panics in every call of the method with this name.
+struct Panicking(&'static str);
+
+impl Panicking {
+    fn call(&self, method: &str) {
+        assert!(self.0 != method, "{method} panics");
+    }
+}
+
+// SAFETY: a call that does not panic is passed to `Malloc`.
+unsafe impl MemAlloc for Panicking {
+    fn malloc(&self, size: usize) -> Option<NonNull<u8>> {
+        self.call("malloc");
+        Malloc.malloc(size)
+    }
+
+    fn calloc(&self, count: usize, size: usize) -> Option<NonNull<u8>> {
+        self.call("calloc");
+        Malloc.calloc(count, size)
+    }
+
+    unsafe fn realloc(&self, ptr: Option<NonNull<u8>>, size: usize) -> Option<NonNull<u8>> {
+        self.call("realloc");
+        // SAFETY: the contract is the same.
+        unsafe { Malloc.realloc(ptr, size) }
+    }
+
+    unsafe fn free(&self, ptr: Option<NonNull<u8>>) {
+        self.call("free");
+        // SAFETY: the contract is the same.
+        unsafe { Malloc.free(ptr) }
+    }
+}
+
+/// The methods that panic.
+const METHODS: [&str; 4] = ["malloc", "calloc", "realloc", "free"];
+
+fn run(case: &str) {
+    if case == "callback" {
+        let limited = Limited::new(Malloc, Limits::hard(10), |_| panic!("the callback panics"));
+        limited.malloc(100);
+        return;
+    }
+    let method = METHODS.into_iter().find(|method| *method == case).expect("a case");
+    let global = Global::new(Panicking(method));
+    for align in [8, 64] {
+        let layout = Layout::from_size_align(100, align).unwrap();
+        // SAFETY: the layout is not empty, and each block is freed once.
+        unsafe {
+            let zeroed = global.alloc_zeroed(layout);
+            let block = global.alloc(layout);
+            let block = global.realloc(block, layout, 200);
+            global.dealloc(block, Layout::from_size_align(200, align).unwrap());
+            global.dealloc(zeroed, layout);
+        }
+    }
+}
+
+#[test]
+fn child() {
+    if let Ok(case) = env::var(CASE) {
+        let _ = catch_unwind(AssertUnwindSafe(|| run(&case)));
+    }
+}
+
+fn aborts(case: &str) -> bool {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", "child", "--nocapture", "--test-threads=1"]).env(CASE, case);
+    command.output().unwrap().status.signal() == Some(6)
+}
+
+/// Regression test: the panic unwound through `GlobalAlloc`, which is undefined behaviour.
+#[test]
+fn a_panic_below_a_global_allocator_ends_the_process() {
+    let unwinding: Vec<_> = METHODS.into_iter().filter(|method| !aborts(method)).collect();
+    assert_eq!(unwinding, [""; 0]);
+}
+
+/// Regression test: after a panic, the callback was never called again.
+#[test]
+fn a_panic_in_the_callback_of_a_limit_ends_the_process() {
+    assert!(aborts("callback"));
+}
