@@ -89,11 +89,14 @@ fn every_process_of_a_pre_fork_server_that_is_stopped_by_sigterm_reports() {
 
 const POOLS: &str = r#"
 import multiprocessing, os, sys
+def wait_for_the_other(barrier):
+    barrier.wait()
 def total(number):
     return len(bytes(number % 600))
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])
-    pool = context.Pool(2)
+    # A worker that is terminated before our library is loaded could not report.
+    pool = context.Pool(2, wait_for_the_other, [context.Barrier(2)])
     pool.map(total, range(100))
     print(os.getpid(), *(worker.pid for worker in pool._pool))
     if sys.argv[2] == "close":
