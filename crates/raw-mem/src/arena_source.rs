@@ -39,6 +39,9 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 /// - If the source says that new memory is zeroed, with [`Contents::Zero`] or
 ///   by [`LargeMapping::is_zeroed`], every byte of it is zero.
 ///
+/// No method may unwind. An implementer that calls code of the program, such as a clock, must end the
+/// process if that code panics, for example with [`without_unwinding`](crate::without_unwinding).
+///
 /// If [`reserved`](Self::reserved) returns a range that is not empty, these requirements hold as
 /// long as the source exists:
 ///
