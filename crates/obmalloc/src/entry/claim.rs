@@ -333,9 +333,7 @@ mod tests {
         // SAFETY: the source owns all memory in the range, because there is none.
         unsafe { known.map.reserve(RANGE) };
         // SAFETY: only the map stores the range.
-        unsafe {
-            known.shrink_reserved(&mut |_| unreachable!("the range of the wrapper is empty"))
-        };
+        unsafe { known.shrink_reserved(&mut |_| panic!("the range of the wrapper is empty")) };
         assert!(known.contains(SHORTER.end - 1) && !known.contains(SHORTER.end));
     }
 
