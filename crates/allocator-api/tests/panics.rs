@@ -1,5 +1,5 @@
-//! A panic below `Global` or in a callback ends the process, because a global allocator must not
-//! unwind. Each case runs in a child process.
+//! A panic below `Global`, in a callback or in a `Host` ends the process, because an allocator must
+//! not unwind. Each case runs in a child process.
 
 #![cfg(all(unix, not(miri), not(loom)))]
 
@@ -13,8 +13,9 @@ use std::{
 };
 
 use allocator_api::{
-    Global, Limited,
-    raw_mem::{Limits, Malloc, MemAlloc},
+    Domain, Global, Limited,
+    hooks::{Debug, Host, Misuse, Operation},
+    raw_mem::{Limits, Malloc, MemAlloc, Output},
 };
 
 const CASE: &str = "OBMALLOC_TEST_PANIC";
@@ -56,7 +57,47 @@ unsafe impl MemAlloc for Panicking {
 /// The methods that panic.
 const METHODS: [&str; 4] = ["malloc", "calloc", "realloc", "free"];
 
+/// A host that panics in the method with this name.
+struct PanickingHost(&'static str);
+
+impl PanickingHost {
+    fn call(&self, method: &str) {
+        assert!(self.0 != method, "{method} panics");
+    }
+}
+
+impl Host for PanickingHost {
+    fn may_call(&self) -> bool {
+        self.call("may_call");
+        true
+    }
+
+    fn write_place(&self, _: &mut Output, _: *const u8) {
+        self.call("write_place");
+    }
+
+    fn end(&self, _: Operation, _: Misuse) -> ! {
+        self.call("end");
+        // Not the end that the test expects.
+        std::process::exit(0)
+    }
+}
+
+static HOSTS: [PanickingHost; 3] =
+    [PanickingHost("may_call"), PanickingHost("write_place"), PanickingHost("end")];
+
 fn run(case: &str) {
+    if let Some(host) = HOSTS.iter().find(|host| host.0 == case) {
+        let hook = Debug::new(Malloc, Domain::Raw).with_host(host);
+        let block = hook.malloc(8).unwrap();
+        // SAFETY: the block is live, and the byte after it belongs to the hook, which reports that
+        // it was overwritten.
+        unsafe {
+            block.add(8).write(1);
+            hook.free(Some(block));
+        }
+        return;
+    }
     if case == "callback" {
         let limited = Limited::new(Malloc, Limits::hard(10), |_| panic!("the callback panics"));
         limited.malloc(100);
@@ -94,6 +135,14 @@ fn aborts(case: &str) -> bool {
 #[test]
 fn a_panic_below_a_global_allocator_ends_the_process() {
     let unwinding: Vec<_> = METHODS.into_iter().filter(|method| !aborts(method)).collect();
+    assert_eq!(unwinding, [""; 0]);
+}
+
+/// Regression test: the panic unwound out of the hook. A hook above it, which had erased the ends of
+/// a block while it called this one, never restored them.
+#[test]
+fn a_panic_in_the_host_of_a_debug_hook_ends_the_process() {
+    let unwinding: Vec<_> = HOSTS.iter().map(|host| host.0).filter(|case| !aborts(case)).collect();
     assert_eq!(unwinding, [""; 0]);
 }
 

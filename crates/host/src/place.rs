@@ -276,7 +276,8 @@ impl Draft {
         if to < 0 {
             return false;
         }
-        let mut output = Output::new(to);
+        // SAFETY: the file is open, and this function closes it after the last write.
+        let mut output = unsafe { Output::new(to) };
         let (mut bytes, mut offset) = ([0; 512], 0);
         let is_read = loop {
             // SAFETY: the buffer has 512 bytes.
@@ -304,7 +305,8 @@ impl Draft {
 
 /// Calls `write` with a writer for the open file. Returns true if everything was written.
 fn write_to(file: c_int, is_json: bool, write: impl FnOnce(&mut Output, bool)) -> bool {
-    let mut output = Output::new(file);
+    // SAFETY: every caller has opened the file, and closes it later.
+    let mut output = unsafe { Output::new(file) };
     write(&mut output, is_json);
     output.finish()
 }

@@ -40,13 +40,12 @@ use crate::{
     output::errno,
 };
 
-/// A function that writes a report. Signal handlers call it, so it must not allocate memory or wait
-/// for a lock.
+/// A function that writes a report. [`watch`] lists what it must not do.
 pub type Trigger = fn(Moment);
 
 /// # Invariant
 ///
-/// Null or a [`Trigger`].
+/// Null or a [`Trigger`] that meets the contract of [`watch`].
 static TRIGGER: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 /// The id of the process that may write reports. A `vfork` child, which shares this variable, must
 /// not write reports.
@@ -78,7 +77,30 @@ const TERMINATING: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc
 /// Calls `trigger` at each of `moments` from now on, except at a normal exit.
 ///
 /// This function must be called at most once.
-pub fn watch(moments: &Moments, trigger: Trigger) {
+///
+/// # Safety
+///
+/// A signal can interrupt any code, such as an allocation or code that holds a lock.
+///
+/// - At each moment except [`Moment::Exit`], `trigger` must be safe in a signal handler. It must not
+///   allocate or free memory, wait for a lock, or access data that the interrupted code may be
+///   changing.
+/// - The same applies at [`Moment::Exit`], unless the program never calls `_exit` or `quick_exit` in
+///   a signal handler.
+///
+/// ```no_run
+/// # use host::{Moments, watch};
+/// # let moments = Moments::of("MOMENTS", b"1s").unwrap();
+/// // SAFETY: the function does nothing.
+/// unsafe { watch(&moments, |_| ()) };
+/// ```
+///
+/// ```compile_fail,E0133
+/// # use host::{Moments, watch};
+/// # let moments = Moments::of("MOMENTS", b"1s").unwrap();
+/// watch(&moments, |_| ());
+/// ```
+pub unsafe fn watch(moments: &Moments, trigger: Trigger) {
     PROCESS.store(std::process::id(), Relaxed);
     AT_EXIT.store(moments.exit, Relaxed);
     if moments.exit {
@@ -86,6 +108,7 @@ pub fn watch(moments: &Moments, trigger: Trigger) {
         // SAFETY: the function has the expected type, and this library is never unloaded.
         unsafe { __cxa_at_quick_exit(report_exit, ptr::null_mut()) };
     }
+    // INVARIANT: the trigger meets the contract (contract).
     TRIGGER.store(trigger as *mut (), Release);
     if let Some(signal) = moments.signal {
         NAMED.store(signal, Relaxed);

@@ -96,7 +96,8 @@ pub(crate) fn read_environment() {
         return;
     }
     SETTINGS.get_or_init(|| Settings { place, moments });
-    watch(&moments, write_at);
+    // SAFETY: `write_at` neither allocates memory nor waits for a lock.
+    unsafe { watch(&moments, write_at) };
 }
 
 /// Returns the value of a setting. If the value is unknown, reports that on stderr.

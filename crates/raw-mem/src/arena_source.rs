@@ -39,6 +39,9 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 /// - If the source says that new memory is zeroed, with [`Contents::Zero`] or
 ///   by [`LargeMapping::is_zeroed`], every byte of it is zero.
 ///
+/// No method may unwind. An implementer that calls code of the program, such as a clock, must end the
+/// process if that code panics, for example with [`without_unwinding`](crate::without_unwinding).
+///
 /// If [`reserved`](Self::reserved) returns a range that is not empty, these requirements hold as
 /// long as the source exists:
 ///
@@ -182,9 +185,17 @@ pub unsafe trait ArenaSource {
     /// with the range that remains, so that the caller can update its own copy, for example in an
     /// arena map. Only then does the source release the other addresses. Afterwards, a mapping that
     /// failed for lack of addresses may succeed.
-    fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
+    ///
+    /// # Safety
+    ///
+    /// - When `publish` returns, nothing may rely on an earlier value of the range.
+    /// - `publish` must not unwind.
+    /// - If a wrapper around this source stores the range, only that wrapper may make this call. All
+    ///   others must call this function of the wrapper.
+    unsafe fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
         if let Some(below) = self.below() {
-            below.shrink_reserved(publish);
+            // SAFETY: the contract is the same.
+            unsafe { below.shrink_reserved(publish) };
         }
     }
 
@@ -315,8 +326,9 @@ unsafe impl<S: ArenaSource> ArenaSource for &mut S {
         (**self).reserve_at_most(bytes);
     }
 
-    fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
-        (**self).shrink_reserved(publish);
+    unsafe fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
+        // SAFETY: the contract is the same.
+        unsafe { (**self).shrink_reserved(publish) }
     }
 
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize) {

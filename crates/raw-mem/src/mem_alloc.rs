@@ -32,6 +32,9 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 ///   must preserve the alignment that was requested from [`malloc_aligned`](Self::malloc_aligned),
 ///   however often the block is reallocated.
 /// - If a request fails, every live block must stay unchanged.
+/// - No method may unwind. An implementer that calls code of the program, such as a callback, must
+///   end the process if that code panics, for example with
+///   [`without_unwinding`](crate::without_unwinding).
 /// - If the type of the allocator is `Send` or `Sync`, every thread must be able to free the blocks
 ///   of the allocator, even if another thread allocated them.
 ///

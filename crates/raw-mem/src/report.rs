@@ -36,14 +36,30 @@ impl Output {
         Self::of(STDERR, false)
     }
 
-    /// Creates a writer for a file descriptor, which stays open.
+    /// Creates a writer for a file descriptor, which stays open when the writer is dropped.
     ///
     /// If the file has the largest size that the process may give to files (`RLIMIT_FSIZE`), the
     /// writer fails without calling `write`. By default, the signal `SIGXFSZ` of such a `write` would
     /// end the process.
+    ///
+    /// # Safety
+    ///
+    /// - The caller must own the file descriptor, or must have borrowed it, until the writer is
+    ///   dropped. A negative number is never a descriptor, and makes each write fail.
+    ///
+    /// ```
+    /// # use raw_mem::Output;
+    /// // SAFETY: no file has this descriptor.
+    /// unsafe { Output::new(-1) };
+    /// ```
+    ///
+    /// ```compile_fail,E0133
+    /// # use raw_mem::Output;
+    /// Output::new(-1);
+    /// ```
     #[cfg(all(unix, not(miri)))]
     #[must_use]
-    pub const fn new(descriptor: i32) -> Self {
+    pub const unsafe fn new(descriptor: i32) -> Self {
         Self::of(descriptor, true)
     }
 
@@ -263,7 +279,8 @@ mod tests {
         let mut pipe = [0; 2];
         // SAFETY: the array has room for both descriptors.
         assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
-        let mut out = Output::new(pipe[1]);
+        // SAFETY: the descriptor was opened above, and stays open until the end of the test.
+        let mut out = unsafe { Output::new(pipe[1]) };
         out.write_str(&"x".repeat(511)).unwrap();
         assert_eq!(out.len, 511);
         out.write_str("yz").unwrap();
@@ -281,7 +298,8 @@ mod tests {
 
     #[test]
     fn text_that_cannot_be_written_is_noticed() {
-        let mut out = Output::new(-1);
+        // SAFETY: no file has this descriptor.
+        let mut out = unsafe { Output::new(-1) };
         out.write_str("x").unwrap();
         assert!(!out.finish());
     }

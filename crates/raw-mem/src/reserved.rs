@@ -288,7 +288,7 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
         }
     }
 
-    fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
+    unsafe fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
         if let Some(range) = &mut self.range {
             preserving_errno(|| range.give_back_end(publish));
         }

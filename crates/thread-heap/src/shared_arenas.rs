@@ -126,7 +126,9 @@ unsafe impl<P: Parts> ArenaSource for SharedArenas<P> {
             let bytes = locked.source.trim();
             // SAFETY: the source calls this closure with the part of its range that remains, and
             // nothing uses the rest. The source is locked, so no call of `reserve` overlaps.
-            locked.source.shrink_reserved(&mut |range| unsafe { shared.map().shrink(range) });
+            let mut publish = |range| unsafe { shared.map().shrink(range) };
+            // SAFETY: only the map stores the range, and the closure tells it the new one.
+            unsafe { locked.source.shrink_reserved(&mut publish) };
             bytes
         })
     }

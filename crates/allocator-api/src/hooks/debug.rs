@@ -13,7 +13,7 @@ use core::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
+use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size, without_unwinding};
 
 use self::{
     block::{ALIGNED_HEADER, Block, HEADER, of_aligned},
@@ -113,7 +113,8 @@ impl<A> Debug<A> {
         self
     }
 
-    /// Sets the [`Host`], which knows the program and ends the process after an error.
+    /// Sets the [`Host`], which knows the program and ends the process after an error. If one of its
+    /// methods panics, the process is aborted.
     #[must_use]
     pub const fn with_host(mut self, host: &'static dyn Host) -> Self {
         self.host = host;
@@ -126,8 +127,8 @@ impl<A> Debug<A> {
     }
 
     fn check_caller(&self, operation: Operation) {
-        if !self.host.may_call() {
-            self.host.end(operation, Misuse::Caller);
+        if !without_unwinding(|| self.host.may_call()) {
+            without_unwinding(|| self.host.end(operation, Misuse::Caller));
         }
     }
 
@@ -149,8 +150,10 @@ impl<A> Debug<A> {
     #[cold]
     #[inline(never)]
     fn report(&self, operation: Operation, block: Block, misuse: Misuse) -> ! {
-        report::describe(block, self.style, self.host);
-        self.host.end(operation, misuse)
+        without_unwinding(|| {
+            report::describe(block, self.style, self.host);
+            self.host.end(operation, misuse)
+        })
     }
 }
 
@@ -243,7 +246,8 @@ impl<A: MemAlloc> Debug<A> {
         readable::forget(block.header(), old + self.style.overhead());
         // SAFETY: the block is live, and has this size (contract).
         let serial = if self.style.has_serials { unsafe { block.serial(old) } } else { 0 };
-        // SAFETY: as above. The block is erased until it is written again below.
+        // SAFETY: as above. The block is erased until it is written again below, because the allocator
+        // below does not unwind (contract of `MemAlloc`).
         let ends = unsafe { Ends::erase(block, old, self.style) };
         // SAFETY: the block begins there.
         let base = unsafe { block.start().sub(HEADER) };

@@ -1,12 +1,13 @@
 use core::ptr::NonNull;
 
-use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size};
+use raw_mem::{MAX_REQUEST, MemAlloc, calloc_size, without_unwinding};
 
 use super::Cache;
 
 /// An allocator that clears `caches` if `below` refuses a request, and then repeats the request.
 ///
-/// A request above [`MAX_REQUEST`] fails at once, because clearing the caches cannot help.
+/// A request above [`MAX_REQUEST`] fails at once, because clearing the caches cannot help. If
+/// clearing them panics, the process is aborted, because an allocator must not unwind.
 ///
 /// The caches may allocate from the same allocator. In this example, the list `FLOATS` allocates
 /// from a `Heap` that clears `FLOATS`:
@@ -50,7 +51,8 @@ impl<A: MemAlloc, C: Cache> RetryAfterClear<A, C> {
         ask: impl FnOnce(&A) -> Option<NonNull<u8>>,
     ) -> Option<NonNull<u8>> {
         let servable = bytes.is_some_and(|bytes| bytes <= MAX_REQUEST);
-        if servable && self.caches.clear().objects > 0 { ask(&self.below) } else { None }
+        let frees = servable && without_unwinding(|| self.caches.clear()).objects > 0;
+        if frees { ask(&self.below) } else { None }
     }
 }
 

@@ -66,9 +66,10 @@ impl<S, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
     /// Records the reserved range of the source below in the map. The range may have grown.
     fn note_range(&mut self) {
-        // SAFETY: the range contains only memory of the source below, keeps its start and never
-        // becomes shorter (contract of `ArenaSource`). Calls do not overlap, because they have
-        // `&mut self`. The map is released before the source is dropped.
+        // SAFETY: the range contains only memory of the source below and keeps its start. Only
+        // `shrink_reserved` makes it shorter (contract of `ArenaSource`), which shrinks the range of
+        // the map too. Calls do not overlap, because they have `&mut self`. The map is released
+        // before the source is dropped.
         unsafe { self.map.reserve(self.source.reserved()) };
     }
 
@@ -149,24 +150,52 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
 
     fn trim(&mut self) -> usize {
         let bytes = self.source.trim();
-        self.shrink_reserved(&mut |_| ());
+        // SAFETY: this source reserves no range for its users, and the closure does nothing.
+        unsafe { self.shrink_reserved(&mut |_| ()) };
         bytes
     }
 
-    fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
+    /// Returns an empty range.
+    ///
+    /// Only the map of this source stores the range of the source below, because a
+    /// [`trim`](ArenaSource::trim) makes the range shorter. A wrapper would not learn that.
+    fn reserved(&mut self) -> Range<usize> {
+        0..0
+    }
+
+    /// Makes the range of the source below shorter. The range of this source stays empty, so
+    /// `publish` is not called.
+    unsafe fn shrink_reserved(&mut self, _publish: &mut dyn FnMut(Range<usize>)) {
         let map = &self.map;
-        self.source.shrink_reserved(&mut |range| {
-            // SAFETY: the source passes the part of its range that remains, and nothing uses the
-            // rest. Calls do not overlap, because they have `&mut self`.
-            unsafe { map.shrink(range.clone()) };
-            publish(range);
-        });
+        // SAFETY: the source passes the part of its range that remains, and nothing uses the rest.
+        // Calls do not overlap, because they have `&mut self`.
+        let mut publish = |range| unsafe { map.shrink(range) };
+        // SAFETY: only the map stores the range, and the closure tells it the new one.
+        unsafe { self.source.shrink_reserved(&mut publish) };
     }
 
     fn below(&mut self) -> Option<&mut dyn ArenaSource> {
         Some(&mut self.source)
     }
 }
+
+/// Safe code cannot make the range of the source below shorter, because the map would not learn it:
+///
+/// ```
+/// # use obmalloc::KnownArenas;
+/// # use raw_mem::{ArenaSource, Malloc, MmapArenas, ReservedArenas};
+/// let mut known = KnownArenas::new(ReservedArenas::new(MmapArenas::new()), Malloc);
+/// known.below().unwrap().trim();
+/// ```
+///
+/// ```compile_fail,E0133
+/// # use obmalloc::KnownArenas;
+/// # use raw_mem::{ArenaSource, Malloc, MmapArenas, ReservedArenas};
+/// let mut known = KnownArenas::new(ReservedArenas::new(MmapArenas::new()), Malloc);
+/// known.below().unwrap().shrink_reserved(&mut |_| ());
+/// ```
+#[cfg(doctest)]
+struct SafeCodeCannotShrinkTheRangeBelow;
 
 impl<S, A: MemAlloc, G: Geometry> Drop for KnownArenas<S, A, G> {
     fn drop(&mut self) {
@@ -292,21 +321,40 @@ mod tests {
 
         unsafe fn unmap(&mut self, _arena: NonNull<u8>, _size: ArenaSize) {}
 
-        fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
+        unsafe fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
             publish(SHORTER);
         }
     }
 
     /// Regression test: only a trim told the map that the range had become shorter.
     #[test]
-    fn the_map_and_the_caller_learn_that_the_reserved_range_has_become_shorter() {
+    fn the_map_learns_that_the_reserved_range_has_become_shorter() {
         let mut known = KnownArenas::new(Shrinking, Malloc);
         // SAFETY: the source owns all memory in the range, because there is none.
         unsafe { known.map.reserve(RANGE) };
-        let mut published = Vec::new();
-        known.shrink_reserved(&mut |range| published.push(range));
-        assert_eq!(published, [SHORTER]);
+        // SAFETY: only the map stores the range.
+        unsafe { known.shrink_reserved(&mut |_| panic!("the range of the wrapper is empty")) };
         assert!(known.contains(SHORTER.end - 1) && !known.contains(SHORTER.end));
+    }
+
+    /// Regression test: the inner source made the range shorter in a trim, and only its own map
+    /// learned that.
+    #[test]
+    #[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
+    fn the_map_of_a_wrapper_does_not_contain_addresses_that_a_trim_has_given_back() {
+        let reserved = ReservedArenas::new(MmapArenas::new());
+        let mut known = KnownArenas::new(KnownArenas::new(reserved, Malloc), Malloc);
+        let arenas = [(); 5].map(|()| ArenaSource::map(&mut known, SIZE).unwrap());
+        let [first, .., last] = arenas;
+        assert!(known.contains(last.addr().get()));
+        for arena in &arenas[1..] {
+            // SAFETY: the arena came from this source, and nothing uses it.
+            unsafe { known.unmap(*arena, SIZE) };
+        }
+        known.trim();
+        assert!(known.contains(first.addr().get()) && !known.contains(last.addr().get()));
+        // SAFETY: as above.
+        unsafe { known.unmap(first, SIZE) };
     }
 
     #[derive(Debug, PartialEq, Eq)]

@@ -159,7 +159,8 @@ fn a_report_does_not_name_the_place_of_a_block_that_was_freed_before() {
 
     let names_a_place = |traces: &Traces, block: Option<NonNull<u8>>| {
         let (mut reader, writer) = std::io::pipe().unwrap();
-        let mut out = Output::new(writer.as_raw_fd());
+        // SAFETY: `writer` owns the descriptor, and is dropped later.
+        let mut out = unsafe { Output::new(writer.as_raw_fd()) };
         traces.write_place(&mut out, block.unwrap().as_ptr());
         assert!(out.finish());
         drop(writer);
