@@ -10,9 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use status::StatusFile;
-
-use crate::{reports::Report, started::Started};
+use crate::{reports::Report, started::Started, system};
 
 /// The start of the file name of the library for CPython.
 const LIBRARY: &[u8] = b"libobmalloc_cpython";
@@ -69,7 +67,7 @@ impl Process {
 
 /// Returns the figures on the status page of the running process `pid`.
 fn published(pid: u32) -> Option<Report> {
-    let page = StatusFile::of(pid).ok().filter(|page| page.is_live())?;
+    let page = system::status_page(pid).ok().filter(|page| page.is_live())?;
     serde_json::from_slice(&page.text().read()?).ok()
 }
 

@@ -14,6 +14,24 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use status::StatusFile;
+
+/// Opens the status page of the process `pid`.
+///
+/// # Errors
+///
+/// As for [`StatusFile::of`].
+pub(crate) fn status_page(pid: u32) -> io::Result<StatusFile> {
+    // SAFETY: only programs of this user can make the file shorter. Our library never does.
+    unsafe { StatusFile::of(pid) }
+}
+
+/// Opens every status page of this user, and skips those that cannot be opened.
+pub(crate) fn status_pages() -> Vec<StatusFile> {
+    // SAFETY: as above.
+    unsafe { StatusFile::all() }
+}
+
 /// Returns the id of the effective group.
 pub(crate) fn group() -> u32 {
     // SAFETY: `getegid` has no arguments and cannot fail.

@@ -143,6 +143,11 @@ impl Page {
 }
 
 /// A mapped status page and the path of its file.
+///
+/// While a `StatusFile` exists, no process may make its file shorter. The functions that create or
+/// open a page are unsafe because of this requirement: the system ends a process with SIGBUS when it
+/// uses a page of memory that is no longer part of the mapped file. The file belongs to one user, and
+/// no other user has access to it.
 #[derive(Debug)]
 pub struct StatusFile {
     path: PathBuf,
@@ -160,16 +165,28 @@ impl StatusFile {
     /// # Errors
     ///
     /// Fails if the page cannot be created in any folder.
-    pub fn create(pid: u32) -> io::Result<Self> {
-        Self::create_in_first(&folder::candidates(), pid)
+    ///
+    /// # Safety
+    ///
+    /// While the result exists, no process may make the file shorter.
+    pub unsafe fn create(pid: u32) -> io::Result<Self> {
+        // SAFETY: the contract is the same.
+        unsafe { Self::create_in_first(&folder::candidates(), pid) }
     }
 
-    fn create_in_first(folders: &[PathBuf], pid: u32) -> io::Result<Self> {
+    /// Creates the page of the process `pid` in the first usable folder of `folders`.
+    ///
+    /// # Safety
+    ///
+    /// While the result exists, no process may make the file shorter.
+    unsafe fn create_in_first(folders: &[PathBuf], pid: u32) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for folder in folders {
-            match folder::own(folder).and_then(|()| Self::create_in(folder, pid)) {
+            // SAFETY: the contract is the same.
+            match folder::own(folder).and_then(|()| unsafe { Self::create_in(folder, pid) }) {
                 Ok(page) => {
-                    remove_oldest(folder);
+                    // SAFETY: the contract also concerns the pages in this folder.
+                    unsafe { remove_oldest(folder) };
                     return Ok(page);
                 }
                 Err(error) => last = named(folder, &error),
@@ -184,7 +201,11 @@ impl StatusFile {
     ///
     /// Fails if the file cannot be created or mapped, if the process does not exist, or if the
     /// calling process may not create files of this size.
-    pub fn create_in(folder: &Path, pid: u32) -> io::Result<Self> {
+    ///
+    /// # Safety
+    ///
+    /// While the result exists, no process may make the file shorter.
+    pub unsafe fn create_in(folder: &Path, pid: u32) -> io::Result<Self> {
         // The system sends SIGXFSZ beyond the limit, which ends the process by default.
         if size_limit() < SIZE as libc::rlim_t {
             return Err(io::Error::from_raw_os_error(libc::EFBIG));
@@ -198,7 +219,8 @@ impl StatusFile {
         // SAFETY: the descriptor is open, and the call accesses no memory.
         let error = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, SIZE as libc::off_t) };
         let made = match error {
-            0 => Self::map(path.clone(), &file),
+            // SAFETY: the file has `SIZE` bytes now; the caller upholds the rest.
+            0 => unsafe { Self::map(path.clone(), &file) },
             error => Err(io::Error::from_raw_os_error(error)),
         };
         let start = start_time(pid).ok_or(io::ErrorKind::NotFound);
@@ -216,7 +238,11 @@ impl StatusFile {
     /// # Errors
     ///
     /// Fails if the file is not a status page, or if another user owns it or has access to it.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    ///
+    /// # Safety
+    ///
+    /// While the result exists, no process may make the file shorter.
+    pub unsafe fn open(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
         let found = file.metadata()?;
@@ -227,7 +253,8 @@ impl StatusFile {
         if found.len() != SIZE as u64 {
             return invalid("it has another size");
         }
-        let page = Self::map(path.to_owned(), &file)?;
+        // SAFETY: the file has `SIZE` bytes; the caller upholds the rest.
+        let page = unsafe { Self::map(path.to_owned(), &file) }?;
         if page.magic.load(Acquire) != MAGIC {
             return invalid("it is not a status page of this version");
         }
@@ -239,11 +266,16 @@ impl StatusFile {
     /// # Errors
     ///
     /// Fails if no folder contains a valid page of this process.
-    pub fn of(pid: u32) -> io::Result<Self> {
+    ///
+    /// # Safety
+    ///
+    /// While the result exists, no process may make the file shorter.
+    pub unsafe fn of(pid: u32) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for folder in folder::candidates() {
             let path = folder.join(format!("{pid}.status"));
-            match Self::open(&path) {
+            // SAFETY: the contract is the same.
+            match unsafe { Self::open(&path) } {
                 Ok(page) => return Ok(page),
                 // A page that is refused says more than the absence of another one.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => (),
@@ -254,11 +286,16 @@ impl StatusFile {
     }
 
     /// Opens every page of this user, and skips the pages that cannot be opened.
-    pub fn all() -> Vec<Self> {
+    ///
+    /// # Safety
+    ///
+    /// While a page in the result exists, no process may make its file shorter.
+    pub unsafe fn all() -> Vec<Self> {
         let folders = folder::candidates().into_iter().filter(|folder| folder.is_dir());
         let owned = folders.filter(|folder| folder::own(folder).is_ok());
         let paths = owned.flat_map(|folder| paths(&folder));
-        paths.filter_map(|path| Self::open(&path).ok()).collect()
+        // SAFETY: the contract is the same.
+        paths.filter_map(|path| unsafe { Self::open(&path) }.ok()).collect()
     }
 
     /// Returns the time of the last change that is known: the creation, or the newest text.
@@ -269,8 +306,13 @@ impl StatusFile {
         self.published().map_or(file, |published| published.max(file))
     }
 
-    fn map(path: PathBuf, file: &File) -> io::Result<Self> {
-        // INVARIANT: the file has `SIZE` bytes, and every mapping starts at a page boundary.
+    /// Maps the status page in `file`.
+    ///
+    /// # Safety
+    ///
+    /// The file must have [`SIZE`] bytes, and no process may make it shorter while the result exists.
+    unsafe fn map(path: PathBuf, file: &File) -> io::Result<Self> {
+        // INVARIANT: the file has `SIZE` bytes (contract), and every mapping starts at a page boundary.
         let map = MmapOptions::new().len(SIZE).map_raw(file)?;
         Ok(Self { path, map })
     }
@@ -301,12 +343,17 @@ fn paths(folder: &Path) -> Vec<PathBuf> {
 /// the newest [`KEPT`] remain.
 ///
 /// `MOST` is greater than `KEPT`, so only one in many processes opens the pages of the others.
-fn remove_oldest(folder: &Path) {
+///
+/// # Safety
+///
+/// During the call, no process may make the file of a page shorter.
+unsafe fn remove_oldest(folder: &Path) {
     let paths = paths(folder);
     if paths.len() <= MOST {
         return;
     }
-    let pages = paths.iter().filter_map(|path| StatusFile::open(path).ok());
+    // SAFETY: no process makes a file shorter as long as the pages exist (contract).
+    let pages = paths.iter().filter_map(|path| unsafe { StatusFile::open(path) }.ok());
     let mut ended: Vec<_> =
         pages.filter(|page| !page.is_live()).map(|page| (page.changed(), page)).collect();
     ended.sort_by_key(|(changed, _)| std::cmp::Reverse(*changed));
@@ -366,11 +413,31 @@ mod tests {
 
     use super::*;
 
+    fn create_in_first(folder: &PathBuf) -> io::Result<StatusFile> {
+        // SAFETY: the tests never make the file of a page shorter.
+        unsafe { StatusFile::create_in_first(from_ref(folder), process::id()) }
+    }
+
+    fn create_in(folder: &Path) -> StatusFile {
+        // SAFETY: as above.
+        unsafe { StatusFile::create_in(folder, process::id()) }.unwrap()
+    }
+
+    fn open(path: &Path) -> io::Result<StatusFile> {
+        // SAFETY: as above.
+        unsafe { StatusFile::open(path) }
+    }
+
+    fn remove_oldest_in(folder: &Path) {
+        // SAFETY: as above.
+        unsafe { remove_oldest(folder) };
+    }
+
     #[test]
     fn what_the_process_publishes_is_read_through_the_file() {
         let folder = tempfile::tempdir().unwrap();
-        let own = StatusFile::create_in(folder.path(), process::id()).unwrap();
-        let other = StatusFile::open(own.path()).unwrap();
+        let own = create_in(folder.path());
+        let other = open(own.path()).unwrap();
         assert!(own.publish(b"{}"));
         assert_eq!((other.pid(), other.text().read().unwrap()), (process::id(), b"{}".to_vec()));
         assert!(other.is_live());
@@ -384,14 +451,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        let error = StatusFile::create_in_first(from_ref(&file), process::id()).unwrap_err();
+        let error = create_in_first(&file).unwrap_err();
         assert_eq!(error.to_string(), format!("{}: it is not a folder", file.display()));
     }
 
     #[test]
     fn the_time_of_the_text_is_known() {
         let folder = tempfile::tempdir().unwrap();
-        let own = StatusFile::create_in(folder.path(), process::id()).unwrap();
+        let own = create_in(folder.path());
         assert_eq!(own.published(), None);
         let before = SystemTime::now() - Duration::from_millis(1);
         assert!(own.publish(b"{}") && !own.publish(&[b' '; SIZE]));
@@ -403,11 +470,11 @@ mod tests {
     #[test]
     fn only_the_newest_pages_of_ended_processes_are_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let own = StatusFile::create_in(folder.path(), process::id()).unwrap();
+        let own = create_in(folder.path());
         let ended = |number: usize| {
             let path = folder.path().join(format!("ended-{number}.status"));
             fs::copy(own.path(), &path).unwrap();
-            let page = StatusFile::open(&path).unwrap();
+            let page = open(&path).unwrap();
             page.end();
             // The first page is the newest one.
             let time = SystemTime::now() + Duration::from_secs(3600 - number as u64);
@@ -416,10 +483,10 @@ mod tests {
             path
         };
         let pages: Vec<_> = (1..MOST).map(ended).collect();
-        remove_oldest(folder.path());
+        remove_oldest_in(folder.path());
         assert!(pages.iter().all(|page| page.exists()));
         let last = ended(MOST);
-        remove_oldest(folder.path());
+        remove_oldest_in(folder.path());
         assert!(own.path().exists() && !last.exists());
         let remaining: Vec<_> = pages.iter().filter(|page| page.exists()).collect();
         assert_eq!(remaining, pages[..KEPT].iter().collect::<Vec<_>>());
@@ -428,8 +495,8 @@ mod tests {
     #[test]
     fn a_command_is_answered_once() {
         let folder = tempfile::tempdir().unwrap();
-        let own = StatusFile::create_in(folder.path(), process::id()).unwrap();
-        let client = StatusFile::open(own.path()).unwrap();
+        let own = create_in(folder.path());
+        let client = open(own.path()).unwrap();
         assert_eq!(own.asked(), None);
         let command = client.ask();
         assert_eq!((own.asked(), client.answer(command)), (Some(command), None));
@@ -443,9 +510,9 @@ mod tests {
     #[test]
     fn a_forked_child_can_read_its_parents_page_but_cannot_change_it() {
         let folder = tempfile::tempdir().unwrap();
-        let own = StatusFile::create_in(folder.path(), process::id()).unwrap();
+        let own = create_in(folder.path());
         assert!(own.publish(b"{}"));
-        let command = StatusFile::open(own.path()).unwrap().ask();
+        let command = open(own.path()).unwrap().ask();
         let before = fs::read(own.path()).unwrap();
         // SAFETY: without flags, the call copies the process as `fork` does.
         let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
@@ -469,18 +536,18 @@ mod tests {
     #[test]
     fn a_file_of_others_or_of_another_kind_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let own = StatusFile::create_in(folder.path(), process::id()).unwrap();
+        let own = create_in(folder.path());
         fs::set_permissions(own.path(), fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(StatusFile::open(own.path()).is_err());
+        assert!(open(own.path()).is_err());
         let short = folder.path().join("1.status");
         fs::write(&short, "x").unwrap();
         fs::set_permissions(&short, fs::Permissions::from_mode(0o600)).unwrap();
-        assert!(StatusFile::open(&short).unwrap_err().to_string().contains("size"));
+        assert!(open(&short).unwrap_err().to_string().contains("size"));
         fs::write(&short, vec![0; SIZE]).unwrap();
-        assert!(StatusFile::open(&short).unwrap_err().to_string().contains("not a status page"));
+        assert!(open(&short).unwrap_err().to_string().contains("not a status page"));
         let link = folder.path().join("2.status");
         std::os::unix::fs::symlink(own.path(), &link).unwrap();
-        assert!(StatusFile::open(&link).is_err());
+        assert!(open(&link).is_err());
     }
 
     #[test]
@@ -498,7 +565,7 @@ mod tests {
     #[test]
     fn a_page_of_an_earlier_process_with_the_same_id_is_not_live() {
         let folder = tempfile::tempdir().unwrap();
-        let own = StatusFile::create_in(folder.path(), process::id()).unwrap();
+        let own = create_in(folder.path());
         own.start.store(1, Relaxed);
         assert!(!own.is_live());
     }

@@ -49,7 +49,7 @@ pub fn own(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 

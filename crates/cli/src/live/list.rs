@@ -12,6 +12,7 @@ use crate::{
     failure::{Failure, NO, Result},
     output::print,
     processes::Process,
+    system,
     table::Table,
 };
 
@@ -41,7 +42,7 @@ pub struct PsArgs {
 ///
 /// Fails with the code [`NO`] if no process has a status page.
 pub fn ps(args: &PsArgs) -> Result<()> {
-    let mut pages = StatusFile::all();
+    let mut pages = system::status_pages();
     pages.retain(|page| page.is_live() || !remove_if_old(page));
     pages.retain(|page| args.all || page.is_live());
     pages.sort_by_key(|page| page.pid());

@@ -7,7 +7,10 @@ use std::{io::ErrorKind, time::Duration};
 use serde_json::Value;
 use status::{StatusFile, folder};
 
-use crate::failure::{Failure, NO, Result};
+use crate::{
+    failure::{Failure, NO, Result},
+    system,
+};
 
 /// Opens the page of the process `pid`.
 ///
@@ -15,7 +18,7 @@ use crate::failure::{Failure, NO, Result};
 ///
 /// Fails if the process has no status page that this user may read.
 pub(super) fn page(pid: u32) -> Result<StatusFile> {
-    StatusFile::of(pid).map_err(|error| {
+    system::status_page(pid).map_err(|error| {
         Failure::new(format!("cannot find the status page of process {pid}"))
             .because(match error.kind() {
                 ErrorKind::NotFound => format!("no page of it is in {}", places()),
