@@ -41,10 +41,11 @@ pub struct Sizes {
     /// The largest request that an arena can serve. CPython serves only small requests from arenas.
     ///
     /// A block of up to `pool_size / 2` bytes shares its pool with other blocks of the same size
-    /// class. A pool of blocks above `linked_threshold` can have several units. Above
-    /// `small_threshold`, there are eight size classes for such blocks between each
-    /// power of two and the next. The size of a block above `pool_size / 2` bytes is rounded up to
-    /// a multiple of `pool_size`, and the block then fills a pool of its own.
+    /// class. A pool of blocks above `linked_threshold` can have several units. A pool of several
+    /// such blocks takes up at most an eighth of an arena, unless it is a single unit. Above
+    /// `small_threshold`, there are eight size classes for such blocks between each power of two and
+    /// the next. The size of a block above `pool_size / 2` bytes is rounded up to a multiple of
+    /// `pool_size`, and the block then fills a pool of its own.
     pub arena_threshold: usize,
     /// The size and alignment of a unit, which is a pool of linked blocks. CPython: `POOL_SIZE`.
     pub pool_size: usize,

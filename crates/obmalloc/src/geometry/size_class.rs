@@ -29,7 +29,8 @@ const MOST_FREES: usize = 16;
 /// large.
 const BLOCKS_IN_POOL: usize = 32;
 
-/// A pool with several blocks takes up at most one part in this many of an arena.
+/// A pool with several blocks takes up at most one part in this many of an arena, unless it is a single
+/// unit.
 const POOLS_IN_ARENA: usize = 8;
 
 /// A size class of the geometry `G`.
@@ -189,10 +190,11 @@ impl<G: Geometry> SizeClass<G> {
     /// A span is a pool of one block, so it gets just enough units for that block.
     const fn best_units(size: usize) -> usize {
         let unit = G::SIZES.pool_size;
-        let most = Shape::<G>::POOLS / POOLS_IN_ARENA;
         if 2 * size > unit {
             return size.div_ceil(unit);
         }
+        let part = Shape::<G>::POOLS / POOLS_IN_ARENA;
+        let most = if part > 0 { part } else { 1 };
         let wanted = (BLOCKS_IN_POOL * size).div_ceil(unit);
         let most = if wanted < most { wanted } else { most };
         // Among the larger half of the allowed numbers of units, we choose the one with the
