@@ -244,6 +244,51 @@ pub enum HeaderRule {
 /// }
 /// let heap = Heap::<_, _, Uneven>::with_geometry(MmapArenas::new(), Malloc);
 /// ```
+///
+/// A pool must be smaller than 2 GiB. The largest pools of several blocks take up an eighth of an
+/// arena:
+///
+/// ```
+/// # use obmalloc::{Geometry, HeaderRule, RetainRule, Rules, SizeClass, Sizes};
+/// #[derive(Clone, Copy, Debug, Default)]
+/// struct Arenas8G;
+/// impl Geometry for Arenas8G {
+///     const NAME: &'static str = "arenas of 8 GiB";
+///     const SIZES: Sizes = Sizes {
+///         alignment: 4 << 10,
+///         small_threshold: 32 << 10,
+///         linked_threshold: 32 << 10,
+///         arena_threshold: 256 << 20,
+///         pool_size: 1 << 30,
+///         arena_size: 8 << 30,
+///         ..Sizes::CPYTHON
+///     };
+///     const RULES: Rules =
+///         Rules { headers: HeaderRule::InArena, retain: RetainRule::EachClass, ..Rules::CPYTHON };
+/// }
+/// assert_eq!(SizeClass::<Arenas8G>::of(256 << 20).map(SizeClass::units), Some(1));
+/// ```
+///
+/// ```compile_fail,E0080
+/// # use obmalloc::{Geometry, HeaderRule, RetainRule, Rules, SizeClass, Sizes};
+/// #[derive(Clone, Copy, Debug, Default)]
+/// struct Arenas16G;
+/// impl Geometry for Arenas16G {
+///     const NAME: &'static str = "arenas of 16 GiB";
+///     const SIZES: Sizes = Sizes {
+///         alignment: 4 << 10,
+///         small_threshold: 32 << 10,
+///         linked_threshold: 32 << 10,
+///         arena_threshold: 256 << 20,
+///         pool_size: 1 << 30,
+///         arena_size: 16 << 30,
+///         ..Sizes::CPYTHON
+///     };
+///     const RULES: Rules =
+///         Rules { headers: HeaderRule::InArena, retain: RetainRule::EachClass, ..Rules::CPYTHON };
+/// }
+/// assert_eq!(SizeClass::<Arenas16G>::of(256 << 20).map(SizeClass::units), Some(2));
+/// ```
 pub trait Geometry: Copy + Debug + Default + Send + Sync + 'static {
     /// The name of the geometry in reports.
     const NAME: &'static str;

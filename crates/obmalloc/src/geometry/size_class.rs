@@ -61,7 +61,12 @@ impl<G: Geometry> SizeClass<G> {
         let mut units = [1; MAX_CLASSES];
         let mut index = Shape::<G>::LINKED_CLASSES;
         while index < Shape::<G>::CLASSES {
-            units[index] = Self::best_units(G::SIZES.block_size_of(index)) as u8;
+            let best = Self::best_units(G::SIZES.block_size_of(index));
+            assert!(
+                best * G::SIZES.pool_size < 1 << 31,
+                "a pool must be smaller than 2 GiB, because its header stores offsets in 31 bits"
+            );
+            units[index] = best as u8;
             index += 1;
         }
         units
