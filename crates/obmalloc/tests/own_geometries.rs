@@ -28,6 +28,25 @@ impl Geometry for FourUnits {
     const RULES: Rules = OWN_RULES;
 }
 
+/// If blocks begin as in CPython, the first pool of an arena has room for three blocks of 128 bytes,
+/// and other pools have room for seven or eight.
+#[derive(Clone, Copy, Debug, Default)]
+struct SmallPools;
+
+impl Geometry for SmallPools {
+    const NAME: &'static str = "pools of 1 KiB";
+    const SIZES: Sizes = Sizes {
+        alignment: 8,
+        small_threshold: 128,
+        linked_threshold: 128,
+        arena_threshold: 208,
+        pool_size: 1 << 10,
+        arena_size: 8 << 10,
+        ..Sizes::CPYTHON
+    };
+    const RULES: Rules = OWN_RULES;
+}
+
 type TestHeap<G> = Heap<MmapArenas, Malloc, G>;
 
 /// Allocates `count` blocks of `class`, and asserts that they do not overlap.
@@ -54,8 +73,11 @@ fn free<G: Geometry>(heap: &mut TestHeap<G>, blocks: impl IntoIterator<Item = Bl
 }
 
 /// Allocates more blocks of each class than three arenas hold, and frees them in another order.
-fn use_every_class<G: Geometry>() {
+fn use_every_class<G: Geometry>(starts_as_in_cpython: bool) {
     let mut heap = TestHeap::<G>::with_geometry(MmapArenas::new(), Malloc);
+    if starts_as_in_cpython {
+        heap.begin_blocks_as_in_cpython();
+    }
     for class in SizeClass::<G>::all() {
         let mut blocks = alloc(&mut heap, class, 3 * G::SIZES.arena_size / class.block_size());
         heap.check_invariants();
@@ -71,8 +93,15 @@ fn use_every_class<G: Geometry>() {
 /// Regression test: a class above `linked_threshold` got pools of no units.
 #[test]
 fn arenas_of_two_or_four_units_serve_every_class() {
-    use_every_class::<TwoUnits>();
-    use_every_class::<FourUnits>();
+    use_every_class::<TwoUnits>(false);
+    use_every_class::<FourUnits>(false);
+}
+
+/// Regression test: a full pool waited for more frees than it had blocks, so it was lost.
+#[test]
+fn a_full_pool_with_few_blocks_becomes_used_again() {
+    use_every_class::<SmallPools>(true);
+    use_every_class::<SmallPools>(false);
 }
 
 #[test]
@@ -85,4 +114,5 @@ fn a_pool_of_several_blocks_has_at_least_one_unit() {
     }
     check::<TwoUnits>();
     check::<FourUnits>();
+    check::<SmallPools>();
 }

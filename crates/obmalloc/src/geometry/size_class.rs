@@ -13,7 +13,10 @@
 
 use core::{fmt, marker::PhantomData};
 
-use crate::geometry::{Geometry, MAX_CLASSES, RetainRule, shape::Shape};
+use crate::geometry::{
+    Geometry, MAX_CLASSES, RetainRule,
+    shape::{BlockStart, Shape},
+};
 
 /// A full pool becomes used again after one part in this many of its blocks has been freed.
 const PART_OF_FULL_POOL: usize = 8;
@@ -117,13 +120,15 @@ impl<G: Geometry> SizeClass<G> {
         let mut frees = [1; MAX_CLASSES];
         let mut index = 0;
         while index < Shape::<G>::CLASSES {
-            let part = Self { index: index as u8, geometry: PhantomData }.capacity();
-            frees[index] = match part / PART_OF_FULL_POOL {
-                0..LEAST_FREES if part < PART_OF_FULL_POOL => 1,
-                0..LEAST_FREES => LEAST_FREES as u8,
-                part @ LEAST_FREES..MOST_FREES => part as u8,
-                _ => MOST_FREES as u8,
+            let class = Self { index: index as u8, geometry: PhantomData };
+            let wanted = match class.capacity() / PART_OF_FULL_POOL {
+                0..LEAST_FREES if class.capacity() < PART_OF_FULL_POOL => 1,
+                0..LEAST_FREES => LEAST_FREES,
+                part @ LEAST_FREES..MOST_FREES => part,
+                _ => MOST_FREES,
             };
+            let fewest = class.least_capacity();
+            frees[index] = if wanted < fewest { wanted } else { fewest } as u8;
             index += 1;
         }
         frees
@@ -327,6 +332,17 @@ impl<G: Geometry> SizeClass<G> {
         (self.bytes_for_blocks() - Shape::<G>::BEFORE_POOL) / self.block_size()
     }
 
+    /// Returns the number of blocks in the smallest pool of this class, which is the first pool of an
+    /// arena of a heap that uses [`BlockStart::AsInCPython`].
+    const fn least_capacity(self) -> usize {
+        let before = if self.is_linked() {
+            BlockStart::AsInCPython.offset::<G>(true)
+        } else {
+            Shape::<G>::BEFORE_POOL
+        };
+        (self.bytes_for_blocks() - before) / self.block_size()
+    }
+
     /// Returns the number of the block that contains the byte at `offset` in a pool of the class
     /// with the number `index`. The pool must not be a [span](Self::is_span).
     ///
@@ -352,7 +368,7 @@ impl<G: Geometry> SizeClass<G> {
     /// its blocks has been freed, but after at least 4 and at most 16 frees. If one free were
     /// enough, a program that alternately frees and allocates one block of a full pool could make
     /// the heap add the pool to the list and remove it again each time. A pool of fewer than 8
-    /// blocks nevertheless needs only one free.
+    /// blocks nevertheless needs only one free. No pool needs more frees than it has blocks.
     #[inline]
     pub(crate) const fn frees_until_used(self) -> usize {
         match G::RULES.retain {
