@@ -7,10 +7,11 @@
 //! thread purges all pages that waiting blocks cover completely, and puts the table into the inbox.
 //!
 //! A pool of more than 32 pages is too large for the table in which a takeover counts the waiting
-//! blocks of each page. Such a pool contains only one block, however. If this block waits in an
-//! inbox, all pages of the pool are unused, and the thread can purge them without a table. The
-//! thread keeps only the first page, because the inbox is a linked list of freed blocks, and the
-//! first page stores the block's link to the next one and its count (see [`Batch`]).
+//! blocks of each page. In our own geometry, such a pool contains only one block, however. If this
+//! block waits in an inbox, all pages of the pool are unused, and the thread can purge them without
+//! a table. The thread keeps only the first page, because the inbox is a linked list of freed
+//! blocks, and the first page stores the block's link to the next one and its count (see [`Batch`]).
+//! In other geometries, such a pool can have several blocks. A takeover does not purge their pages.
 
 use std::{cell::Cell, ptr::NonNull};
 
@@ -66,10 +67,9 @@ pub(crate) fn purge<P: Parts>(
     for batch in batches {
         // SAFETY: we own the batch.
         let span = unsafe { span::<P>(batch) };
-        let fits_table = span.is_none_or(|span| span <= MEDIUM * PAGE);
         // If all blocks together are smaller than a page, they cannot fill a page.
         // SAFETY: we own the batch, and give it up if the tables take it.
-        if fits_table && bytes >= PAGE && unsafe { tables.take(batch, shared.lower()) } {
+        if bytes >= PAGE && unsafe { tables.take(batch, shared.lower()) } {
             continue;
         }
         match span {
@@ -96,6 +96,12 @@ pub(crate) fn purge<P: Parts>(
         unsafe { Segment::push(&mut back, table.into_node()) };
     }
     (back, has_others, purged.get())
+}
+
+/// Returns true if a table has room for the pages of a pool of `class`.
+fn fits_table<G: Geometry>(class: SizeClass<G>) -> bool {
+    let most = if class.is_linked() { SMALL } else { MEDIUM };
+    class.pool_bytes() <= most * PAGE
 }
 
 /// Tells memory checkers that the pages of `batch` will be used again, if they were purged.
@@ -147,7 +153,8 @@ impl<P: Parts> Tables<P> {
         None
     }
 
-    /// Takes the blocks of `batch`, or returns false if there is no memory for them.
+    /// Takes the blocks of `batch`. Returns false if a pool is too large for a table, or if there is
+    /// no memory.
     ///
     /// # Safety
     ///
@@ -155,13 +162,19 @@ impl<P: Parts> Tables<P> {
     /// - If the function returns true, the caller must not use the batch or its blocks again.
     unsafe fn take(&mut self, batch: NonNull<Batch>, lower: &P::Lower) -> bool {
         // SAFETY: we took the block out of the inbox, and its heap counts it as in use.
-        let is_linked =
-            |block| unsafe { SizeClass::<P::Geometry>::at(block) }.is_none_or(SizeClass::is_linked);
-        let (mut small, mut medium) = (0, 0);
-        let count = |block| if is_linked(block) { small += 1 } else { medium += 1 };
+        let class = |block| unsafe { SizeClass::<P::Geometry>::at(block) };
+        let is_linked = |block| class(block).is_none_or(SizeClass::is_linked);
+        let (mut small, mut medium, mut fits) = (0, 0, true);
+        let count = |block| {
+            fits &= class(block).is_some_and(fits_table);
+            if is_linked(block) { small += 1 } else { medium += 1 }
+        };
         // SAFETY: we own the batch and its blocks (contract).
         unsafe { Batch::unpack(batch, count) };
-        if !reserve(&mut self.small, small, lower) || !reserve(&mut self.medium, medium, lower) {
+        let fits = fits
+            && reserve(&mut self.small, small, lower)
+            && reserve(&mut self.medium, medium, lower);
+        if !fits {
             return false;
         }
         let add = |block| match (&mut self.small, &mut self.medium) {

@@ -27,12 +27,12 @@ use super::batch::Batch;
 /// range.
 pub(crate) const PAGE: usize = 4096;
 
-/// The largest number of pages in a pool of linked blocks.
+/// The largest number of pages in a pool of linked blocks that a table can describe.
 pub(crate) const SMALL: usize = 4;
 
 /// The largest number of pages in a pool of larger blocks that a table can describe.
 ///
-/// This is enough for every pool that has several blocks.
+/// This is enough for every pool of several blocks in our own geometry.
 pub(crate) const MEDIUM: usize = 32;
 
 /// The count of a page that waiting blocks cover completely.
@@ -226,6 +226,10 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
     ///   use. Otherwise, the header of the block's pool, from which this function reads the size
     ///   class, may no longer name that class.
     /// - The caller must own `block` exclusively, and must not use it after this call.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the pool of `block` has more than `PAGES` pages.
     pub(crate) unsafe fn add(&mut self, block: NonNull<u8>) {
         // SAFETY: `block` is a block in use of this geometry (contract of `add`).
         let class = unsafe { SizeClass::<G>::at(block) };
