@@ -1,10 +1,10 @@
 //! Checks blocks of every size class of our own geometry, small and above.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use obmalloc::{BlockPtr, Geometry, Heap, Native, SizeClass};
 use proptest::{collection::vec, prelude::*};
-use raw_mem::{Malloc, MmapArenas};
+use raw_mem::{Malloc, MmapArenas, RetainingArenas};
 use testkit::property::check;
 
 type TestHeap = Heap<MmapArenas, Malloc, Native>;
@@ -145,6 +145,54 @@ fn blocks_of_every_class_keep_their_contents_and_every_rule_holds() {
         assert_eq!((stats.bytes.in_use, stats.arenas.current.min(1)), (0, stats.arenas.current));
         rig.heap.trim();
         assert_eq!(rig.heap.stats().arenas.current, 0);
+    });
+}
+
+#[derive(Clone, Debug)]
+enum SpanOp {
+    Alloc,
+    AllocAligned { align: u32 },
+    Free { nth: usize },
+}
+
+fn span_op() -> impl Strategy<Value = SpanOp> {
+    prop_oneof![
+        2 => Just(SpanOp::Alloc),
+        1 => (16_u32..20).prop_map(|align| SpanOp::AllocAligned { align }),
+        2 => any::<usize>().prop_map(|nth| SpanOp::Free { nth }),
+    ]
+}
+
+/// Regression test: an aligned span left other spans of its class counted as retained, and arenas
+/// counted as pinned.
+#[test]
+fn plain_and_aligned_spans_of_one_class_keep_every_rule() {
+    check(400, (2_usize..=6, vec(span_op(), 100..300)), |(units, ops)| {
+        let class = SizeClass::of(units * Native::SIZES.pool_size).unwrap();
+        let decay = Duration::from_secs(1);
+        let source = RetainingArenas::with_clock(MmapArenas::new(), decay, || Duration::ZERO);
+        let mut heap = Heap::<_, _, Native>::with_geometry(source, Malloc);
+        let mut live = Vec::new();
+        for op in ops {
+            match op {
+                SpanOp::Alloc => live.push(heap.alloc(class).unwrap()),
+                SpanOp::AllocAligned { align } => {
+                    live.push(heap.alloc_aligned(class, 1 << align).unwrap());
+                }
+                SpanOp::Free { .. } if live.is_empty() => {}
+                SpanOp::Free { nth } => {
+                    let block = live.swap_remove(nth % live.len());
+                    // SAFETY: the block came from this heap, and is not used again.
+                    unsafe { heap.free(block) };
+                }
+            }
+            heap.check_invariants();
+        }
+        for block in live {
+            // SAFETY: the block came from this heap, and is not used again.
+            unsafe { heap.free(block) };
+        }
+        heap.check_invariants();
     });
 }
 
