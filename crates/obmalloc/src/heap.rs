@@ -17,12 +17,12 @@ use core::{marker::PhantomData, ptr::NonNull};
 use raw_mem::{ArenaSource, MemAlloc, mark_accessible, mark_inaccessible};
 
 pub(crate) mod check;
+pub(crate) mod class_set;
 pub(crate) mod empty_pools;
 pub(crate) mod figures;
 pub(crate) mod large;
 pub(crate) mod purging;
 pub(crate) mod report;
-pub(crate) mod searches;
 pub(crate) mod self_check;
 #[cfg(feature = "serde")]
 pub(crate) mod snapshot;
@@ -35,7 +35,6 @@ pub(crate) mod walk;
 use self::{
     empty_pools::EmptyPools,
     purging::{Purging, Which},
-    searches::{Searches, visits},
     self_check::SelfCheck,
     used_pools::UsedPools,
 };
@@ -92,7 +91,6 @@ pub struct Heap<S: ArenaSource, A: MemAlloc, G: Geometry = Pools16K> {
     /// The place where blocks begin in pools that are carved from now on.
     blocks: BlockStart,
     refused: usize,
-    searches: Searches,
     purging: Purging,
     self_check: SelfCheck,
     geometry: PhantomData<G>,
@@ -132,7 +130,6 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
             tag,
             blocks: BlockStart::Aligned,
             refused: 0,
-            searches: Searches::NONE,
             purging: Purging::NEVER,
             self_check: SelfCheck::new(),
             geometry: PhantomData,
@@ -393,10 +390,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Unmaps all arenas of the heap that have no block in use, and all large blocks that it
     /// retains.
-    ///
-    /// If the next request gets no arena, the heap then searches all pools for a free block.
     pub fn unmap_free_arenas(&mut self) {
-        self.searches = Searches::NONE;
         self.end_retentions();
         self.source.retain(self.retained_arenas(), 0);
         while let Some(base) = self.arenas.remove_free::<G>() {
@@ -548,38 +542,33 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(pool)
     }
 
-    /// Finds a pool of `class` that is marked as full but has a free block, and marks it as used.
-    /// O(pools).
+    /// Makes the free blocks in full pools of `class` available, because there is no memory for a new
+    /// pool. Returns a pool with such a block. O(pools).
     ///
-    /// The heap allocates only from pools that are marked as used. A pool that was marked as full
-    /// is not marked as used again until several of its blocks have been freed, so it can have a
-    /// few free blocks that the heap does not allocate. This function makes these blocks available
-    /// when there is no memory for a new pool.
-    ///
-    /// After a search that found nothing, the next ones are postponed (see `searches`).
+    /// The heap allocates only from used pools. A full pool is not used again until several of its
+    /// blocks have been freed, so it can have a few free blocks that the heap does not allocate. This
+    /// function makes such pools used, and all other full pools of the class exhausted: they are used
+    /// again as soon as a block is freed. Until the heap maps an arena, the class therefore needs no
+    /// second search.
     #[cold]
     fn full_pool_with_room(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
-        if class.frees_until_used() == 1 || !self.searches.may_begin(class) {
+        if class.frees_until_used() == 1 || !self.used.note_short(class) {
             return None;
         }
-        let mut visited = 0;
-        let mut has_room = |pool: &PoolPtr| {
-            visits::count();
-            visited += 1;
+        let pools = self.arenas.arenas().flat_map(|(_, arena)| arena.pools::<G>());
+        for pool in pools.inspect(|_| visits::count()) {
             let header = pool.header();
-            header.state() == State::Full
-                && header.class() == Some(class)
-                && pool.free_blocks::<G>().next().is_some()
-        };
-        let mut arenas = self.arenas.arenas();
-        let Some(pool) = arenas.find_map(|(_, arena)| arena.pools::<G>().find(&mut has_room))
-        else {
-            self.searches.note_failed(class, visited);
-            return None;
-        };
-        pool.header().become_used_again(class);
-        self.used.push_front(class, pool);
-        Some(pool)
+            if header.state() != State::Full || header.class() != Some(class) {
+                continue;
+            }
+            if pool.free_blocks::<G>().next().is_none() {
+                header.become_exhausted();
+            } else {
+                header.become_used_again(class);
+                self.used.push_front(class, pool);
+            }
+        }
+        Some(self.used.first(class)).filter(|first| *first != PoolPtr::NONE)
     }
 
     /// Takes a pool from the fullest arena that has one. If that arena was retained, notifies the
@@ -608,7 +597,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         // SAFETY: the source returned an aligned arena that is not in use and has these contents
         // (contract of `ArenaSource`), and a record was reserved above.
         unsafe { self.arenas.add::<G>(base, contents, self.tag) };
-        self.searches = Searches::NONE;
+        self.used.note_ample();
         self.release_excess_large();
         true
     }
@@ -635,7 +624,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Does what [`pool_event`](Self::pool_event) does, for a pool of several blocks.
     fn shared_pool_event(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         self.end_retentions_for(class);
-        if pool.header().state() == State::Full {
+        if pool.header().state().is_full() {
             pool.header().become_used_again(class);
             self.purging.note_loosened(1);
             match G::RULES.retain {
@@ -887,6 +876,34 @@ fn mark_arena_accessible<G: Geometry>(base: NonNull<u8>) {
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Drop for Heap<S, A, G> {
     fn drop(&mut self) {
         self.unmap_all();
+    }
+}
+
+/// Counts nothing, because only tests need the number of visited pools.
+#[cfg(not(test))]
+mod visits {
+    #[inline]
+    pub(super) fn count() {}
+}
+
+/// Counts how many pools the calling thread has visited in searches.
+#[cfg(test)]
+mod visits {
+    use core::cell::Cell;
+
+    std::thread_local! {
+        static VISITS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn count() {
+        VISITS.set(VISITS.get() + 1);
+    }
+
+    /// Returns the number of visits during `body`.
+    pub(super) fn during(body: impl FnOnce()) -> usize {
+        let before = VISITS.get();
+        body();
+        VISITS.get() - before
     }
 }
 
@@ -1207,6 +1224,77 @@ mod tests {
         heap.source.max = 0;
         put(&mut heap, last);
         assert_eq!((heap.stats().arenas.current, heap.arenas.pinned()), (1, 0));
+    }
+
+    /// The number of arenas of a heap that has used up its memory.
+    const LIMIT: usize = 32;
+
+    type LimitedHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Native>;
+
+    /// Returns a heap that has used up its memory, with its blocks for each of `sizes`.
+    fn without_memory<const N: usize>(sizes: [usize; N]) -> (LimitedHeap, [Vec<BlockPtr>; N]) {
+        let source = LimitedArenas::new(MmapArenas::new(), Limits::hard(LIMIT << 20));
+        let mut heap = Heap::with_geometry(source, Malloc);
+        let mut blocks = sizes.map(|_| Vec::new());
+        let mut is_served = true;
+        while is_served {
+            is_served = false;
+            for (size, blocks) in sizes.iter().zip(&mut blocks) {
+                let block = heap.alloc(SizeClass::of(*size).unwrap());
+                is_served |= block.is_some();
+                blocks.extend(block);
+            }
+        }
+        heap.check_invariants();
+        (heap, blocks)
+    }
+
+    /// Regression test: every request without an arena visited all pools.
+    #[test]
+    fn a_heap_without_memory_visits_its_pools_once_for_each_class() {
+        let classes = [1024, 512, 3000].map(|size| SizeClass::of(size).unwrap());
+        let visits = visits::during(|| {
+            let (mut heap, _blocks) = without_memory([1024, 512, 3000]);
+            for nth in 0..1000 {
+                assert!(heap.alloc(classes[nth % 3]).is_none());
+            }
+        });
+        assert!(visits <= 3 * LIMIT * 64, "{visits} visits");
+    }
+
+    /// Regression test: a request was refused right after a block of its class had been freed.
+    #[test]
+    fn while_there_is_no_memory_requests_get_every_block_that_was_freed() {
+        let sizes = [48, 1024, 3000];
+        let (mut heap, mut blocks) = without_memory(sizes);
+        for nth in 0..3000 {
+            let (size, blocks) = (sizes[nth % 3], &mut blocks[nth % 3]);
+            let count = 1 + nth / 3 % 5;
+            let freed: Vec<_> =
+                (0..count).map(|_| blocks.swap_remove(nth * 7919 % blocks.len())).collect();
+            let mut starts: Vec<_> = freed.iter().map(BlockPtr::start).collect();
+            for block in freed {
+                // SAFETY: the block came from this heap, and is freed once.
+                unsafe { heap.free(block) };
+            }
+            let again: Vec<_> =
+                (0..count).map(|_| heap.alloc(SizeClass::of(size).unwrap()).unwrap()).collect();
+            let mut served: Vec<_> = again.iter().map(BlockPtr::start).collect();
+            starts.sort();
+            served.sort();
+            assert_eq!(served, starts);
+            assert!(heap.alloc(SizeClass::of(size).unwrap()).is_none());
+            blocks.extend(again);
+            if nth % 100 == 0 {
+                heap.check_invariants();
+            }
+        }
+        for block in blocks.into_iter().flatten() {
+            // SAFETY: as above.
+            unsafe { heap.free(block) };
+        }
+        heap.check_invariants();
+        assert_eq!(heap.stats().bytes.in_use, 0);
     }
 
     #[test]

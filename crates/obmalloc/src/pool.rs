@@ -81,15 +81,26 @@ pub(crate) enum State {
     Full,
     /// The pool stays in its class's list of used pools even when no block is in use.
     Retained,
+    /// Every block is in use. The pool is in no list until a block is freed.
+    ///
+    /// This state replaces `Full` while there is no memory for another pool of the class, so that a
+    /// request can take every block that is freed.
+    Exhausted,
 }
 
 impl State {
+    /// Returns true if the pool is in no list because it has few free blocks or none.
+    pub(crate) fn is_full(self) -> bool {
+        matches!(self, Self::Full | Self::Exhausted)
+    }
+
     const fn of(byte: u8) -> Self {
         match byte {
             1 => Self::Free,
             2 => Self::Used,
             3 => Self::Full,
             4 => Self::Retained,
+            5 => Self::Exhausted,
             _ => Self::Uncarved,
         }
     }
@@ -125,6 +136,7 @@ pub(crate) struct PoolHeader {
     /// | used | blocks in use |
     /// | full | frees until the pool is used again, 1 in CPython |
     /// | retained | blocks in use + 1, so no free changes the state |
+    /// | exhausted | 1 |
     until_event: Count,
     class: Byte,
     state: Byte,
@@ -297,7 +309,13 @@ impl PoolHeader {
         self.until_event.set(class.frees_until_used() as u32);
     }
 
-    /// Makes a full pool used. The caller must put it into its class's list.
+    /// Makes a pool without a free block exhausted. The pool must be in no list.
+    pub(crate) fn become_exhausted(&self) {
+        self.state.set(State::Exhausted as u8);
+        self.until_event.set(1);
+    }
+
+    /// Makes a full or exhausted pool used. The caller must put it into its class's list.
     pub(crate) fn become_used_again<G: Geometry>(&self, class: SizeClass<G>) {
         let in_use = self.in_use::<G>();
         debug_assert!(in_use < self.capacity(class));
@@ -392,6 +410,7 @@ fn in_use_of<G: Geometry>(
 ) -> usize {
     match state {
         State::Full => (capacity + count).saturating_sub(class.frees_until_used()),
+        State::Exhausted => (capacity + count).saturating_sub(1),
         State::Retained => count.saturating_sub(1),
         State::Uncarved | State::Free | State::Used => count,
     }

@@ -315,7 +315,7 @@ impl Arena {
         let layout = Layout::of(pool, class, self.run_of::<G>(pool));
         let has_any = self.uncarved.first_in(layout.pages.clone()).is_some();
         assert_eq!(pool.header().has_uncarved_pages(), has_any, "the header knows of them");
-        assert!(!has_any || pool.header().state() != State::Full, "a full pool has none");
+        assert!(!has_any || !pool.header().state().is_full(), "a full pool has none");
         for page in layout.pages.clone() {
             let is_used = self.purged.contains(page) && !self.uncarved.contains(page);
             assert!(!is_used, "purged pages of a pool are uncarved");

@@ -83,7 +83,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
                         self.check_is_listed(pool);
                     }
                     State::Used => self.check_is_listed(pool),
-                    State::Full => {}
+                    State::Full | State::Exhausted => {}
                     State::Uncarved => panic!("a carved pool has a header"),
                 }
             }
@@ -162,7 +162,9 @@ fn check_pool<G: Geometry>(arena: &Arena, pool: PoolPtr, blocks: BlockStart) {
     match header.state() {
         State::Free => assert_eq!(header.in_use::<G>(), 0, "rule 3: a free pool has none in use"),
         State::Uncarved | State::Retained => {}
-        State::Used | State::Full => assert!(header.in_use::<G>() > 0, "rule 3: used means in use"),
+        State::Used | State::Full | State::Exhausted => {
+            assert!(header.in_use::<G>() > 0, "rule 3: used means in use");
+        }
     }
     if header.state() != State::Free {
         arena.check_pages::<G>(pool);
@@ -170,5 +172,8 @@ fn check_pool<G: Geometry>(arena: &Arena, pool: PoolPtr, blocks: BlockStart) {
     if header.state() == State::Full {
         let free = capacity - header.in_use::<G>();
         assert!(free < class.frees_until_used(), "rule 3: a full pool has few free blocks");
+    }
+    if header.state() == State::Exhausted {
+        assert_eq!(header.in_use::<G>(), capacity, "rule 3: an exhausted pool has no free block");
     }
 }

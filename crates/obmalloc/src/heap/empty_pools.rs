@@ -15,8 +15,11 @@
 
 use crate::{
     arena::table::ArenaTable,
-    geometry::{Geometry, MAX_CLASSES, RetainRule, size_class::SizeClass},
-    heap::used_pools::UsedPools,
+    geometry::{Geometry, RetainRule, size_class::SizeClass},
+    heap::{
+        class_set::{WORDS, place},
+        used_pools::UsedPools,
+    },
     pool::{PoolPtr, State},
 };
 
@@ -35,33 +38,6 @@ pub(crate) struct EmptyPools {
     freed: [u64; WORDS],
     /// The number of units in the retained pools.
     units: usize,
-}
-
-const WORDS: usize = MAX_CLASSES / u64::BITS as usize;
-
-const _: () = assert!(WORDS * u64::BITS as usize == MAX_CLASSES);
-
-/// Returns the word and the bit of a class. The word is never out of bounds.
-fn place<G: Geometry>(class: SizeClass<G>) -> (usize, u64) {
-    (class.index() / u64::BITS as usize % WORDS, 1 << (class.index() % u64::BITS as usize))
-}
-
-/// A set of size classes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ClassSet([u64; WORDS]);
-
-impl ClassSet {
-    pub(crate) const EMPTY: Self = Self([0; WORDS]);
-
-    pub(crate) fn contains<G: Geometry>(self, class: SizeClass<G>) -> bool {
-        let (word, bit) = place(class);
-        self.0[word] & bit != 0
-    }
-
-    pub(crate) fn insert<G: Geometry>(&mut self, class: SizeClass<G>) {
-        let (word, bit) = place(class);
-        self.0[word] |= bit;
-    }
 }
 
 impl EmptyPools {

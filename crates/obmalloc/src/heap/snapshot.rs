@@ -145,7 +145,7 @@ impl Arena {
             units: header.units_in_use::<G>(),
             state: match header.state() {
                 State::Used => RunState::Used,
-                State::Full => RunState::Full,
+                State::Full | State::Exhausted => RunState::Full,
                 State::Retained => RunState::Retained,
                 State::Free | State::Uncarved => RunState::Free,
             },

@@ -7,6 +7,7 @@
 
 use crate::{
     geometry::{Geometry, MAX_CLASSES, shape::Shape, size_class::SizeClass},
+    heap::class_set::ClassSet,
     pool::{PoolPtr, State},
 };
 
@@ -20,11 +21,28 @@ pub(crate) struct UsedPools {
     ///
     /// All pools in the list of a class have this class, and are used or retained.
     heads: [PoolPtr; MAX_CLASSES],
+    /// The classes whose pools become [`State::Exhausted`] instead of [`State::Full`].
+    short: ClassSet,
 }
 
 impl UsedPools {
     pub(crate) const fn new() -> Self {
-        Self { heads: [PoolPtr::NONE; MAX_CLASSES] }
+        Self { heads: [PoolPtr::NONE; MAX_CLASSES], short: ClassSet::EMPTY }
+    }
+
+    /// Records that there is no memory for another pool of `class`. Each pool of the class that runs
+    /// out of blocks then becomes [`State::Exhausted`] instead of [`State::Full`].
+    ///
+    /// Returns false if this was already recorded.
+    pub(crate) fn note_short<G: Geometry>(&mut self, class: SizeClass<G>) -> bool {
+        let is_new = !self.short.contains(class);
+        self.short.insert(class);
+        is_new
+    }
+
+    /// Records that there is memory for more pools.
+    pub(crate) fn note_ample(&mut self) {
+        self.short = ClassSet::EMPTY;
     }
 
     /// Returns the first used pool of `class`, or [`PoolPtr::NONE`].
@@ -82,7 +100,11 @@ impl UsedPools {
     /// Marks `pool`, which has run out of blocks, as full and removes it from its class's list.
     pub(crate) fn remove_full<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         self.remove(class, pool);
-        pool.header().become_full(class);
+        if self.short.contains(class) {
+            pool.header().become_exhausted();
+        } else {
+            pool.header().become_full(class);
+        }
     }
 
     /// Does the same as [`remove_full`](Self::remove_full) for the first pool of the list, which must

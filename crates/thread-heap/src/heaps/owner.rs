@@ -199,11 +199,7 @@ impl<P: Parts> Owner<P> {
             self.heap.vain_flush.store(returned, Relaxed);
             let may_retry = self.heap.heaps.ask_before_refusal();
             self.reclaim_inbox();
-            if !may_retry {
-                return None;
-            }
-            self.enter_slowly(Heap::unmap_free_arenas);
-            self.enter_slowly(&request)
+            if may_retry { self.enter_slowly(&request) } else { None }
         })
     }
 
