@@ -8,7 +8,8 @@
 //! `dl_iterate_phdr` takes another lock, which `dlopen` and `dlclose` hold only while they change the
 //! list of libraries. However, glibc does not reset this lock in a forked child. If another thread
 //! held it during the fork, `dl_iterate_phdr` never returns in the child. To determine later which
-//! library contains a function, we therefore list the loaded libraries once, at the start.
+//! library contains a function, we therefore list the loaded libraries once, at the start. Only `late`
+//! lists them at exit.
 
 use std::{
     env,
