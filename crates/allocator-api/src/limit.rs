@@ -16,9 +16,13 @@ use sync::Mutex;
 ///
 /// Before the hook refuses a request because of the hard limit, it calls a callback, which can free
 /// memory. If the callback returns true, the hook tries the same request again. If the callback
-/// panics, the process is aborted. If the callback itself makes a request that exceeds a limit, the hook refuses that
-/// request and does not call the callback again. If the original request resizes a block, the
-/// callback must not free or resize that block.
+/// panics, the process is aborted. If the callback itself makes a request that exceeds a limit, the
+/// hook refuses that request and does not call the callback again. If the original request resizes a
+/// block, the callback must not free or resize that block.
+///
+/// While the allocator below is working on a request, the size of the request counts as in use. If
+/// another thread gets a block at this moment, the size counts for the peak and the soft limit, too,
+/// even if the first request then fails.
 ///
 /// The allocator that `Limited` wraps should know the [usable size](MemAlloc::usable_size) of its
 /// blocks. If it does not, `Limited` stores the size of each block in a table. `Limited` holds its

@@ -88,6 +88,7 @@ extern "C" fn construct() {
 #[inline(never)]
 fn start() {
     if let Some(python) = CPython::find() {
+        loader::list_loaded();
         // SAFETY: the loader calls this constructor before `main`, or in `dlopen`.
         let start = START.get_or_init(|| unsafe { Start::new(python) });
         if start.settings.status

@@ -5,8 +5,11 @@
 //! call these three functions, because the two threads could wait for each other forever. We look up
 //! symbols only before `main`, and in `late` at exit, when the loader calls us under its lock.
 //!
-//! `dl_iterate_phdr` may be called at any time. It takes another lock, which `dlopen` holds only
-//! while it changes the list of libraries.
+//! `dl_iterate_phdr` takes another lock, which `dlopen` and `dlclose` hold only while they change the
+//! list of libraries. However, glibc does not reset this lock in a forked child. If another thread
+//! held it during the fork, `dl_iterate_phdr` never returns in the child. To determine later which
+//! library contains a function, we therefore list the loaded libraries once, at the start. Only `late`
+//! lists them at exit.
 
 use std::{
     env,
@@ -17,6 +20,7 @@ use std::{
     path::{Path, PathBuf},
     ptr::NonNull,
     slice,
+    sync::OnceLock,
 };
 
 #[cfg(target_pointer_width = "64")]
@@ -101,26 +105,49 @@ pub(crate) fn segments(
     })
 }
 
-/// A program or library, or code outside of any library.
-#[derive(Debug)]
+/// The program and the libraries that were loaded at the start.
+static LOADED: OnceLock<Vec<Code>> = OnceLock::new();
+
+/// Lists the loaded libraries, in which [`Code::at`] searches from then on.
+pub(crate) fn list_loaded() {
+    LOADED.get_or_init(|| {
+        let mut loaded = Vec::new();
+        visit_loaded(|info| {
+            // SAFETY: the loader describes a table of that many headers.
+            let headers =
+                unsafe { slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+            // The loader reserves all addresses between the segments of a library.
+            let addresses = segments(info, headers)
+                .reduce(|all, next| all.start.min(next.start)..all.end.max(next.end));
+            loaded.extend(addresses.map(|addresses| Code { addresses, path: path(info) }));
+            ControlFlow::Continue(())
+        });
+        loaded
+    });
+}
+
+/// A program or library that was loaded at the start, or other code.
+#[derive(Clone, Debug)]
 pub(crate) struct Code {
-    /// The address of the table of program headers, or 0 for code outside of any library.
-    headers: usize,
+    /// The addresses of all segments. Empty for other code.
+    addresses: Range<usize>,
     pub(crate) path: PathBuf,
 }
 
 impl Code {
     /// Returns the program or library that contains `address`.
+    ///
+    /// The function calls no function of the loader, so it may be called at any time after
+    /// [`list_loaded`].
     pub(crate) fn at(address: *const c_void) -> Self {
-        look_at_object(address, |info, headers| Self {
-            headers: headers.as_ptr().addr(),
-            path: path(info),
+        let mut loaded = LOADED.get().into_iter().flatten();
+        loaded.find(|code| code.addresses.contains(&address.addr())).cloned().unwrap_or_else(|| {
+            Self { addresses: 0..0, path: PathBuf::from("code that was loaded later") }
         })
-        .unwrap_or_else(|| Self { headers: 0, path: PathBuf::from("code outside of any library") })
     }
 
     pub(crate) fn is(&self, other: &Self) -> bool {
-        self.headers == other.headers
+        self.addresses == other.addresses
     }
 }
 

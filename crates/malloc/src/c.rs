@@ -140,13 +140,16 @@ pub unsafe extern "C" fn reallocarray(ptr: *mut c_void, count: usize, size: usiz
 }
 
 /// Returns how many bytes the program may use at `ptr`, or 0 if `ptr` is null. If the program has
-/// its own `free`, the result is also 0 for memory that is not ours.
+/// its own `free`, the result is also 0 for a block outside of our memory, except in debug mode.
 ///
 /// # Safety
 ///
-/// - `ptr` must be null or point to a live block of this library or of the program's allocator.
+/// - `ptr` must be null, point to a live block of this library, or point outside of our memory. The
+///   program's allocator may return other addresses, for example because it places a header of its
+///   own at the start of our block. The program must then define its own `malloc_usable_size`.
+/// - In debug mode, `ptr` must be null or point to a live block of this library.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn malloc_usable_size(ptr: *mut c_void) -> usize {
-    // SAFETY: the block is live (contract of `malloc_usable_size`).
+    // SAFETY: the contract is the same.
     NonNull::new(ptr.cast()).map_or(0, |block| unsafe { heap::usable_size(block) })
 }

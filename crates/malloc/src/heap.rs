@@ -113,14 +113,15 @@ pub(crate) unsafe fn free(ptr: NonNull<u8>) {
 ///
 /// # Safety
 ///
-/// - `ptr` must be a live block of this heap or of the program's allocator.
+/// - `ptr` must be a live block of this heap, or point outside of the heap's memory.
+/// - In debug mode, `ptr` must be a live block of this heap.
 #[inline]
 pub(crate) unsafe fn usable_size(ptr: NonNull<u8>) -> usize {
     if !ThreadMalloc.holds(ptr) {
         // SAFETY: the contract is the same.
         return unsafe { usable_size_elsewhere(ptr) };
     }
-    // SAFETY: the block lies in the memory of this heap, and is live (contract).
+    // SAFETY: `ptr` points into the memory of this heap, so it is a live block (contract).
     unsafe { ThreadMalloc.usable_size(ptr) }
 }
 

@@ -11,7 +11,7 @@
 //!   cfree ─────────────┘
 //! ```
 //!
-//! `malloc_usable_size` cannot ask the program, so it returns 0 for memory that is not ours.
+//! `malloc_usable_size` cannot ask the program, so it returns 0 for a block outside of our memory.
 //!
 //! The assembler places the address of each function into a variable. Because the functions are
 //! exported, the dynamic loader fills in the addresses when it loads this library, and takes the
@@ -27,10 +27,13 @@ type Free = unsafe extern "C" fn(*mut c_void);
 global_asm!(
     ".pushsection .data.rel.ro.in_force, \"aw\", %progbits",
     ".balign 8",
-    ".globl obmalloc_in_force_realloc, obmalloc_in_force_free, obmalloc_in_force_pvalloc",
-    ".hidden obmalloc_in_force_realloc, obmalloc_in_force_free, obmalloc_in_force_pvalloc",
+    ".globl obmalloc_in_force_realloc, obmalloc_in_force_free",
+    ".globl obmalloc_in_force_info, obmalloc_in_force_pvalloc",
+    ".hidden obmalloc_in_force_realloc, obmalloc_in_force_free",
+    ".hidden obmalloc_in_force_info, obmalloc_in_force_pvalloc",
     "obmalloc_in_force_realloc: .quad realloc",
     "obmalloc_in_force_free: .quad free",
+    "obmalloc_in_force_info: .quad malloc_info",
     "obmalloc_in_force_pvalloc: .quad __libc_pvalloc",
     ".popsection",
 );
@@ -42,7 +45,10 @@ unsafe extern "C" {
     safe static REALLOC: Realloc;
     #[link_name = "obmalloc_in_force_free"]
     safe static FREE: Free;
-    /// The address of a function that only this library and the C library define.
+    /// The address of `malloc_info`.
+    #[link_name = "obmalloc_in_force_info"]
+    safe static INFO: usize;
+    /// The address of `__libc_pvalloc`.
     #[link_name = "obmalloc_in_force_pvalloc"]
     safe static PVALLOC: usize;
 }
@@ -62,10 +68,17 @@ pub(crate) fn free_of_program() -> Option<Free> {
 /// Returns true if the function at `address` replaces one of ours for the whole process.
 ///
 /// If a program loads this library with `dlopen`, the functions of the C library are in force. The
-/// program then calls our functions by their addresses, with blocks of this library.
+/// program then calls our functions by their addresses, with blocks of this library. To recognise
+/// this case, we look at two functions that the C library defines, but that other allocators rarely
+/// do. It is enough if one of them is ours. mimalloc, for example, defines `__libc_pvalloc`, but not
+/// `malloc_info`.
+///
+/// The function also returns true if the program replaces nothing, but is not position-independent
+/// and takes the address of `free` or `realloc`. The linker then defines the function's address as
+/// that of a stub in the program. This is harmless, because the stub calls our function.
 #[inline(always)]
 fn is_of_program(address: usize) -> bool {
-    !is_ours(address) && is_ours(PVALLOC)
+    !is_ours(address) && (is_ours(INFO) || is_ours(PVALLOC))
 }
 
 /// Returns true if the function at `address` belongs to this library.

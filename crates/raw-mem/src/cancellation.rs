@@ -6,6 +6,8 @@
 
 /// Calls `action`, during which the calling thread cannot be cancelled.
 ///
+/// On systems other than Linux and Apple's, the function only calls `action`.
+///
 /// Wrap every call that may be a cancellation point in this function. A signal handler may call it.
 ///
 /// ```
@@ -13,15 +15,26 @@
 /// assert_eq!(length, 8);
 /// ```
 pub fn without_cancellation<R>(action: impl FnOnce() -> R) -> R {
-    let before = state::set(state::DISABLED);
-    let result = action();
-    state::set(before);
-    result
+    let _guard = Restore { before: state::set(state::DISABLED) };
+    action()
+}
+
+/// Restores the calling thread's previous state when dropped, also if the action panics.
+struct Restore {
+    before: state::State,
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        state::set(self.before);
+    }
 }
 
 #[cfg(all(any(target_os = "linux", target_vendor = "apple"), not(miri)))]
 mod state {
     use core::ffi::c_int;
+
+    pub(super) type State = c_int;
 
     /// `PTHREAD_CANCEL_DISABLE`.
     #[cfg(target_os = "linux")]
@@ -34,7 +47,7 @@ mod state {
     }
 
     /// Sets whether the calling thread can be cancelled, and returns the previous state.
-    pub(super) fn set(state: c_int) -> c_int {
+    pub(super) fn set(state: State) -> State {
         let mut before = state;
         // SAFETY: `before` is valid for writes. The function only changes the calling thread.
         unsafe { pthread_setcancelstate(state, &raw mut before) };
@@ -42,11 +55,29 @@ mod state {
     }
 }
 
-/// A stub for systems on which threads cannot be cancelled or the allocators call no cancellation
-/// point.
+/// A stub for all other systems, which does nothing.
 #[cfg(not(all(any(target_os = "linux", target_vendor = "apple"), not(miri))))]
 mod state {
-    pub(super) const DISABLED: () = ();
+    pub(super) type State = ();
 
-    pub(super) fn set(_: ()) {}
+    pub(super) const DISABLED: State = ();
+
+    pub(super) fn set(_: State) -> State {}
+}
+
+#[cfg(all(test, target_os = "linux", not(miri)))]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_restores_the_previous_state() {
+        let before = state::set(state::DISABLED);
+        state::set(before);
+        let result = catch_unwind(|| without_cancellation(|| panic!("an error of the action")));
+        assert!(result.is_err());
+        assert_eq!(state::set(before), before);
+        assert_ne!(before, state::DISABLED);
+    }
 }

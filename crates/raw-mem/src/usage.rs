@@ -59,7 +59,7 @@ impl Usage {
         Self { bytes: 0, highwater: 0, limits, has_warned: false, reached: None }
     }
 
-    /// Returns the bytes in use.
+    /// Returns the bytes in use, including the bytes that are [held](Self::hold).
     pub const fn bytes(&self) -> usize {
         self.bytes
     }
@@ -93,8 +93,11 @@ impl Usage {
         self.reached
     }
 
-    /// Counts `more` bytes that are about to be mapped, so that the hard limit covers them. They
-    /// count neither for the peak nor for the soft limit.
+    /// Counts `more` bytes that are about to be mapped as bytes in use, so that the hard limit covers
+    /// them.
+    ///
+    /// This call changes no peak and asks for no warning. However, if [`add`](Self::add) is called for
+    /// another request before the held bytes are removed, they count for its peak and its soft limit.
     ///
     /// Once the outcome is known, the caller must [`remove`](Self::remove) these bytes. If they were
     /// mapped, the caller must then [`add`](Self::add) them.
@@ -155,6 +158,15 @@ mod tests {
         usage.remove(80);
         assert_eq!((usage.bytes(), usage.highwater()), (0, 0));
         assert!(usage.allows(30) && usage.add(51));
+    }
+
+    #[test]
+    fn held_bytes_count_for_the_peak_and_the_warning_of_another_request() {
+        let mut usage = Usage::new(Limits::soft(50));
+        usage.hold(80);
+        assert!(usage.add(1));
+        usage.remove(80);
+        assert_eq!((usage.bytes(), usage.highwater()), (1, 81));
     }
 
     #[test]

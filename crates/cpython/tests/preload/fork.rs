@@ -4,7 +4,7 @@ use std::fs;
 
 use tempfile::TempDir;
 
-use crate::support::{plain, preloaded, run, supported, with_many_gils};
+use crate::support::{compile, plain, preloaded, run, supported, with_many_gils};
 
 #[test]
 fn a_child_can_allocate_and_free_its_parents_blocks() {
@@ -54,6 +54,40 @@ print("done")
         let run = run(preloaded(python).args(["-c", code]));
         assert_eq!(run.is_clean(python).stdout, "done\n");
     }
+}
+
+/// Regression test: at its exit, the child asked the loader which library a function belongs to. This
+/// takes a lock that stays locked forever if another thread held it during the fork.
+#[test]
+fn the_child_of_a_process_with_a_thread_in_dlopen_can_write_its_report() {
+    let code = r#"
+import ctypes, os, signal, sys, threading, time, warnings
+warnings.simplefilter("ignore")
+c = ctypes.CDLL(None)
+c.dlopen.restype = ctypes.c_void_p
+c.dlclose.argtypes = [ctypes.c_void_p]
+def load():
+    while True:
+        c.dlclose(c.dlopen(sys.argv[1].encode(), 2))
+threading.Thread(target=load, daemon=True).start()
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        os._exit(0)
+    if os.waitpid(pid, 0)[1]:
+        print("a child hangs", flush=True)
+        break
+os._exit(0)
+"#;
+    let folder = TempDir::new().unwrap();
+    let library = compile(folder.path(), "empty.so", "", &["-shared"]);
+    let python = supported().last().expect("a supported Python");
+    let mut command = preloaded(python);
+    command.env("OBMALLOC_STATS", folder.path().join("report.json"));
+    let run = run(command.args(["-c", code]).arg(library));
+    assert_eq!(run.is_clean(python).stdout, "");
 }
 
 /// Calls C's `fork`, because Python's `os.fork` ends the other interpreters in the child.

@@ -38,9 +38,10 @@ fn the_library_needs_nothing_but_the_c_library_and_knows_its_name() {
 }
 
 /// The forms of `operator new` and `operator delete` that other forms call. The program may have
-/// replaced them. The address of `__libc_pvalloc` shows whether we precede the C library.
+/// replaced them. The addresses of `malloc_info` and `__libc_pvalloc` show whether we precede the C
+/// library.
 const BASES: &str = "
-    __libc_pvalloc
+    malloc_info __libc_pvalloc
     _Znwm _Znam _ZnwmSt11align_val_t _ZnamSt11align_val_t
     _ZdlPv _ZdaPv _ZdlPvSt11align_val_t _ZdaPvSt11align_val_t
 ";

@@ -115,7 +115,7 @@ fn memory_that_is_not_ours_ends_the_process_with_a_message() {
 #[test]
 fn a_program_that_replaces_malloc_stays_in_charge_of_its_blocks() {
     let folder = TempDir::new().unwrap();
-    for flags in [&[][..], &["-DWRAPS"], &["-DWRAPS", "-DHEADER=0"]] {
+    for flags in [&[][..], &["-DPVALLOC"], &["-DWRAPS"], &["-DWRAPS", "-DHEADER=0"]] {
         let program = compile(folder.path(), "replaces_malloc.c", flags);
         assert_eq!(run(&mut clean_command(&program)).is_clean().stdout, "done\n", "{flags:?}");
         assert_eq!(run(&mut preloaded(&program)).is_clean().stdout, "done\n", "{flags:?}");

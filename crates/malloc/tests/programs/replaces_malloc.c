@@ -1,7 +1,8 @@
 // Replaces malloc, calloc, realloc and free, but not the functions that are built on them.
 //
 // With HEADER=0, blocks come from the functions of the C library under their internal names. With
-// WRAPS, so do blocks with a header of 16 bytes. Otherwise, blocks are parts of a static array.
+// WRAPS, so do blocks with a header of 16 bytes. Otherwise, blocks are parts of a static array. With
+// PVALLOC, the program also replaces __libc_pvalloc.
 
 #include <malloc.h>
 #include <stdint.h>
@@ -68,6 +69,11 @@ void *realloc(void *block, size_t size) {
     }
     return new;
 }
+
+#ifdef PVALLOC
+// Some allocators define this function of the C library, too.
+void *__libc_pvalloc(size_t size) { return malloc(size); }
+#endif
 
 static void check(int is_right, const char *what) {
     if (is_right) return;

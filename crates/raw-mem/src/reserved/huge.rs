@@ -72,15 +72,13 @@ impl ReservedRange {
         }
     }
 
-    /// Purges all free slots that may still have memory. Returns true if there were any.
-    pub(super) fn purge_left_over(&mut self) -> bool {
-        let (mut at, mut had_any) = (0, false);
+    /// Purges all free slots that may still have memory.
+    pub(super) fn purge_left_over(&mut self) {
+        let mut at = 0;
         while let Some(run) = self.slots.left_over(at) {
             at = run.end;
-            had_any = true;
             self.purge_free(run);
         }
-        had_any
     }
 
     fn purge_free(&mut self, run: Range<usize>) {

@@ -396,29 +396,31 @@ impl ReservedRange {
 
     /// Releases all retained slots, closes open ones, and unmaps the slots that were never used.
     ///
-    /// Returns true if there were any slots to release, close or unmap.
+    /// Returns true if this has changed anything. Otherwise, repeating a request that failed is
+    /// useless.
     pub(super) fn trim(&mut self) -> bool {
-        let had_any = self.slots.retained_count() > 0;
+        let before = self.retained_bytes();
         self.release_retained(0);
-        let had_left_over = self.purge_left_over();
-        let had_open = self.close_open();
-        self.unmap_unused() || had_any || had_left_over || had_open
+        self.purge_left_over();
+        let has_closed = self.close_open();
+        let has_unmapped = self.unmap_unused();
+        has_closed || has_unmapped || self.retained_bytes() < before
     }
 
     /// Closes open slots, unless there would be too many runs of closed slots. Returns true if it has
     /// closed any.
     fn close_open(&mut self) -> bool {
-        let (mut at, mut had_any) = (0, false);
+        let (mut at, mut has_closed) = (0, false);
         while let Some(run) = self.slots.next_open(at).filter(|_| !self.huge.is_on()) {
             at = run.end;
             if self.slots.closed_runs_with(run.clone()) <= self.most_closed_runs {
                 self.slots.lose(run.clone());
                 // SAFETY: the slots were free, so nothing uses their memory.
-                unsafe { self.release(run) };
-                had_any = true;
+                unsafe { self.release(run.clone()) };
+                has_closed |= !self.slots.closed_part(run).is_empty();
             }
         }
-        had_any
+        has_closed
     }
 
     /// Releases the highest retained slots until at most `most` are left.

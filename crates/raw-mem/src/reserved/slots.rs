@@ -102,7 +102,9 @@ impl<'a> Slots<'a> {
         self.top
     }
 
-    /// Adds `count` closed slots after the last one.
+    /// Adds `count` slots after the last one, and marks them as closed.
+    ///
+    /// With huge pages, these slots are writable, so the caller then marks them as open.
     pub(super) fn add(&mut self, count: usize) {
         debug_assert!(count <= self.addable(), "too many slots");
         let added = self.len..self.len + count;

@@ -299,6 +299,16 @@ fn a_trim_makes_writable_free_slots_inaccessible_when_there_are_fewer_runs() {
     assert!(is_filled(arenas[1], 0..SLOT, 0));
 }
 
+/// Regression test: the trim reported success, so a request that failed was repeated in vain.
+#[test]
+fn a_trim_in_which_every_system_call_fails_reports_that_it_did_nothing() {
+    let (mut source, _) = with_an_open_slot();
+    refuse(Plan::EachNth(1));
+    let did_anything = range(&mut source).trim();
+    refuse(Plan::Never);
+    assert!(!did_anything);
+}
+
 #[test]
 fn writable_free_slots_are_lost_if_they_may_no_longer_be_mapped() {
     let (mut source, arenas) = with_an_open_slot();
