@@ -60,8 +60,8 @@ impl Allocations {
             made: self.made - older.made,
             freed: self.freed - older.freed,
             resized: self.resized - older.resized,
-            bytes_made: self.bytes_made - older.bytes_made,
-            bytes_freed: self.bytes_freed - older.bytes_freed,
+            bytes_made: self.bytes_made.wrapping_sub(older.bytes_made),
+            bytes_freed: self.bytes_freed.wrapping_sub(older.bytes_freed),
         }
     }
 
@@ -72,7 +72,7 @@ impl Allocations {
 
     /// Returns how many more bytes were allocated than freed.
     pub const fn bytes_left(self) -> i64 {
-        self.bytes_made.cast_signed() - self.bytes_freed.cast_signed()
+        self.bytes_made.wrapping_sub(self.bytes_freed).cast_signed()
     }
 
     /// Asserts that exactly `blocks` blocks were allocated.
@@ -138,7 +138,7 @@ impl<A> Counted<A> {
         if !block.is_null() {
             update(|counts| {
                 counts.made += 1;
-                counts.bytes_made += size as u64;
+                counts.bytes_made = counts.bytes_made.wrapping_add(size as u64);
             });
         }
         block
@@ -146,7 +146,7 @@ impl<A> Counted<A> {
 }
 
 // SAFETY: every request is passed unchanged to `A`, which implements `GlobalAlloc`. Counting
-// allocates nothing and does not unwind.
+// allocates nothing and does not unwind: sums of bytes wrap, and no thread makes 2^64 requests.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the contract is the same.
@@ -161,7 +161,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         update(|counts| {
             counts.freed += 1;
-            counts.bytes_freed += layout.size() as u64;
+            counts.bytes_freed = counts.bytes_freed.wrapping_add(layout.size() as u64);
         });
         // SAFETY: the contract is the same.
         unsafe { self.0.dealloc(ptr, layout) }
@@ -173,8 +173,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
         if !moved.is_null() {
             update(|counts| {
                 counts.resized += 1;
-                counts.bytes_made += new_size as u64;
-                counts.bytes_freed += layout.size() as u64;
+                counts.bytes_made = counts.bytes_made.wrapping_add(new_size as u64);
+                counts.bytes_freed = counts.bytes_freed.wrapping_add(layout.size() as u64);
             });
         }
         moved

@@ -55,7 +55,7 @@ fn write_at(moment: Moment) {
     });
 }
 
-fn write_json(out: &mut Output, moment: Moment, sources: &Sources) -> fmt::Result {
+fn write_json(out: &mut Output<'_>, moment: Moment, sources: &Sources) -> fmt::Result {
     let (pid, version) = (process::id(), env!("CARGO_PKG_VERSION"));
     write!(out, "{{\"schema\":2,\"pid\":{pid},\"obmalloc\":\"{version}\",")?;
     write!(out, "\"moment\":\"{moment}\",\"installed\":{},", sources.is_installed)?;
@@ -70,7 +70,7 @@ fn write_json(out: &mut Output, moment: Moment, sources: &Sources) -> fmt::Resul
     out.write_str("}\n")
 }
 
-fn write_text(out: &mut Output, moment: Moment, sources: &Sources) -> fmt::Result {
+fn write_text(out: &mut Output<'_>, moment: Moment, sources: &Sources) -> fmt::Result {
     let (pid, version) = (process::id(), env!("CARGO_PKG_VERSION"));
     writeln!(out, "obmalloc {version} in process {pid}, at {moment}")?;
     if let Some((requests, bytes)) = (sources.requests)() {

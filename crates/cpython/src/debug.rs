@@ -88,7 +88,7 @@ impl Host for InCPython {
     ///
     /// Writes nothing if tracemalloc already traces blocks. CPython exports no function that reads
     /// the trace of a block without allocating objects.
-    fn write_place(&self, out: &mut Output, _ptr: *const u8) {
+    fn write_place(&self, out: &mut Output<'_>, _ptr: *const u8) {
         if PROGRAM.get().is_some_and(|program| !self.is_traced(&program.python)) {
             let _ = out
                 .write_str("Enable tracemalloc to get the memory block allocation traceback\n\n");

@@ -74,7 +74,16 @@ impl Place {
     /// Calls `write` with a writer for this place, and with true if the format must be JSON.
     ///
     /// If the file cannot be written, a message on stderr says so.
-    pub fn write(&self, pid: u32, write: impl FnOnce(&mut Output, bool)) {
+    ///
+    /// The writer cannot outlive the call, because the file is closed then:
+    ///
+    /// ```compile_fail,E0521
+    /// # fn example(place: &host::Place) {
+    /// let mut stolen = host::Output::stderr();
+    /// place.write(1, |output, _| std::mem::swap(output, &mut stolen));
+    /// # }
+    /// ```
+    pub fn write(&self, pid: u32, write: impl FnOnce(&mut Output<'_>, bool)) {
         match self {
             Self::Nowhere => {}
             Self::Stderr => {
@@ -119,7 +128,7 @@ impl Path {
     /// If possible, the report is written to a draft, which is a new file with another name. The
     /// draft is then renamed, so that a reader never sees a part of a report. Otherwise, the file
     /// itself is opened and written.
-    fn write(mut self, pid: u32, is_json: bool, write: impl FnOnce(&mut Output, bool)) {
+    fn write(mut self, pid: u32, is_json: bool, write: impl FnOnce(&mut Output<'_>, bool)) {
         let draft = self.mode_if_replaceable().and_then(|mode| self.create_draft(pid, mode));
         let is_written = match &draft {
             Some(draft) => {
@@ -304,7 +313,7 @@ impl Draft {
 }
 
 /// Calls `write` with a writer for the open file. Returns true if everything was written.
-fn write_to(file: c_int, is_json: bool, write: impl FnOnce(&mut Output, bool)) -> bool {
+fn write_to(file: c_int, is_json: bool, write: impl FnOnce(&mut Output<'_>, bool)) -> bool {
     // SAFETY: every caller has opened the file, and closes it later.
     let mut output = unsafe { Output::new(file) };
     write(&mut output, is_json);

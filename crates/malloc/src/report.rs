@@ -153,7 +153,7 @@ fn unless_debug<F>(count: impl FnOnce() -> F) -> Option<F> {
 }
 
 fn write_report(
-    out: &mut Output,
+    out: &mut Output<'_>,
     is_json: bool,
     moment: Moment,
     heap: Option<&Figures>,

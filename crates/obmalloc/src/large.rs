@@ -155,15 +155,20 @@ impl LargeBlock {
     /// Returns the address of the last multiple of the arena size before the block, where its header
     /// lies. This is the start of the mapping, unless the alignment exceeds the arena size.
     pub fn header_address<G: Geometry>(self) -> usize {
-        self.header::<G>().addr().get()
+        self.0.addr().get() - self.distance_to_header::<G>()
     }
 
-    /// Returns the address of the block's header.
+    /// Returns the number of bytes between the header and the block.
+    fn distance_to_header<G: Geometry>(self) -> usize {
+        (self.0.addr().get() - 1) % Shape::<G>::ARENA.bytes() + 1
+    }
+
+    /// Returns a pointer to the block's header. Only a pointer to a block in use of the geometry `G`
+    /// may be used.
     fn header<G: Geometry>(self) -> NonNull<Header> {
-        let before = self.0.addr().get() - 1;
-        let offset = before % Shape::<G>::ARENA.bytes() + 1;
-        // SAFETY: the block's mapping extends at least `offset` bytes below the block.
-        unsafe { self.0.sub(offset) }.cast()
+        let header = self.0.as_ptr().wrapping_sub(self.distance_to_header::<G>());
+        // The fallback is never used, because nothing is mapped at address 0.
+        NonNull::new(header).unwrap_or(self.0).cast()
     }
 
     /// Returns the number of bytes that can be used.

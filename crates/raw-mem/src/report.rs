@@ -2,12 +2,16 @@
 //!
 //! Allocators use this module to describe an error before they end the process.
 
-use core::fmt::{self, Write};
+use core::{
+    fmt::{self, Write},
+    marker::PhantomData,
+};
 
 use self::system::STDERR;
 use crate::without_cancellation;
 
-/// A buffered writer for a file descriptor that never allocates.
+/// A buffered writer for a file descriptor that never allocates. The descriptor is open as long as
+/// the lifetime `'fd` lasts.
 ///
 /// Dropping the value writes the rest of the buffer.
 ///
@@ -20,8 +24,9 @@ use crate::without_cancellation;
 /// # Ok::<(), std::fmt::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Output {
+pub struct Output<'fd> {
     descriptor: i32,
+    is_open: PhantomData<&'fd ()>,
     buffer: [u8; 512],
     len: usize,
     is_complete: bool,
@@ -29,7 +34,7 @@ pub struct Output {
     respects_limit: bool,
 }
 
-impl Output {
+impl Output<'_> {
     /// Creates a writer for stderr that makes no system call except `write`.
     #[must_use]
     pub const fn stderr() -> Self {
@@ -44,8 +49,8 @@ impl Output {
     ///
     /// # Safety
     ///
-    /// - The caller must own the file descriptor, or must have borrowed it, until the writer is
-    ///   dropped. A negative number is never a descriptor, and makes each write fail.
+    /// - The caller must own the file descriptor, or must have borrowed it, as long as the lifetime of
+    ///   the result lasts. A negative number is never a descriptor, and makes each write fail.
     ///
     /// ```
     /// # use raw_mem::Output;
@@ -64,7 +69,8 @@ impl Output {
     }
 
     const fn of(descriptor: i32, respects_limit: bool) -> Self {
-        Self { descriptor, buffer: [0; 512], len: 0, is_complete: true, respects_limit }
+        let (is_open, buffer) = (PhantomData, [0; 512]);
+        Self { descriptor, is_open, buffer, len: 0, is_complete: true, respects_limit }
     }
 
     /// Writes the contents of the buffer. If this fails, for example because stderr is
@@ -94,13 +100,13 @@ impl Output {
     }
 }
 
-impl Drop for Output {
+impl Drop for Output<'_> {
     fn drop(&mut self) {
         self.flush();
     }
 }
 
-impl Write for Output {
+impl Write for Output<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.write_bytes(text.as_bytes());
         Ok(())

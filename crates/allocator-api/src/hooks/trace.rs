@@ -164,7 +164,7 @@ impl Default for Traces {
 /// below the debug hook would have recorded a lower address, because the debug hook puts a header
 /// before each block.
 impl Host for Traces {
-    fn write_place(&self, out: &mut Output, ptr: *const u8) {
+    fn write_place(&self, out: &mut Output<'_>, ptr: *const u8) {
         // The thread that found the error may already hold the lock of the table.
         let place = || {
             sync::try_lock(&self.table).and_then(|table| match REMOVED.get() {

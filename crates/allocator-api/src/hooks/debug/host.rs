@@ -126,7 +126,7 @@ pub trait Host: Sync {
     }
 
     /// Writes where the block at `ptr` was allocated, if the program knows.
-    fn write_place(&self, out: &mut Output, ptr: *const u8) {
+    fn write_place(&self, out: &mut Output<'_>, ptr: *const u8) {
         let _ = (out, ptr);
     }
 
