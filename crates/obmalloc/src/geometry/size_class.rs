@@ -325,8 +325,8 @@ impl<G: Geometry> SizeClass<G> {
     ///
     /// Two kinds of pools have room for fewer blocks. If an arena stores the headers of all its
     /// pools at its start, these headers take up part of the arena's first pool. If the heap
-    /// uses [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython), each pool of linked blocks
-    /// begins with unused bytes, where a pool of CPython has its header.
+    /// uses [`BlockStart::AsInCPython`], each pool of linked blocks begins with unused bytes, where a
+    /// pool of CPython has its header.
     #[inline]
     pub const fn capacity(self) -> usize {
         (self.bytes_for_blocks() - Shape::<G>::BEFORE_POOL) / self.block_size()
