@@ -58,8 +58,9 @@ impl Line {
 
     fn live(&mut self, size: impl Fn(&mut Random) -> usize) {
         pin::to_processor(self.number);
-        // The state of the generator lies on the stack of the thread. Two lines can share a cache
-        // line, depending on where the allocator under test puts them.
+        // Each iteration changes the generator, so we keep it on the thread's stack. In `self`, two
+        // threads could write to the same cache line, depending on where the allocator under test
+        // puts the vector of all `Line`s.
         let mut random = self.random.clone();
         for _ in 0..REPLACED {
             let slot = &mut self.slots[random.below(SLOTS)];
@@ -80,8 +81,8 @@ mod tests {
     use super::*;
     use crate::patterns::threads::is_on_this_stack;
 
-    /// Regression test: whether two threads wrote to one cache line depended on where the allocator
-    /// put the vector of their lines.
+    /// Regression test: the generators were in the vector of all `Line`s. The address of this
+    /// vector determined whether two threads wrote to the same cache line.
     #[test]
     fn the_random_numbers_of_a_thread_lie_on_its_stack() {
         let mut line = Box::new(Line::new(0, |_| 8));

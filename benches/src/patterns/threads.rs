@@ -6,22 +6,22 @@ use crate::{contender::Held, pin, workload::Taken};
 
 /// Runs `work` on one pinned thread for each element of `needs`.
 ///
-/// Each element lies on the stack of its thread. In a common vector, two threads could write to one
-/// cache line, depending on where the allocator under test puts the vector.
+/// Each thread moves its element to its own stack. In a shared vector, two threads could write to
+/// the same cache line, depending on where the allocator under test puts the vector.
 pub(super) fn on_threads<N: Send>(
     needs: Vec<N>,
     operations: usize,
     work: impl Fn(usize, &mut N) + Sync,
 ) -> Taken {
     let mut used = Vec::with_capacity(needs.len());
-    // The elements are dropped after the measurement.
+    // The threads return the elements, so that they are dropped after the measurement.
     Taken::together(needs.len() * operations, || {
         thread::scope(|scope| {
             let start = |(number, need)| {
                 let work = &work;
                 scope.spawn(move || {
                     pin::to_processor(number);
-                    // `black_box` copies the element to the stack.
+                    // `black_box` makes the compiler copy the element to the stack.
                     let mut need = black_box(need);
                     work(number, &mut need);
                     need
@@ -37,7 +37,8 @@ pub(super) fn room(blocks: usize) -> Vec<Held> {
     Vec::with_capacity(blocks)
 }
 
-/// Returns true if `value` lies on the stack of the calling thread, in one of the last frames.
+/// Returns true if `value` is less than 64 KiB from the current frame, and therefore on the calling
+/// thread's stack.
 #[cfg(test)]
 pub(super) fn is_on_this_stack<T>(value: &T) -> bool {
     let here = 0_u8;

@@ -146,7 +146,8 @@ impl<A> Counted<A> {
 }
 
 // SAFETY: every request is passed unchanged to `A`, which implements `GlobalAlloc`. Counting
-// allocates nothing and does not unwind: sums of bytes wrap, and no thread makes 2^64 requests.
+// allocates nothing. It does not unwind, because the sums of bytes wrap, and the other counters do
+// not overflow before a thread makes 2^64 requests.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Counted<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the contract is the same.

@@ -78,7 +78,7 @@ impl<A: MemAlloc> Global<A> {
             Placement::Below => self.0.malloc_aligned(layout.size(), layout.align()),
             Placement::Ours => {
                 let base = self.0.malloc(room(layout))?;
-                // SAFETY: the block is new and has this room.
+                // SAFETY: the block is new and has `room(layout)` bytes.
                 Some(unsafe { place(base, layout) })
             }
         }
@@ -90,13 +90,13 @@ impl<A: MemAlloc> Global<A> {
             Placement::Any => self.0.calloc(1, layout.size()),
             Placement::Below => {
                 let block = self.0.malloc_aligned(layout.size(), layout.align())?;
-                // SAFETY: the block is new, and has that many bytes.
+                // SAFETY: the block is new, and has at least `layout.size()` bytes.
                 unsafe { block.write_bytes(0, layout.size()) };
                 Some(block)
             }
             Placement::Ours => {
                 let base = self.0.calloc(1, room(layout))?;
-                // SAFETY: the block is new and has this room.
+                // SAFETY: the block is new and has `room(layout)` bytes.
                 Some(unsafe { place(base, layout) })
             }
         }
@@ -134,8 +134,8 @@ impl<A: MemAlloc> Global<A> {
         // SAFETY: the new size is valid with the old alignment (contract).
         let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
         let moved = self.malloc(new)?;
-        // SAFETY: both blocks are live, have these bytes and do not overlap. The old one is not
-        // used again.
+        // SAFETY: both blocks are live, have at least this many bytes and do not overlap. The old
+        // block is not used again (contract).
         unsafe {
             moved.copy_from_nonoverlapping(start, layout.size().min(new_size));
             self.free(start, layout);

@@ -17,12 +17,12 @@ use sync::Mutex;
 /// Before the hook refuses a request because of the hard limit, it calls a callback, which can free
 /// memory. If the callback returns true, the hook tries the same request again. If the callback
 /// panics, the process is aborted. If the callback itself makes a request that exceeds a limit, the
-/// hook refuses that request and does not call the callback again. If the original request resizes a
-/// block, the callback must not free or resize that block.
+/// hook refuses that request and does not call the callback again. If the original request resizes
+/// a block, the callback must not free or resize that block.
 ///
-/// While the allocator below is working on a request, the size of the request counts as in use. If
-/// another thread gets a block at this moment, the size counts for the peak and the soft limit, too,
-/// even if the first request then fails.
+/// While the allocator below works on a request, the requested bytes count as in use. If another
+/// thread gets a block during this time, the peak and the soft limit include these bytes, even if
+/// the first request then fails.
 ///
 /// The allocator that `Limited` wraps should know the [usable size](MemAlloc::usable_size) of its
 /// blocks. If it does not, `Limited` stores the size of each block in a table. `Limited` holds its
@@ -76,8 +76,8 @@ impl<A: MemAlloc> Limited<A> {
         sync::lock(&self.state).usage.highwater()
     }
 
-    /// Holds `bytes` for a request if the limit allows it, now or after the callback. Returns false
-    /// otherwise.
+    /// Holds `bytes` for a request (see [`Usage::hold`]) if the hard limit allows that, either at
+    /// once or after the callback. Returns false otherwise.
     fn charge(&self, bytes: usize) -> bool {
         match self.try_charge(bytes) {
             None => true,
@@ -110,8 +110,8 @@ impl<A: MemAlloc> Limited<A> {
         may_retry
     }
 
-    /// Replaces the bytes that were held for a request with the size of the allocated block. Warns
-    /// if this exceeds the soft limit for the first time.
+    /// Removes the `charged` bytes that were held for a request. If the request was served, adds
+    /// the size of `block`, and warns if this exceeds the soft limit for the first time.
     fn adjust(&self, block: Option<NonNull<u8>>, charged: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is live, and came from `below`.
         let usable = block.and_then(|block| unsafe { self.below.usable_size(block) });

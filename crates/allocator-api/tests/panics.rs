@@ -20,7 +20,7 @@ use allocator_api::{
 
 const CASE: &str = "OBMALLOC_TEST_PANIC";
 
-/// An allocator that panics in every call of the method with this name.
+/// An allocator whose method with this name panics in every call.
 struct Panicking(&'static str);
 
 impl Panicking {
@@ -54,10 +54,10 @@ unsafe impl MemAlloc for Panicking {
     }
 }
 
-/// The methods that panic.
+/// The methods of [`Panicking`] that can panic.
 const METHODS: [&str; 4] = ["malloc", "calloc", "realloc", "free"];
 
-/// A host that panics in the method with this name.
+/// A host whose method with this name panics in every call.
 struct PanickingHost(&'static str);
 
 impl PanickingHost {
@@ -78,7 +78,7 @@ impl Host for PanickingHost {
 
     fn end(&self, _: Operation, _: Misuse) -> ! {
         self.call("end");
-        // Not the end that the test expects.
+        // The test expects an abort instead.
         std::process::exit(0)
     }
 }
@@ -138,8 +138,8 @@ fn a_panic_below_a_global_allocator_ends_the_process() {
     assert_eq!(unwinding, [""; 0]);
 }
 
-/// Regression test: the panic unwound out of the hook. A hook above it, which had erased the ends of
-/// a block while it called this one, never restored them.
+/// Regression test: the panic unwound out of the hook. A second debug hook erases the ends of a
+/// block while it calls the hook below it, and would not have restored them after such a panic.
 #[test]
 fn a_panic_in_the_host_of_a_debug_hook_ends_the_process() {
     let unwinding: Vec<_> = HOSTS.iter().map(|host| host.0).filter(|case| !aborts(case)).collect();

@@ -14,8 +14,8 @@ const CASE: &str = "OBMALLOC_TEST_SOFT_LIMIT";
 
 const MIB: usize = 1 << 20;
 
-/// An allocator that refuses blocks of 1 MiB or more. It knows the size of a block only if its
-/// value is true.
+/// An allocator that refuses blocks of 1 MiB or more. It knows the usable size of its blocks only
+/// if its field is true.
 struct Small(bool);
 
 // SAFETY: `Malloc` serves every request that is not refused.
@@ -86,14 +86,15 @@ fn warnings(case: &str) -> Vec<String> {
     stderr.lines().filter(|line| line.contains("soft limit")).map(str::to_owned).collect()
 }
 
-/// Regression test: nobody was warned if only the usable size of a block exceeded the limit. The
-/// next block did not lead to a warning either.
+/// Regression test: there was no warning if the usable size of a block exceeded the limit but its
+/// requested size did not. The next block did not lead to a warning either.
 #[test]
 fn a_block_whose_usable_size_exceeds_the_soft_limit_leads_to_the_warning() {
     assert_eq!(warnings("usable").len(), 1);
 }
 
-/// Regression test: the request led to the only warning, which named bytes that were never in use.
+/// Regression test: the refused request led to the only warning, which counted bytes that were
+/// never in use.
 #[test]
 fn a_request_that_the_allocator_below_refuses_leads_to_no_warning() {
     for case in ["refused", "refused without sizes"] {

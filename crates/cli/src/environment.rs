@@ -61,7 +61,9 @@ pub fn env(args: &EnvArgs) -> Result<()> {
                      #   ExecStart=/path/of/obmalloc run -- COMMAND\nEnvironment=";
         return print([lines.as_bytes(), &in_systemd(&lasting(&list)?), b"\n"].concat());
     }
-    // The runtime of a sanitizer must come before our libraries, so the shell cannot append it.
+    // The printed command makes the shell append the libraries that `LD_PRELOAD` already lists. The
+    // runtime of a sanitizer must precede our libraries, so in that case we put all of them into
+    // the value ourselves.
     let inherited = env::var_os(preload::VARIABLE).filter(|value| preload::lists_sanitizer(value));
     let value = preload::value(&list, inherited.as_deref())?;
     let value = replaced(value.as_bytes(), |byte| if byte == b'\'' { b"'\\''" } else { b"" });

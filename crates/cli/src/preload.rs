@@ -6,8 +6,9 @@
 //! without these characters. `LD_PRELOAD` then lists a path that leads through this link to the
 //! library.
 //!
-//! Our libraries come before those that the variable already lists, except the runtimes of
-//! sanitizers. AddressSanitizer ends a program in which its runtime is not the first library.
+//! Our libraries come before those that the variable already lists, except for the runtimes of
+//! sanitizers, which stay first. AddressSanitizer ends a program in which its runtime is not the
+//! first library.
 
 #![forbid(unsafe_code)]
 
@@ -76,8 +77,8 @@ pub fn lists_sanitizer(value: &OsStr) -> bool {
     words(value).any(is_sanitizer)
 }
 
-/// The names of the runtimes of GCC's sanitizers begin with one of the first five words, and those of
-/// LLVM's sanitizers begin with the last word.
+/// The prefixes of the file names of sanitizer runtimes. The last one is LLVM's, and the others are
+/// GCC's.
 const SANITIZERS: [&str; 6] =
     ["libasan.", "libhwasan.", "liblsan.", "libtsan.", "libubsan.", "libclang_rt."];
 

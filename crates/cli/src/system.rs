@@ -20,9 +20,10 @@ use status::StatusFile;
 ///
 /// # Errors
 ///
-/// As for [`StatusFile::of`].
+/// Fails as [`StatusFile::of`] does.
 pub(crate) fn status_page(pid: u32) -> io::Result<StatusFile> {
-    // SAFETY: only programs of this user can make the file shorter. Our library never does.
+    // SAFETY: no process makes the file shorter. Only programs of this user have access to it, and
+    // neither our libraries nor this command shorten it.
     unsafe { StatusFile::of(pid) }
 }
 

@@ -35,8 +35,9 @@ static REPORTS: OnceLock<(Arc<Place>, Sources)> = OnceLock::new();
 pub(crate) fn watch(settings: &Settings, sources: Sources) {
     if let Some(place) = &settings.stats {
         REPORTS.get_or_init(|| (Arc::clone(place), sources));
-        // SAFETY: `write_at` neither allocates memory nor waits for a lock, except at an exit. CPython
-        // never calls `_exit` in a signal handler.
+        // SAFETY: except at an exit, `write_at` neither allocates memory, nor waits for a lock, nor
+        // reads what only the owner of a heap may read. CPython calls neither `_exit` nor
+        // `quick_exit` in a signal handler.
         unsafe { host::watch(&settings.moments, write_at) };
     }
 }

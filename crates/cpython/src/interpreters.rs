@@ -42,7 +42,8 @@ const CAPSULE: &CStr = c"obmalloc.heap";
 /// True if the process had only one thread just before the last fork.
 static HAD_ONE_THREAD: AtomicBool = AtomicBool::new(false);
 
-/// The C library's variable `__libc_single_threaded`.
+/// The address of the C library's variable `__libc_single_threaded`. We look it up once, because
+/// the [`loader`] may not be called later.
 ///
 /// # Invariant
 ///
@@ -52,7 +53,8 @@ static SINGLE_THREADED: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
 /// Stores CPython's functions and handles forks. Must be called before the heap is installed.
 pub(crate) fn watch(python: &CPython) {
     current::watch(python);
-    // SAFETY: the symbol is a variable, so a pointer fits it.
+    // SAFETY: the handle is a pseudo-handle. The symbol is a `char`, so a pointer to one matches
+    // it.
     match unsafe { loader::symbol(libc::RTLD_DEFAULT, c"__libc_single_threaded") } {
         // INVARIANT: this is the address of the variable.
         Some(variable) => SINGLE_THREADED.store(variable, Relaxed),
@@ -170,7 +172,8 @@ extern "C" fn in_child() {
 /// Returns true if the process is known to have only one thread. Needs glibc 2.32 or later.
 fn has_one_thread() -> bool {
     let variable = SINGLE_THREADED.load(Relaxed);
-    // SAFETY: `SINGLE_THREADED`'s invariant. Only glibc writes the variable.
+    // SAFETY: the pointer is null or valid (invariant of `SINGLE_THREADED`). Only glibc writes the
+    // variable.
     unsafe { variable.as_ref() }.is_some_and(|single| *single != 0)
 }
 

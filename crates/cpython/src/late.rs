@@ -20,7 +20,7 @@ use crate::{
 pub(crate) fn find() -> Option<(CPython, PathBuf)> {
     let python =
         CPython::find().or_else(|| loaded_libraries().iter().find_map(|name| find_in(name)))?;
-    // The process is exiting, so the list now contains this CPython.
+    // The process is exiting, so this CPython is already loaded and gets into the list.
     loader::list_loaded();
     let path = Code::at(python.code_address()).path;
     Some((python, path))

@@ -144,8 +144,8 @@ extern "C" fn destruct() {
 /// does not hold the GIL, the function takes the GIL.
 ///
 /// In a subinterpreter of CPython 3.11 or earlier, a thread that holds the GIL must not call this
-/// function, for example through `ctypes.PyDLL`. The function would wait for the GIL forever, because
-/// `PyGILState_Ensure` does not support subinterpreters.
+/// function, as it would through `ctypes.PyDLL`. The function would wait for the GIL forever,
+/// because `PyGILState_Ensure` does not support subinterpreters.
 ///
 /// The function trims the heap of the current interpreter, and the heaps that no interpreter or
 /// thread owns. It cannot trim a heap with another owner, because only the owner may change that

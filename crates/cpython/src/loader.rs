@@ -1,15 +1,16 @@
 //! Queries to the dynamic loader.
 //!
 //! While `dlopen` runs the constructors of a library, it holds the lock that `dlsym`, `dladdr` and
-//! `dlopen` take. A constructor may wait for the GIL. A thread that holds the GIL therefore must not
-//! call these three functions, because the two threads could wait for each other forever. We look up
-//! symbols only before `main`, and in `late` at exit, when the loader calls us under its lock.
+//! `dlopen` take. A constructor may wait for the GIL. A thread that holds the GIL therefore must
+//! not call these three functions, because the two threads could wait for each other forever. We
+//! look up symbols only in our constructor, and in `late` at exit, when the loader calls us under
+//! its lock.
 //!
-//! `dl_iterate_phdr` takes another lock, which `dlopen` and `dlclose` hold only while they change the
-//! list of libraries. However, glibc does not reset this lock in a forked child. If another thread
-//! held it during the fork, `dl_iterate_phdr` never returns in the child. To determine later which
-//! library contains a function, we therefore list the loaded libraries once, at the start. Only `late`
-//! lists them at exit.
+//! `dl_iterate_phdr` takes another lock, which `dlopen` and `dlclose` hold only while they change
+//! the list of libraries. However, glibc does not reset this lock in a forked child. If another
+//! thread held it during the fork, `dl_iterate_phdr` never returns in the child. We therefore list
+//! the loaded libraries once, at the start, and later use this list to determine which library
+//! contains a function. Only `late` lists them at exit.
 
 use std::{
     env,
@@ -105,7 +106,7 @@ pub(crate) fn segments(
     })
 }
 
-/// The program and the libraries that were loaded at the start.
+/// The program and the libraries that were loaded when [`list_loaded`] was first called.
 static LOADED: OnceLock<Vec<Code>> = OnceLock::new();
 
 /// Lists the loaded libraries, in which [`Code::at`] searches from then on.
@@ -116,7 +117,8 @@ pub(crate) fn list_loaded() {
             // SAFETY: the loader describes a table of that many headers.
             let headers =
                 unsafe { slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-            // The loader reserves all addresses between the segments of a library.
+            // One range is enough for a library, because the loader reserves all addresses between
+            // its segments.
             let addresses = segments(info, headers)
                 .reduce(|all, next| all.start.min(next.start)..all.end.max(next.end));
             loaded.extend(addresses.map(|addresses| Code { addresses, path: path(info) }));
@@ -126,7 +128,7 @@ pub(crate) fn list_loaded() {
     });
 }
 
-/// A program or library that was loaded at the start, or other code.
+/// A program or library from [`LOADED`], or any other code.
 #[derive(Clone, Debug)]
 pub(crate) struct Code {
     /// The addresses of all segments. Empty for other code.
@@ -151,7 +153,7 @@ impl Code {
     }
 }
 
-/// Returns the path of a library, or the first argument of the program.
+/// Returns the path of a library. For the program, whose name is empty, returns its `argv[0]`.
 fn path(info: &libc::dl_phdr_info) -> PathBuf {
     if info.dlpi_name.is_null() {
         return PathBuf::new();

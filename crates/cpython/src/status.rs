@@ -148,8 +148,8 @@ fn forget(inherited: *mut Shown) {
 }
 
 fn create(client: Client) -> io::Result<()> {
-    // SAFETY: only programs of this user can make the file shorter. Neither this library nor the
-    // command `obmalloc` does.
+    // SAFETY: no process makes the file of a page shorter. Only programs of this user have access
+    // to it, and neither this library nor the command `obmalloc` shortens it.
     let page = unsafe { StatusFile::create(this_process()) }?;
     let shown = Box::new(Shown { page, client, created: Instant::now() });
     RENEWED.store(0, Relaxed);

@@ -72,9 +72,9 @@ pub(crate) fn is_linked(layout: Layout) -> bool {
     rounded(layout).wrapping_sub(1) < Pools::SIZES.linked_threshold
 }
 
-/// Returns true if the class of a layout with the [`class_size`] `size` is a class of spans.
+/// Returns true if a layout whose [`class_size`] is `size` has a class of spans.
 ///
-/// The memory of such a layout always lies in a span, also after a resize (see [`may_lie_in`]).
+/// The memory of such a layout always lies in a span, even after a resize (see [`may_lie_in`]).
 #[inline]
 pub(crate) fn is_span(size: usize) -> bool {
     const LARGEST_SHARED: usize = Pools::SIZES.pool_size / 2;
@@ -117,8 +117,8 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
 ///
 /// The layout alone decides which function frees the memory. If the class of the layout is linked,
 /// this function writes a link into the block, and assumes that the block lies in the first unit of
-/// its pool. Such memory must therefore lie in a linked block. Likewise, the memory of a layout with
-/// a class of spans must lie in a span. All other memory may lie in any block.
+/// its pool. Such memory must therefore lie in a linked block. Likewise, if the class of the layout
+/// is a class of spans, the memory must lie in a span. All other memory may lie in any block.
 #[inline]
 pub(crate) fn may_lie_in(block: SizeClass<Pools>, after: SizeClass<Pools>) -> bool {
     (block.is_linked() || !after.is_linked()) && (block.is_span() || !after.is_span())

@@ -68,12 +68,13 @@ pub(crate) unsafe trait Layouts {
     /// - The class of `block` must be [linked](SizeClass::is_linked).
     unsafe fn free_linked_block(&self, block: BlockPtr);
 
-    /// Frees `block`, whose size class must be a class of spans.
+    /// Frees `block`, whose size class must be a class of spans. An allocator can free a span
+    /// faster than other blocks.
     ///
     /// # Safety
     ///
     /// - `block` must be a live block of this allocator.
-    /// - The class of `block` must be a [span](SizeClass::is_span).
+    /// - The class of `block` must be a class of [spans](SizeClass::is_span).
     unsafe fn free_span(&self, block: BlockPtr) {
         // SAFETY: the contract is the same.
         unsafe { self.free_block(block) };

@@ -1,10 +1,10 @@
-//! `ObMalloc` knows the usable size of its blocks, also as a `MemAlloc`.
+//! `ObMalloc` knows the usable size of its blocks even if it is used as a `MemAlloc`.
 
 #![cfg(not(loom))]
 
 use global_alloc::{ObMalloc, raw_mem::MemAlloc};
 
-/// Regression test: the default of the trait was used, which knows no size. Hooks such as
+/// Regression test: `ObMalloc` used the trait's default method, which knows no sizes. Hooks such as
 /// `Limited` then need a table of all blocks.
 #[test]
 fn the_usable_size_of_every_kind_of_block_is_known() {

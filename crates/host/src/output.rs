@@ -14,7 +14,7 @@ pub fn errno() -> c_int {
 /// Writes `obmalloc: ` and one line to stderr. Ignores errors, such as a closed stderr
 /// or a file that has reached the size limit of the process.
 pub fn say(line: fmt::Arguments<'_>) {
-    // SAFETY: `STDERR_FILENO` is never owned, and all code may borrow it.
+    // SAFETY: any code may borrow the descriptor of stderr at any time, because nothing owns it.
     let mut stderr = unsafe { Output::new(libc::STDERR_FILENO) };
     let _ = writeln!(stderr, "obmalloc: {line}");
 }

@@ -75,7 +75,7 @@ impl Place {
     ///
     /// If the file cannot be written, a message on stderr says so.
     ///
-    /// The writer cannot outlive the call, because the file is closed then:
+    /// The writer cannot outlive the call, because this function closes the file before it returns:
     ///
     /// ```compile_fail,E0521
     /// # fn example(place: &host::Place) {
@@ -314,7 +314,7 @@ impl Draft {
 
 /// Calls `write` with a writer for the open file. Returns true if everything was written.
 fn write_to(file: c_int, is_json: bool, write: impl FnOnce(&mut Output<'_>, bool)) -> bool {
-    // SAFETY: every caller has opened the file, and closes it later.
+    // SAFETY: every caller owns the open file, and closes it only after this call.
     let mut output = unsafe { Output::new(file) };
     write(&mut output, is_json);
     output.finish()

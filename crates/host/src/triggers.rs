@@ -82,11 +82,11 @@ const TERMINATING: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc
 ///
 /// A signal can interrupt any code, such as an allocation or code that holds a lock.
 ///
-/// - At each moment except [`Moment::Exit`], `trigger` must be safe in a signal handler. It must not
-///   allocate or free memory, wait for a lock, or access data that the interrupted code may be
+/// - At each moment except [`Moment::Exit`], `trigger` must be safe in a signal handler. It must
+///   not allocate or free memory, wait for a lock, or access data that the interrupted code may be
 ///   changing.
-/// - The same applies at [`Moment::Exit`], unless the program never calls `_exit` or `quick_exit` in
-///   a signal handler.
+/// - The same applies at [`Moment::Exit`], unless the program never calls `_exit` or `quick_exit`
+///   in a signal handler.
 ///
 /// ```no_run
 /// # use host::{Moments, watch};
@@ -108,7 +108,7 @@ pub unsafe fn watch(moments: &Moments, trigger: Trigger) {
         // SAFETY: the function has the expected type, and this library is never unloaded.
         unsafe { __cxa_at_quick_exit(report_exit, ptr::null_mut()) };
     }
-    // INVARIANT: the trigger meets the contract (contract).
+    // INVARIANT: the caller guarantees that the trigger meets the contract of this function.
     TRIGGER.store(trigger as *mut (), Release);
     if let Some(signal) = moments.signal {
         NAMED.store(signal, Relaxed);
@@ -163,7 +163,7 @@ fn report(moment: Moment) {
     if trigger.is_null() || !is_own_process() {
         return;
     }
-    // The signal may have interrupted a request, in which the thread must not end.
+    // A signal may have interrupted an allocation, during which the thread must not be cancelled.
     without_cancellation(|| {
         if begin_report(matches!(moment, Moment::Exit | Moment::Termination(_))) {
             // SAFETY: the pointer is not null, so it is a `Trigger` (invariant of `TRIGGER`).
@@ -275,7 +275,8 @@ fn start_timer() {
     unsafe { libc::timer_settime(timer, 0, &raw const setting, ptr::null_mut()) };
 }
 
-/// A function of the next library in the search order, whose name this library exports too.
+/// The real version of a function that this library also exports. It belongs to the next library in
+/// the search order, which is usually the C library.
 struct Real {
     name: &'static CStr,
     /// The address of the function, or null before it is looked up.
@@ -314,9 +315,10 @@ impl Real {
 /// Looks up the C library's functions that our versions call. The library's constructor must call
 /// this function.
 ///
-/// A later look-up could wait for the dynamic loader's lock. The thread that calls `_exit`, for
-/// example, may hold another lock, such as Python's GIL. If a constructor waited for that lock in
-/// `dlopen`, which holds the loader's lock, neither thread could continue.
+/// A later look-up could deadlock, because it takes the dynamic loader's lock. The thread that
+/// calls `_exit`, for example, may hold another lock, such as Python's GIL. If another thread is in
+/// `dlopen`, it holds the loader's lock, and may run a constructor that waits for the GIL. Neither
+/// thread could then continue.
 pub fn look_up() {
     for real in [&SIGACTION, &SIGNAL, &SYSV_SIGNAL, &EXIT] {
         real.address();

@@ -1,8 +1,8 @@
 //! `malloc` and the functions of `<stdlib.h>` that belong to it.
 //!
 //! These functions call no exported function of this library by its symbol, because the dynamic
-//! loader could bind the call to a different library. Only functions that must reach the program's
-//! function do so (`in_force`, `cpp/in_force`).
+//! loader could bind the call to a different library. The exceptions are functions that must call
+//! the program's version of a function if it has one (see `in_force` and `cpp/in_force`).
 
 use std::{
     ffi::c_void,
@@ -34,18 +34,19 @@ pub(crate) unsafe fn release(ptr: *mut c_void) {
     }
 }
 
-/// Frees the memory at `ptr`, which may be null, with the `free` that is in force.
+/// Frees the memory at `ptr`, which may be null. Calls the program's `free` if it has its own.
 ///
 /// # Safety
 ///
-/// - `ptr` must be null or point to a live block of the allocator that is in force.
+/// - `ptr` must be null or point to a live block. The block must come from the program's allocator
+///   if the program has its own `free`, and from this library otherwise.
 /// - The caller must not use the block after this call.
 #[inline]
 pub(crate) unsafe fn release_in_force(ptr: *mut c_void) {
     match in_force::free_of_program() {
         // SAFETY: the contract is the same.
         Some(free) => unsafe { free(ptr) },
-        // SAFETY: our own functions are in force, so the block is ours (contract).
+        // SAFETY: the program has no `free` of its own, so the block is ours (contract).
         None => unsafe { release(ptr) },
     }
 }
@@ -122,8 +123,8 @@ pub unsafe extern "C" fn realloc(ptr: *mut c_void, size: usize) -> *mut c_void {
     unsafe { resized(ptr, size) }
 }
 
-/// Resizes the memory at `ptr` to `count * size` bytes, like [`realloc`]. If the program has its own
-/// `realloc`, the function calls that one.
+/// Resizes the memory at `ptr` to `count * size` bytes, like [`realloc`]. If the program has its
+/// own `realloc`, this function calls it.
 ///
 /// # Safety
 ///
@@ -134,7 +135,7 @@ pub unsafe extern "C" fn reallocarray(ptr: *mut c_void, count: usize, size: usiz
     match in_force::realloc_of_program() {
         // SAFETY: the contract is the same.
         Some(realloc) => unsafe { realloc(ptr, bytes) },
-        // SAFETY: the contract is the same, because our own `realloc` is in force.
+        // SAFETY: the contract is the same, because the program has no `realloc` of its own.
         None => unsafe { resized(ptr, bytes) },
     }
 }
@@ -145,8 +146,8 @@ pub unsafe extern "C" fn reallocarray(ptr: *mut c_void, count: usize, size: usiz
 /// # Safety
 ///
 /// - `ptr` must be null, point to a live block of this library, or point outside of our memory. The
-///   program's allocator may return other addresses, for example because it places a header of its
-///   own at the start of our block. The program must then define its own `malloc_usable_size`.
+///   blocks of the program's own allocator may begin inside ours, for example because it places a
+///   header at the start of each. Such a program must define its own `malloc_usable_size`.
 /// - In debug mode, `ptr` must be null or point to a live block of this library.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn malloc_usable_size(ptr: *mut c_void) -> usize {

@@ -168,7 +168,7 @@ unsafe fn free_elsewhere(ptr: NonNull<u8>) {
 unsafe fn usable_size_elsewhere(ptr: NonNull<u8>) -> usize {
     if !debug::is_on() {
         if in_force::free_of_program().is_some() {
-            // Only the program knows the size of its block.
+            // The block is the program's, and we cannot find out its size.
             return 0;
         }
         abort("measure", ptr);

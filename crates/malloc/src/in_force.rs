@@ -1,8 +1,8 @@
-//! The functions of C that are in force in this process.
+//! The C functions that are in force in this process, which means that calls by name reach them.
 //!
 //! A program may define its own `malloc`, `calloc`, `realloc` and `free`. If it calls one of our
-//! other functions, that function gets blocks that only the program's functions know. It therefore
-//! calls the program's function, as `reallocarray` of the C library does:
+//! other functions, that function gets blocks that only the program's functions know. Our function
+//! therefore calls the program's function, as `reallocarray` of the C library does:
 //!
 //! ```text
 //!   reallocarray ──────► realloc
@@ -13,11 +13,11 @@
 //!
 //! `malloc_usable_size` cannot ask the program, so it returns 0 for a block outside of our memory.
 //!
-//! The assembler places the address of each function into a variable. Because the functions are
-//! exported, the dynamic loader fills in the addresses when it loads this library, and takes the
-//! program's functions if there are any. In Rust, the initialiser of a static would not do, because
-//! the compiler replaces a function by another one that has the same code, such as `free` by
-//! `operator delete`.
+//! The address of each function is in a variable. Because the functions are exported, the dynamic
+//! loader fills in the addresses when it loads this library, and takes the program's functions if
+//! there are any. We define the variables in assembly rather than as Rust statics, because the
+//! compiler may replace a function in an initialiser by another one that has the same code, such as
+//! `free` by `operator delete`.
 
 use std::{arch::global_asm, ffi::c_void};
 
@@ -53,13 +53,13 @@ unsafe extern "C" {
     safe static PVALLOC: usize;
 }
 
-/// Returns the program's `realloc`, unless our own one is in force.
+/// Returns the program's own `realloc`, or `None` if it has none.
 #[inline(always)]
 pub(crate) fn realloc_of_program() -> Option<Realloc> {
     is_of_program(REALLOC as usize).then_some(REALLOC)
 }
 
-/// Returns the program's `free`, unless our own one is in force.
+/// Returns the program's own `free`, or `None` if it has none.
 #[inline(always)]
 pub(crate) fn free_of_program() -> Option<Free> {
     is_of_program(FREE as usize).then_some(FREE)
@@ -69,9 +69,9 @@ pub(crate) fn free_of_program() -> Option<Free> {
 ///
 /// If a program loads this library with `dlopen`, the functions of the C library are in force. The
 /// program then calls our functions by their addresses, with blocks of this library. To recognise
-/// this case, we look at two functions that the C library defines, but that other allocators rarely
-/// do. It is enough if one of them is ours. mimalloc, for example, defines `__libc_pvalloc`, but not
-/// `malloc_info`.
+/// this case, we look at two functions that the C library defines, but other allocators rarely do.
+/// We assume this case only if neither of the two is ours, because an allocator may define one of
+/// them: mimalloc, for example, defines `__libc_pvalloc`, but not `malloc_info`.
 ///
 /// The function also returns true if the program replaces nothing, but is not position-independent
 /// and takes the address of `free` or `realloc`. The linker then defines the function's address as

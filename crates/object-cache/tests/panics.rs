@@ -1,5 +1,5 @@
-//! A panic in a cache that an allocator clears ends the process, because an allocator must not
-//! unwind. The panic happens in a child process.
+//! A panic in a cache ends the process if an allocator is clearing the cache, because an allocator
+//! must not unwind. The panic happens in a child process.
 
 #![cfg(all(unix, not(miri), not(loom)))]
 

@@ -43,8 +43,8 @@ pub struct Sizes {
     /// A block of up to `pool_size / 2` bytes shares its pool with other blocks of the same size
     /// class. A pool of blocks above `linked_threshold` can have several units. A pool of several
     /// such blocks takes up at most an eighth of an arena, unless it is a single unit. Above
-    /// `small_threshold`, there are eight size classes for such blocks between each power of two and
-    /// the next. The size of a block above `pool_size / 2` bytes is rounded up to a multiple of
+    /// `small_threshold`, there are eight size classes for such blocks between each power of two
+    /// and the next. The size of a block above `pool_size / 2` bytes is rounded up to a multiple of
     /// `pool_size`, and the block then fills a pool of its own.
     pub arena_threshold: usize,
     /// The size and alignment of a unit, which is a pool of linked blocks. CPython: `POOL_SIZE`.
@@ -246,7 +246,8 @@ pub enum HeaderRule {
 /// ```
 ///
 /// A pool must be smaller than 2 GiB. The largest pools of several blocks take up an eighth of an
-/// arena:
+/// arena, which is 1 GiB in the first example. In the second one, it would be 2 GiB, so that
+/// example does not compile:
 ///
 /// ```
 /// # use obmalloc::{Geometry, HeaderRule, RetainRule, Rules, SizeClass, Sizes};

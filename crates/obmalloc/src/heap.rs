@@ -324,8 +324,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.put_linked_or_span(pool, block, after_sweep);
     }
 
-    /// Frees `block`, which must be a [span](SizeClass::is_span). Does not touch the block's memory. If
-    /// the heap also checks its clock, which can lead to a sweep, then calls `after_sweep`.
+    /// Frees `block`, which must be a [span](SizeClass::is_span). Does not touch the block's
+    /// memory. If the heap also checks its clock, which can lead to a sweep, then calls
+    /// `after_sweep`.
     ///
     /// This takes fewer instructions than [`free_then`](Self::free_then), which must first find out
     /// what kind of block it frees.
@@ -534,7 +535,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         pool.become_used(class);
         self.purging.note_tightened(class.units());
         if class.is_span() {
-            // The first span of the list may be in use and retained. It stays in the list.
+            // The first span of the list may be in use although it is retained, and must then stay
+            // in the list. `push_front` would remove it, because it has no free block.
             self.used.link_first(class, pool);
         } else {
             self.used.push_front(class, pool);
@@ -542,14 +544,14 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(pool)
     }
 
-    /// Makes the free blocks in full pools of `class` available, because there is no memory for a new
-    /// pool. Returns a pool with such a block. O(pools).
+    /// Makes the free blocks in full pools of `class` available, because there is no memory for a
+    /// new pool. Returns a pool with such a block, if any. O(pools).
     ///
-    /// The heap allocates only from used pools. A full pool is not used again until several of its
-    /// blocks have been freed, so it can have a few free blocks that the heap does not allocate. This
-    /// function makes such pools used, and all other full pools of the class exhausted: they are used
-    /// again as soon as a block is freed. Until the heap maps an arena, the class therefore needs no
-    /// second search.
+    /// The heap allocates only from used pools. A full pool does not become used again until
+    /// several of its blocks have been freed, so it can have a few free blocks that the heap does
+    /// not allocate. This function makes such pools used. It makes all other full pools of the
+    /// class exhausted, which means that they become used again as soon as one block is freed. The
+    /// class therefore needs no second search until the heap maps an arena.
     #[cold]
     fn full_pool_with_room(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         if class.frees_until_used() == 1 || !self.used.note_short(class) {
@@ -671,7 +673,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// source permits, the function also ends the retention of all pools that the heap retains.
     #[inline]
     pub(crate) fn may_retain(&mut self, class: SizeClass<G>, pool: PoolPtr, wants: bool) -> bool {
-        // If the source has already permitted one more arena, the heap need not ask.
+        // While the source permits more arenas than retained pools keep mapped, the heap need not
+        // ask.
         let is_permitted = self.arenas.pinned() < self.arenas_of_pools;
         match !is_permitted && self.could_free_arena_of(class, pool) {
             true => self.may_pin_arena_of(pool, wants),
@@ -1226,12 +1229,12 @@ mod tests {
         assert_eq!((heap.stats().arenas.current, heap.arenas.pinned()), (1, 0));
     }
 
-    /// The number of arenas of a heap that has used up its memory.
+    /// The number of arenas that a [`LimitedHeap`] may have.
     const LIMIT: usize = 32;
 
     type LimitedHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Native>;
 
-    /// Returns a heap that has used up its memory, with its blocks for each of `sizes`.
+    /// Returns a heap that has reached its limit, and its blocks for each of `sizes`.
     fn without_memory<const N: usize>(sizes: [usize; N]) -> (LimitedHeap, [Vec<BlockPtr>; N]) {
         let source = LimitedArenas::new(MmapArenas::new(), Limits::hard(LIMIT << 20));
         let mut heap = Heap::with_geometry(source, Malloc);
@@ -1249,7 +1252,7 @@ mod tests {
         (heap, blocks)
     }
 
-    /// Regression test: every request without an arena visited all pools.
+    /// Regression test: every request that got no arena visited all pools.
     #[test]
     fn a_heap_without_memory_visits_its_pools_once_for_each_class() {
         let classes = [1024, 512, 3000].map(|size| SizeClass::of(size).unwrap());

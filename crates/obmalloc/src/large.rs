@@ -163,11 +163,11 @@ impl LargeBlock {
         (self.0.addr().get() - 1) % Shape::<G>::ARENA.bytes() + 1
     }
 
-    /// Returns a pointer to the block's header. Only a pointer to a block in use of the geometry `G`
-    /// may be used.
+    /// Returns a pointer to the block's header. The pointer may be dereferenced only if the block
+    /// is in use, and its heap has the geometry `G`.
     fn header<G: Geometry>(self) -> NonNull<Header> {
         let header = self.0.as_ptr().wrapping_sub(self.distance_to_header::<G>());
-        // The fallback is never used, because nothing is mapped at address 0.
+        // The fallback is never used for a block in use, because nothing is mapped at address 0.
         NonNull::new(header).unwrap_or(self.0).cast()
     }
 

@@ -309,7 +309,7 @@ impl PoolHeader {
         self.until_event.set(class.frees_until_used() as u32);
     }
 
-    /// Makes a pool without a free block exhausted. The pool must be in no list.
+    /// Marks the pool, which must have no free block and must be in no list, as exhausted.
     pub(crate) fn become_exhausted(&self) {
         self.state.set(State::Exhausted as u8);
         self.until_event.set(1);

@@ -163,8 +163,8 @@ fn span_op() -> impl Strategy<Value = SpanOp> {
     ]
 }
 
-/// Regression test: an aligned span left other spans of its class counted as retained, and arenas
-/// counted as pinned.
+/// Regression test: after the allocation of an aligned span, the heap counted other spans of the
+/// class as retained although they were not, and arenas as kept mapped because of them.
 #[test]
 fn plain_and_aligned_spans_of_one_class_keep_every_rule() {
     check(400, (2_usize..=6, vec(span_op(), 100..300)), |(units, ops)| {

@@ -8,7 +8,8 @@ use raw_mem::{Malloc, MmapArenas};
 const OWN_RULES: Rules =
     Rules { headers: HeaderRule::InArena, retain: RetainRule::EachClass, ..Rules::CPYTHON };
 
-/// Two units in an arena, so only one of them can hold blocks that are not linked.
+/// A geometry with two units in an arena. The first unit holds the headers, so only the second one
+/// can hold blocks that are not linked.
 #[derive(Clone, Copy, Debug, Default)]
 struct TwoUnits;
 
@@ -28,8 +29,8 @@ impl Geometry for FourUnits {
     const RULES: Rules = OWN_RULES;
 }
 
-/// If blocks begin as in CPython, the first pool of an arena has room for three blocks of 128 bytes,
-/// and other pools have room for seven or eight.
+/// A geometry with few blocks in a pool. If blocks begin as in CPython, the first pool of an arena
+/// has room for three blocks of 128 bytes. Other pools have room for seven or eight.
 #[derive(Clone, Copy, Debug, Default)]
 struct SmallPools;
 

@@ -384,7 +384,7 @@ mod resident {
         assert!((3..=4).contains(&trims), "{trims} trims in two seconds: {purges:?}");
     }
 
-    /// Regression test: the times of the next walk and of the next trim overflowed.
+    /// Regression test: the computations of when to walk and trim next overflowed.
     #[test]
     fn a_clock_may_jump_to_the_largest_duration() {
         const JUMP: Duration = Duration::MAX.checked_div(20).unwrap();

@@ -39,8 +39,9 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 /// - If the source says that new memory is zeroed, with [`Contents::Zero`] or
 ///   by [`LargeMapping::is_zeroed`], every byte of it is zero.
 ///
-/// No method may unwind. An implementer that calls code of the program, such as a clock, must end the
-/// process if that code panics, for example with [`without_unwinding`](crate::without_unwinding).
+/// No method may unwind. An implementer that calls code of the program, such as a clock, must end
+/// the process if that code panics. The function [`without_unwinding`](crate::without_unwinding)
+/// does this.
 ///
 /// If [`reserved`](Self::reserved) returns a range that is not empty, these requirements hold as
 /// long as the source exists:
@@ -190,8 +191,8 @@ pub unsafe trait ArenaSource {
     ///
     /// - When `publish` returns, nothing may rely on an earlier value of the range.
     /// - `publish` must not unwind.
-    /// - If a wrapper around this source stores the range, only that wrapper may make this call. All
-    ///   others must call this function of the wrapper.
+    /// - If a wrapper around this source stores the range, only that wrapper may make this call.
+    ///   All other code must call `shrink_reserved` of the wrapper instead.
     unsafe fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
         if let Some(below) = self.below() {
             // SAFETY: the contract is the same.

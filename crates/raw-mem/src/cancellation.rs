@@ -1,8 +1,8 @@
 //! The cancellation of threads (`pthread_cancel`).
 //!
-//! By default, a cancelled thread ends at its next call of a cancellation point, which is a function
-//! such as `open`, `read` or `write`. A request or a free must not be a cancellation point, because
-//! the thread would end while it holds a lock or changes a heap.
+//! By default, a cancelled thread ends at its next cancellation point, which is a call of a
+//! function such as `open`, `read` or `write`. An allocator must not contain a cancellation point,
+//! because the thread could end while it holds a lock or changes a heap.
 
 /// Calls `action`, during which the calling thread cannot be cancelled.
 ///
@@ -19,7 +19,7 @@ pub fn without_cancellation<R>(action: impl FnOnce() -> R) -> R {
     action()
 }
 
-/// Restores the calling thread's previous state when dropped, also if the action panics.
+/// Restores the calling thread's previous state when dropped, even if the action panics.
 struct Restore {
     before: state::State,
 }

@@ -10,8 +10,8 @@ use core::{
 use self::system::STDERR;
 use crate::without_cancellation;
 
-/// A buffered writer for a file descriptor that never allocates. The descriptor is open as long as
-/// the lifetime `'fd` lasts.
+/// A buffered writer that never allocates, for a file descriptor that is open for the lifetime
+/// `'fd`.
 ///
 /// Dropping the value writes the rest of the buffer.
 ///
@@ -30,12 +30,14 @@ pub struct Output<'fd> {
     buffer: [u8; 512],
     len: usize,
     is_complete: bool,
-    /// True if a file that has reached the size limit of the process is not written.
+    /// True if we must not call `write` for a file that has reached the process's limit on the size
+    /// of files.
     respects_limit: bool,
 }
 
 impl Output<'_> {
-    /// Creates a writer for stderr that makes no system call except `write`.
+    /// Creates a writer for stderr that makes no system call except `write`. Unlike the writer of
+    /// `new`, it therefore does not check the limit on the size of files.
     #[must_use]
     pub const fn stderr() -> Self {
         Self::of(STDERR, false)
@@ -43,14 +45,15 @@ impl Output<'_> {
 
     /// Creates a writer for a file descriptor, which stays open when the writer is dropped.
     ///
-    /// If the file has the largest size that the process may give to files (`RLIMIT_FSIZE`), the
-    /// writer fails without calling `write`. By default, the signal `SIGXFSZ` of such a `write` would
-    /// end the process.
+    /// If the file has reached the process's limit on the size of files (`RLIMIT_FSIZE`), the
+    /// writer fails without calling `write`. Such a `write` would cause the signal `SIGXFSZ`, which
+    /// ends the process by default.
     ///
     /// # Safety
     ///
-    /// - The caller must own the file descriptor, or must have borrowed it, as long as the lifetime of
-    ///   the result lasts. A negative number is never a descriptor, and makes each write fail.
+    /// - The caller must own the file descriptor, or must have borrowed it, for the lifetime of the
+    ///   result. A negative number is also allowed, because it is never a descriptor. Each write
+    ///   then fails.
     ///
     /// ```
     /// # use raw_mem::Output;
@@ -174,9 +177,11 @@ mod system {
         true
     }
 
-    /// Returns true if the next `write` would begin at or beyond the size limit of the process.
+    /// Returns true if the next `write` would begin at or beyond the process's limit on the size of
+    /// files.
     ///
-    /// A `write` that begins before the limit ends at the limit, and sends no signal.
+    /// If a `write` begins before the limit, the system writes only the bytes up to the limit, and
+    /// sends no signal.
     fn is_at_limit(descriptor: i32) -> bool {
         let mut limit = MaybeUninit::<libc::rlimit>::uninit();
         // SAFETY: `limit` has room for the result.

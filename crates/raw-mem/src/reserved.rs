@@ -22,8 +22,8 @@
 //!   is no longer used, we make it inaccessible in place. A trim unmaps the slots that were never
 //!   used.
 //! - The system keeps each run of inaccessible slots as a mapping of its own, and limits the number
-//!   of mappings. If there are thousands of such runs, further slots return their memory but stay
-//!   writable.
+//!   of mappings. If there are thousands of such runs, further unused slots return their memory but
+//!   stay writable.
 //! - If the system refuses to reserve a range, we do not try again, and all memory comes from the
 //!   wrapped source. The wrapped source also serves each request that the range cannot serve.
 //! - The memory of an unmapped arena is returned to the system at once. An unmapped large mapping

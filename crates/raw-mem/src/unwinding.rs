@@ -4,8 +4,9 @@
 
 /// Calls `action`, and ends the process if it panics.
 ///
-/// An allocator must not unwind, because its callers may be in the middle of a change. Use this
-/// function for calls of code that the program provides, such as a callback or a clock.
+/// An allocator must not unwind, because its callers may be in the middle of a change to their own
+/// data. An allocator should use this function to call code that the program provides, such as a
+/// callback or a clock.
 ///
 /// ```
 /// assert_eq!(raw_mem::without_unwinding(|| 3), 3);
@@ -34,7 +35,8 @@ fn abort() -> ! {
     std::process::abort()
 }
 
-/// Panics, because this ends the process while another panic unwinds the stack.
+/// Panics, because `core` has no `abort`. The stack is already unwinding when this is called, so a
+/// second panic ends the process.
 #[cfg(not(feature = "std"))]
 fn abort() -> ! {
     panic!("an allocator must not unwind")

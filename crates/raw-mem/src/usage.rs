@@ -93,14 +93,14 @@ impl Usage {
         self.reached
     }
 
-    /// Counts `more` bytes that are about to be mapped as bytes in use, so that the hard limit covers
-    /// them.
+    /// Counts `more` bytes as in use before they are mapped, so that the hard limit covers them.
     ///
-    /// This call changes no peak and asks for no warning. However, if [`add`](Self::add) is called for
-    /// another request before the held bytes are removed, they count for its peak and its soft limit.
+    /// This call neither raises the peak nor leads to a warning. However, if [`add`](Self::add) is
+    /// called for another request before the held bytes are removed, that call counts them for the
+    /// peak and the soft limit.
     ///
-    /// Once the outcome is known, the caller must [`remove`](Self::remove) these bytes. If they were
-    /// mapped, the caller must then [`add`](Self::add) them.
+    /// Once the outcome is known, the caller must [`remove`](Self::remove) the held bytes. If they
+    /// were mapped, the caller must then [`add`](Self::add) them.
     pub fn hold(&mut self, more: usize) {
         self.bytes = self.bytes.saturating_add(more);
     }

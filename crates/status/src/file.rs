@@ -144,10 +144,10 @@ impl Page {
 
 /// A mapped status page and the path of its file.
 ///
-/// While a `StatusFile` exists, no process may make its file shorter. The functions that create or
-/// open a page are unsafe because of this requirement: the system ends a process with SIGBUS when it
-/// uses a page of memory that is no longer part of the mapped file. The file belongs to one user, and
-/// no other user has access to it.
+/// While a `StatusFile` exists, no process may make its file shorter. Otherwise, the system could
+/// end this process with SIGBUS, because it would access memory that is no longer part of the
+/// mapped file. The functions that create or open a page are unsafe because of this requirement.
+/// The file belongs to one user, and no other user has access to it.
 #[derive(Debug)]
 pub struct StatusFile {
     path: PathBuf,
@@ -168,7 +168,8 @@ impl StatusFile {
     ///
     /// # Safety
     ///
-    /// While the result exists, no process may make the file shorter.
+    /// - While the result exists, no process may make its file shorter.
+    /// - During the call, no process may make the file of another page of this user shorter.
     pub unsafe fn create(pid: u32) -> io::Result<Self> {
         // SAFETY: the contract is the same.
         unsafe { Self::create_in_first(&folder::candidates(), pid) }
@@ -178,14 +179,15 @@ impl StatusFile {
     ///
     /// # Safety
     ///
-    /// While the result exists, no process may make the file shorter.
+    /// The requirements of [`create`](Self::create) must be met.
     unsafe fn create_in_first(folders: &[PathBuf], pid: u32) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::NotFound);
         for folder in folders {
             // SAFETY: the contract is the same.
             match folder::own(folder).and_then(|()| unsafe { Self::create_in(folder, pid) }) {
                 Ok(page) => {
-                    // SAFETY: the contract also concerns the pages in this folder.
+                    // SAFETY: no process makes the file of a page in this folder shorter
+                    // (contract).
                     unsafe { remove_oldest(folder) };
                     return Ok(page);
                 }
@@ -206,7 +208,8 @@ impl StatusFile {
     ///
     /// While the result exists, no process may make the file shorter.
     pub unsafe fn create_in(folder: &Path, pid: u32) -> io::Result<Self> {
-        // The system sends SIGXFSZ beyond the limit, which ends the process by default.
+        // If the file exceeded the limit, the system would send SIGXFSZ, which ends the process by
+        // default.
         if size_limit() < SIZE as libc::rlim_t {
             return Err(io::Error::from_raw_os_error(libc::EFBIG));
         }
@@ -310,9 +313,11 @@ impl StatusFile {
     ///
     /// # Safety
     ///
-    /// The file must have [`SIZE`] bytes, and no process may make it shorter while the result exists.
+    /// The file must have [`SIZE`] bytes, and no process may make it shorter while the result
+    /// exists.
     unsafe fn map(path: PathBuf, file: &File) -> io::Result<Self> {
-        // INVARIANT: the file has `SIZE` bytes (contract), and every mapping starts at a page boundary.
+        // INVARIANT: the file has `SIZE` bytes (contract), and every mapping starts at a page
+        // boundary.
         let map = MmapOptions::new().len(SIZE).map_raw(file)?;
         Ok(Self { path, map })
     }

@@ -175,7 +175,8 @@ pub(crate) struct ThreadHeap<P: Parts> {
     /// A new thread may have the same number as a thread that ended without closing its heap.
     pub(crate) thread: AtomicUsize,
     /// The value of [`Locked::returned`](crate::shared_source::Locked::returned) before the last
-    /// flush that did not help a request. Only the owner accesses this field.
+    /// flush that did not help a request, or `usize::MAX` if there was none. Only the owner uses
+    /// this field.
     pub(crate) vain_flush: AtomicUsize,
 }
 
@@ -351,7 +352,8 @@ impl<P: Parts> ThreadHeap<P> {
     #[inline]
     pub(crate) unsafe fn free_span_if_own(&self, block: BlockPtr) -> Option<BlockPtr> {
         let free = |own: &mut OwnHeap<P>, block| {
-            // SAFETY: `enter_if_own` passes only blocks of this heap. The block is a span (contract).
+            // SAFETY: `enter_if_own` passes only blocks of this heap. The block is a span
+            // (contract).
             unsafe { own.free_span_then(block, |own| self.publish_retained(own)) }
         };
         // SAFETY: `enter_if_own` requires what `free_if_own` requires (contract).

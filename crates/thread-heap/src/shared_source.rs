@@ -22,7 +22,7 @@ pub(crate) struct Locked<S> {
     pub(crate) arenas: ArenaList,
     /// The total size of all arenas of heaps and all large blocks.
     pub(crate) usage: Usage,
-    /// How many times arenas or large mappings, or parts of them, were returned to the source.
+    /// How many times an arena or a large mapping, or a part of one, was returned to the source.
     pub(crate) returned: usize,
 }
 

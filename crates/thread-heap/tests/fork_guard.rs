@@ -20,7 +20,7 @@ const CASE: &str = "OBMALLOC_TEST_FORK_GUARD";
 
 static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
 
-/// Replaces the function of the C library.
+/// Replaces the C library's function, and records that it was called.
 #[unsafe(no_mangle)]
 extern "C" fn pthread_atfork(
     _prepare: Option<extern "C" fn()>,
@@ -33,7 +33,8 @@ extern "C" fn pthread_atfork(
 
 type Case = (&'static str, fn());
 
-/// The functions that can be the first call of a process, except those that only try to lock.
+/// The functions that lock the source and that a process can call first. Functions that only try to
+/// lock it are left out.
 const CASES: [Case; 9] = [
     ("alloc", || _ = PerThread.alloc(SizeClass::of(64).unwrap())),
     ("alloc_large", || _ = PerThread.alloc_large(1 << 20, 16)),

@@ -6,7 +6,7 @@ use obmalloc::{Geometry, HeaderRule, RetainRule, Rules, SizeClass, Sizes};
 use raw_mem::{Malloc, MmapArenas};
 use thread_heap::Heaps;
 
-/// The pools of blocks of 2 to 32 KiB have up to 128 pages.
+/// A geometry whose pools of several blocks have up to 128 pages.
 #[derive(Clone, Copy, Debug, Default)]
 struct LargePools;
 

@@ -92,7 +92,8 @@ impl Lab {
     fn command(&self, stage: Stage, only_build: bool) -> Command {
         let mut command = Command::new(env!("CARGO"));
         command.current_dir(self.tree.root()).env("CARGO_TARGET_DIR", &self.build);
-        // Some tests read lines of source code in reports, which need this debug information.
+        // Some tests check reports that name lines of source code, which needs this debug
+        // information.
         command.env("RUST_BACKTRACE", "0").env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
         command.env("OBMALLOC_CHURN_THREADS", "200");
         command.args(["test", "--quiet"]);

@@ -113,8 +113,8 @@ impl<A> Debug<A> {
         self
     }
 
-    /// Sets the [`Host`], which knows the program and ends the process after an error. If one of its
-    /// methods panics, the process is aborted.
+    /// Sets the [`Host`], which knows the program and ends the process after an error. If one of
+    /// its methods panics, the process is aborted.
     #[must_use]
     pub const fn with_host(mut self, host: &'static dyn Host) -> Self {
         self.host = host;
@@ -246,8 +246,9 @@ impl<A: MemAlloc> Debug<A> {
         readable::forget(block.header(), old + self.style.overhead());
         // SAFETY: the block is live, and has this size (contract).
         let serial = if self.style.has_serials { unsafe { block.serial(old) } } else { 0 };
-        // SAFETY: as above. The block is erased until it is written again below, because the allocator
-        // below does not unwind (contract of `MemAlloc`).
+        // SAFETY: as above. Nothing uses the block until it is written again at the end of this
+        // function, which is always reached: the allocator below does not unwind (contract of
+        // `MemAlloc`).
         let ends = unsafe { Ends::erase(block, old, self.style) };
         // SAFETY: the block begins there.
         let base = unsafe { block.start().sub(HEADER) };

@@ -244,8 +244,8 @@ impl<A> Trace<A> {
     /// thread could already have allocated a new block at the same address and added it to the
     /// table, and this function would remove the entry of the new block.
     ///
-    /// The caller must reset [`REMOVED`] once it has freed or resized the block, because the address
-    /// may then belong to another block.
+    /// The caller must set [`REMOVED`] to `None` once it has freed or resized the block, because
+    /// the address may then belong to another block.
     fn remove(&self, block: NonNull<u8>) -> Option<Block> {
         let address = block.addr().get();
         let removed = self.traces.locked(|table| table.remove(address)).flatten();

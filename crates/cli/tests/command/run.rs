@@ -228,7 +228,7 @@ fn run_adds_at_most_5_milliseconds_to_python() {
     assert!(run - bare <= 0.005, "{bare:.4} s, {run:.4} s");
 }
 
-/// Returns the runtime of AddressSanitizer that the C compiler has, or `None` if it has none.
+/// Returns the path of the C compiler's runtime of AddressSanitizer, or `None` if it has none.
 fn address_sanitizer() -> Option<String> {
     let name = "libasan.so";
     let run = Run::of(clean_command("cc").arg(format!("-print-file-name={name}")));
@@ -241,7 +241,7 @@ fn address_sanitizer() -> Option<String> {
 #[test]
 fn a_program_runs_on_the_heap_with_address_sanitizer() {
     let Some(runtime) = address_sanitizer() else {
-        // The test harness would hide the line if it were printed by a macro.
+        // The test harness would capture a line that `eprintln!` prints.
         writeln!(std::io::stderr(), "SKIPPED: the C compiler has no AddressSanitizer").unwrap();
         return;
     };

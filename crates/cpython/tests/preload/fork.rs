@@ -56,8 +56,8 @@ print("done")
     }
 }
 
-/// Regression test: at its exit, the child asked the loader which library a function belongs to. This
-/// takes a lock that stays locked forever if another thread held it during the fork.
+/// Regression test: at its exit, the child asked the loader which library a function belongs to.
+/// This takes a lock that stays locked forever if another thread held it during the fork.
 #[test]
 fn the_child_of_a_process_with_a_thread_in_dlopen_can_write_its_report() {
     let code = r#"

@@ -102,7 +102,7 @@ os._exit(0)
     }
 }
 
-/// Makes `command` start with this limit on the size of files, in bytes.
+/// Makes the program of `command` run with this limit on the size of files, in bytes.
 fn with_file_limit(command: &mut Command, bytes: u64) -> &mut Command {
     let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
     // SAFETY: `setrlimit` is a system call, so it may be called between `fork` and `exec`.

@@ -1,4 +1,4 @@
-//! Calls under the GIL while another thread holds the dynamic loader's lock.
+//! Calls by a thread that holds the GIL while another thread holds the dynamic loader's lock.
 
 use tempfile::TempDir;
 use testkit::pythons::Python;
@@ -7,8 +7,8 @@ use crate::support::{Run, compile, preloaded, run, supported};
 
 /// The source of a library whose constructor waits for the GIL.
 ///
-/// The constructor says through the descriptor `ENTERED` that it runs. It asks for the GIL only
-/// after it has read a byte from the descriptor `ASK`.
+/// The environment variables `ENTERED` and `ASK` name two descriptors. The constructor first writes
+/// a byte to `ENTERED`. It asks for the GIL only after it has read a byte from `ASK`.
 const WAITING: &str = r#"
     #include <stdlib.h>
     #include <unistd.h>
@@ -22,8 +22,8 @@ const WAITING: &str = r#"
     }
 "#;
 
-/// Loads the library [`WAITING`] in a thread, and then runs `$ACTION`, which must not release the
-/// GIL. SIGALRM ends a process that hangs.
+/// Loads the library [`WAITING`] in another thread, and then runs `$ACTION`, which must not release
+/// the GIL. SIGALRM ends a process that hangs.
 const SCRIPT: &str = r#"
 import ctypes, os, signal, sys, threading, time, warnings
 warnings.simplefilter("ignore")
@@ -66,8 +66,8 @@ fn run_beside_dlopen(python: &Python, variables: &[(&str, &str)], action: &str) 
     run(command.args(["-c", &SCRIPT.replace("$ACTION", action)]).arg(library))
 }
 
-/// Regression test: the library looked symbols and addresses up, and so waited for the loader's
-/// lock. The thread that held this lock waited for the GIL.
+/// Regression test: our library looked up symbols and addresses, for which it waited for the
+/// loader's lock. The thread that held this lock waited for the GIL.
 #[test]
 fn nothing_waits_for_the_loader_while_it_holds_the_gil() {
     for python in supported() {

@@ -37,9 +37,9 @@ fn the_library_needs_nothing_but_the_c_library_and_knows_its_name() {
     assert!(dynamic.contains("NODELETE"), "dlclose unloads the library: {dynamic}");
 }
 
-/// The forms of `operator new` and `operator delete` that other forms call. The program may have
-/// replaced them. The addresses of `malloc_info` and `__libc_pvalloc` show whether we precede the C
-/// library.
+/// Exported functions to which this library itself refers by name. The program may have replaced
+/// the forms of `operator new` and `operator delete` that other forms call. The addresses of
+/// `malloc_info` and `__libc_pvalloc` show whether we precede the C library.
 const BASES: &str = "
     malloc_info __libc_pvalloc
     _Znwm _Znam _ZnwmSt11align_val_t _ZnamSt11align_val_t
@@ -51,8 +51,8 @@ fn no_exported_function_calls_another_one_by_its_name_except_forms_of_new_and_de
     let relocations = run(Command::new("readelf").args(["-rW"]).arg(library())).stdout;
     let own = |symbol: &&str| {
         // The unwinder and the standard library pass memory to the C library and get memory from
-        // it. Functions that are built on `realloc` or `free` call the program's one.
-        // `pthread_atfork`, which is linked statically, calls `__register_atfork`.
+        // it. Functions such as `reallocarray` and `free_sized` call the program's `realloc` and
+        // `free`. `pthread_atfork`, which is linked statically, calls `__register_atfork`.
         let theirs = ["malloc", "calloc", "realloc", "free", "posix_memalign", "__register_atfork"];
         !theirs.contains(symbol) && SYMBOLS.split_whitespace().any(|own| own == *symbol)
     };

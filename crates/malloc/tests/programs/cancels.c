@@ -1,6 +1,6 @@
-// Allocates and frees memory in a thread that has been cancelled, until a time has passed. The thread
-// must end at its own cancellation point, and leave no lock behind. An argument makes the thread
-// raise SIGUSR2 too.
+// Allocates and frees memory for 0.4 seconds in a thread that has been cancelled. The thread must end
+// only at its own cancellation point, and must not leave a lock locked. With an argument, the thread
+// also raises SIGUSR2.
 
 #include <pthread.h>
 #include <signal.h>

@@ -1,6 +1,7 @@
-// Frees every other one of many large blocks, and then the rest, with an argument in reverse order.
-// Prints after each step whether a thread can start, whether a larger block is available, and how
-// many mappings the process has. Prints in between the largest number of mappings.
+// Allocates many large blocks. Frees every other one, and then the rest. With an argument, frees the
+// rest in reverse order. After each of these two steps, prints whether a thread can start, whether a
+// larger block is available, and how many mappings the process has. In between, prints the largest
+// number of mappings during the second step.
 
 #include <pthread.h>
 #include <stdio.h>

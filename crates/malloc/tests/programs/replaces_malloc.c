@@ -1,7 +1,7 @@
 // Replaces malloc, calloc, realloc and free, but not the functions that are built on them.
 //
-// With HEADER=0, blocks come from the functions of the C library under their internal names. With
-// WRAPS, so do blocks with a header of 16 bytes. Otherwise, blocks are parts of a static array. With
+// With WRAPS, blocks come from __libc_malloc, an internal name of the C library's malloc. Otherwise,
+// they are parts of a static array. Each block has a header of HEADER bytes, by default 16. With
 // PVALLOC, the program also replaces __libc_pvalloc.
 
 #include <malloc.h>
@@ -105,7 +105,7 @@ int main(void) {
     if (free_sized) {
         free_sized(malloc(100), 100);
         free_aligned_sized(malloc(100), 16, 100);
-        // The C library's own function would not call our function.
+        // Only our library's cfree calls the program's free. The C library's does not.
         cfree(malloc(100));
         before += 3;
     }

@@ -67,8 +67,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> KnownArenas<S, A, G> {
     /// Records the reserved range of the source below in the map. The range may have grown.
     fn note_range(&mut self) {
         // SAFETY: the range contains only memory of the source below and keeps its start. Only
-        // `shrink_reserved` makes it shorter (contract of `ArenaSource`), which shrinks the range of
-        // the map too. Calls do not overlap, because they have `&mut self`. The map is released
+        // `shrink_reserved` makes it shorter (contract of `ArenaSource`), which shrinks the range
+        // of the map too. Calls do not overlap, because they have `&mut self`. The map is released
         // before the source is dropped.
         unsafe { self.map.reserve(self.source.reserved()) };
     }
@@ -150,15 +150,17 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
 
     fn trim(&mut self) -> usize {
         let bytes = self.source.trim();
-        // SAFETY: this source reserves no range for its users, and the closure does nothing.
+        // SAFETY: the range of this source is always empty, so nothing relies on it. The closure
+        // does nothing.
         unsafe { self.shrink_reserved(&mut |_| ()) };
         bytes
     }
 
     /// Returns an empty range.
     ///
-    /// Only the map of this source stores the range of the source below, because a
-    /// [`trim`](ArenaSource::trim) makes the range shorter. A wrapper would not learn that.
+    /// The range of the source below is stored only in the map of this source. A wrapper must not
+    /// store it, because it would not learn that a [`trim`](ArenaSource::trim) has made the range
+    /// shorter.
     fn reserved(&mut self) -> Range<usize> {
         0..0
     }
@@ -179,7 +181,8 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
     }
 }
 
-/// Safe code cannot make the range of the source below shorter, because the map would not learn it:
+/// Safe code must not make the range of the source below shorter, because the map would not learn
+/// of the change. It can trim that source, but not shrink its range:
 ///
 /// ```
 /// # use obmalloc::KnownArenas;
@@ -330,7 +333,7 @@ mod tests {
     #[test]
     fn the_map_learns_that_the_reserved_range_has_become_shorter() {
         let mut known = KnownArenas::new(Shrinking, Malloc);
-        // SAFETY: the source owns all memory in the range, because there is none.
+        // SAFETY: the range contains no memory, so it contains none of other sources.
         unsafe { known.map.reserve(RANGE) };
         // SAFETY: only the map stores the range.
         unsafe { known.shrink_reserved(&mut |_| panic!("the range of the wrapper is empty")) };

@@ -32,8 +32,8 @@ const MOST_FREES: usize = 16;
 /// large.
 const BLOCKS_IN_POOL: usize = 32;
 
-/// A pool with several blocks takes up at most one part in this many of an arena, unless it is a single
-/// unit.
+/// A pool with several blocks takes up at most one part in this many of an arena, unless the pool
+/// is a single unit.
 const POOLS_IN_ARENA: usize = 8;
 
 /// A size class of the geometry `G`.
@@ -172,10 +172,10 @@ impl<G: Geometry> SizeClass<G> {
         }
     }
 
-    /// Returns the smallest class that fits `size`, if its blocks are not [linked](Self::is_linked).
+    /// Returns the smallest class that fits `size`, or `None` if there is none or if that class is
+    /// a [linked](Self::is_linked) one.
     ///
-    /// This takes fewer instructions than [`of`](Self::of), because small sizes need not be
-    /// distinguished.
+    /// This takes fewer instructions than [`of`](Self::of), which must also handle small sizes.
     ///
     /// ```
     /// use obmalloc::{Native, SizeClass};
@@ -332,8 +332,8 @@ impl<G: Geometry> SizeClass<G> {
         (self.bytes_for_blocks() - Shape::<G>::BEFORE_POOL) / self.block_size()
     }
 
-    /// Returns the number of blocks in the smallest pool of this class, which is the first pool of an
-    /// arena of a heap that uses [`BlockStart::AsInCPython`].
+    /// Returns the number of blocks in the smallest pool of this class. This is the first pool of
+    /// an arena in a heap that uses [`BlockStart::AsInCPython`].
     const fn least_capacity(self) -> usize {
         let before = if self.is_linked() {
             BlockStart::AsInCPython.offset::<G>(true)

@@ -9,7 +9,8 @@ pub(crate) const WORDS: usize = MAX_CLASSES / u64::BITS as usize;
 
 const _: () = assert!(WORDS * u64::BITS as usize == MAX_CLASSES);
 
-/// Returns the word and the bit of a class. The word is never out of bounds.
+/// Returns the index of the word for `class`, and the mask of its bit. The index is never out of
+/// bounds.
 pub(crate) fn place<G: Geometry>(class: SizeClass<G>) -> (usize, u64) {
     (class.index() / u64::BITS as usize % WORDS, 1 << (class.index() % u64::BITS as usize))
 }

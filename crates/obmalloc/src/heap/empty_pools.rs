@@ -175,11 +175,11 @@ impl EmptyPools {
         None
     }
 
-    /// Ends the retention of a pool that has at least as many units as those of `class`, and returns
-    /// it. Prefers classes of smaller blocks.
+    /// Ends the retention of a pool that has at least as many units as a pool of `class`, and
+    /// returns it. Prefers classes of smaller blocks.
     ///
-    /// A class of larger blocks can have smaller pools, because a span has no room to spare. The
-    /// function therefore skips classes whose pools have too few units.
+    /// A class of larger blocks can have smaller pools, because a span has only the units that its
+    /// one block needs. The function therefore skips classes whose pools have too few units.
     ///
     /// The returned pool is empty and in no list. Returns `None` if there is no such pool.
     pub(crate) fn end_larger<G: Geometry>(

@@ -150,7 +150,7 @@ impl PurgePolicy {
         Self { whole_arenas: true, ..self }
     }
 
-    /// Returns the current time, or `None` without a clock.
+    /// Returns the current time, or `None` if the policy has no clock.
     pub(crate) fn now(&self) -> Option<Duration> {
         self.clock.map(without_unwinding)
     }
@@ -217,7 +217,7 @@ pub(crate) struct Purging {
     ///
     /// The value is never negative. Each walk over the free blocks resets it.
     pub(crate) loosened: usize,
-    /// The time of the last check of the clock, or zero.
+    /// The time at the last check of the clock, or zero before the first one.
     pub(crate) looked: Duration,
     /// The time of the next sweep, or zero before the first check of the clock.
     pub(crate) due: Duration,

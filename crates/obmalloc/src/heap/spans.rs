@@ -245,7 +245,8 @@ mod tests {
         put(&mut heap, 0);
         put(&mut heap, 1);
         let used_again = heap.alloc_listed(class).unwrap();
-        // This span comes first in the list. It has to be freed so that an aligned span fits.
+        // The span that is freed here becomes the first of the list. The heap needs its units to
+        // make room for an aligned span.
         put(&mut heap, 0);
         let aligned = heap.alloc_aligned(class, 64 << 10).unwrap();
         assert_eq!(heap.stats().arenas.current, 1);

@@ -30,8 +30,8 @@ impl UsedPools {
         Self { heads: [PoolPtr::NONE; MAX_CLASSES], short: ClassSet::EMPTY }
     }
 
-    /// Records that there is no memory for another pool of `class`. Each pool of the class that runs
-    /// out of blocks then becomes [`State::Exhausted`] instead of [`State::Full`].
+    /// Records that there is no memory for another pool of `class`. From now on, each pool of the
+    /// class that runs out of blocks becomes [`State::Exhausted`] instead of [`State::Full`].
     ///
     /// Returns false if this was already recorded.
     pub(crate) fn note_short<G: Geometry>(&mut self, class: SizeClass<G>) -> bool {
@@ -74,7 +74,8 @@ impl UsedPools {
 
     /// Puts `pool` at the front of its class's list. The pool must not be a span.
     ///
-    /// If the previous first pool has run out of blocks, it becomes full and leaves the list.
+    /// If the previous first pool has run out of blocks, it becomes full or exhausted and leaves
+    /// the list.
     pub(crate) fn push_front<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         debug_assert!(!class.is_span(), "a span that is in use can be retained");
         let first = self.first(class);
@@ -97,7 +98,8 @@ impl UsedPools {
         self.set_first(class, pool);
     }
 
-    /// Marks `pool`, which has run out of blocks, as full and removes it from its class's list.
+    /// Removes `pool`, which has run out of blocks, from its class's list. Marks it as exhausted if
+    /// there is no memory for another pool of the class, and as full otherwise.
     pub(crate) fn remove_full<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         self.remove(class, pool);
         if self.short.contains(class) {
@@ -107,8 +109,7 @@ impl UsedPools {
         }
     }
 
-    /// Does the same as [`remove_full`](Self::remove_full) for the first pool of the list, which must
-    /// be a span.
+    /// Removes the first pool of the list, which must be a span in use, and marks it as full.
     #[inline]
     pub(crate) fn remove_first_full<G: Geometry>(&mut self, class: SizeClass<G>, span: PoolPtr) {
         debug_assert_eq!(self.first(class), span);

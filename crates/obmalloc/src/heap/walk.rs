@@ -11,8 +11,8 @@ use crate::{
     pool::{PoolPtr, State},
 };
 
-/// The largest number of blocks in a pool whose blocks can be visited. The pools of 16 KiB with
-/// blocks of 8 bytes have this many.
+/// The largest number of blocks in a pool whose blocks can be visited. This is the number of blocks
+/// of 8 bytes in a pool of 16 KiB.
 const MAX_BLOCKS: usize = 2048;
 
 /// A block in use.
@@ -45,8 +45,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// Blocks that other threads have freed count as in use until the heap reclaims them.
     ///
-    /// A pool must have room for at most 2,048 blocks of the smallest class. Other geometries do not
-    /// compile:
+    /// The geometry must have at most 2,048 blocks of the smallest class in a unit. With other
+    /// geometries, a call does not compile:
     ///
     /// ```
     /// # use obmalloc::{Geometry, Heap, Sizes};

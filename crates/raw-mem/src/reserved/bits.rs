@@ -60,7 +60,8 @@ fn end_of_last(words: &[usize], end: usize, flip: usize) -> usize {
     0
 }
 
-/// Returns the number after the last set bit in `range`, or the start of the range.
+/// Returns the number after the last set bit in `range`, or the start of the range if no bit is
+/// set.
 pub(super) fn after_last_one(words: &[usize], range: Range<usize>) -> usize {
     let mut at = range.end;
     while at > range.start {

@@ -34,8 +34,8 @@ const FIRST_BYTES: usize = 16 << 20;
 /// By default, a process can have 65,530 mappings (Linux, `vm.max_map_count`).
 const MOST_PIECES: usize = 1024;
 
-/// The largest number of runs of inaccessible slots. Each run is a mapping, and so is the writable
-/// memory between two runs.
+/// The largest number of runs of inaccessible slots. Each run is a mapping of its own, and so is
+/// the writable memory between two runs. For the system's limit on mappings, see [`MOST_PIECES`].
 const MOST_CLOSED_RUNS: usize = 8192;
 
 /// The sizes in bytes that a slot of a range may have.
@@ -58,9 +58,9 @@ pub(super) struct ReservedRange {
     ///   except lost slots. A slot is lost if a system call fails and may have unmapped the slot. It
     ///   then stays marked as used.
     /// - A slot that is in use is writable, and so is a slot whose memory is retained for a later
-    ///   request. All other slots are called free. A free slot is either closed, which means that it
-    ///   is inaccessible, or open, which means that it is writable. All free slots are open if the
-    ///   range uses huge pages, because the system makes huge pages only of accessible memory.
+    ///   request. All other slots are called free. A free slot is either closed, which means that
+    ///   it is inaccessible, or open, which means that it is writable. All free slots are open if
+    ///   the range uses huge pages, because the system makes huge pages only of accessible memory.
     base: NonNull<u8>,
     slot: ArenaSize,
     /// The binary logarithm of the size of a slot.
@@ -84,7 +84,7 @@ pub(super) struct ReservedRange {
     pub(super) can_move: bool,
     /// If moved memory is in this many pieces, no memory of retained slots moves.
     pub(super) most_pieces: usize,
-    /// If there are this many runs of closed slots, no further run is closed.
+    /// If there are this many runs of closed slots, we close no slot that would begin another run.
     pub(super) most_closed_runs: usize,
 }
 
@@ -244,7 +244,8 @@ impl ReservedRange {
         let behind = unsafe { end.add(pages::page_size()) };
         let bytes = count * self.slot.bytes();
         pages::map_at(behind, bytes, Self::access_when_free(self.huge))?;
-        // INVARIANT: the added slots and the page after them are mapped, and writable with huge pages.
+        // INVARIANT: the added slots and the page after them are mapped, and writable with huge
+        // pages.
         let before = self.slots.len();
         self.slots.add(count);
         if self.huge.is_on() {
@@ -311,8 +312,8 @@ impl ReservedRange {
     ///
     /// The slots are closed, and so are the open slots beside them. The slots stay open if there
     /// would be too many runs of closed slots, or if the system refuses to close them, for example
-    /// because the process has too many mappings. If the system keeps the memory, the slots are
-    /// retained instead.
+    /// because the process has too many mappings. If the system does not take back the memory, the
+    /// slots are retained instead.
     ///
     /// # Safety
     ///
@@ -339,15 +340,16 @@ impl ReservedRange {
         unsafe { self.release_open(run, gap) };
     }
 
-    /// Purges the slots of `gap`, and makes the slots of `run`, which is a part of it, free and open.
+    /// Purges the slots of `gap`, and makes the slots of `run`, which is a part of `gap`, free and
+    /// open.
     ///
-    /// If a page of the gap is not mapped, because a failed system call has unmapped it, the slots are
-    /// lost. If the system refuses to purge them, `run` is retained instead.
+    /// If a page of `gap` is not mapped, because a failed system call has unmapped it, all slots of
+    /// `gap` are lost. If the purge fails for another reason, the slots of `run` are retained.
     ///
     /// # Safety
     ///
-    /// The slots of `run` must be used, and nothing may use their memory afterwards. The other slots of
-    /// `gap` must be open.
+    /// The slots of `run` must be used, and nothing may use their memory afterwards. The other
+    /// slots of `gap` must be open.
     #[cold]
     unsafe fn release_open(&mut self, run: Range<usize>, gap: Range<usize>) {
         let (start, bytes) = (self.start_of(gap.start), gap.len() * self.slot.bytes());
@@ -396,8 +398,8 @@ impl ReservedRange {
 
     /// Releases all retained slots, closes open ones, and unmaps the slots that were never used.
     ///
-    /// Returns true if this has changed anything. Otherwise, repeating a request that failed is
-    /// useless.
+    /// Returns true if this has changed anything. Only then can it help to repeat a request that
+    /// failed.
     pub(super) fn trim(&mut self) -> bool {
         let before = self.retained_bytes();
         self.release_retained(0);
@@ -407,15 +409,16 @@ impl ReservedRange {
         has_closed || has_unmapped || self.retained_bytes() < before
     }
 
-    /// Closes open slots, unless there would be too many runs of closed slots. Returns true if it has
-    /// closed any.
+    /// Closes open slots, unless there would be too many runs of closed slots. Returns true if it
+    /// has closed any.
     fn close_open(&mut self) -> bool {
         let (mut at, mut has_closed) = (0, false);
         while let Some(run) = self.slots.next_open(at).filter(|_| !self.huge.is_on()) {
             at = run.end;
             if self.slots.closed_runs_with(run.clone()) <= self.most_closed_runs {
                 self.slots.lose(run.clone());
-                // SAFETY: the slots were free, so nothing uses their memory.
+                // SAFETY: the slots are now marked as used. They were free, so nothing uses their
+                // memory.
                 unsafe { self.release(run.clone()) };
                 has_closed |= !self.slots.closed_part(run).is_empty();
             }

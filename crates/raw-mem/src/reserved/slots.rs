@@ -7,9 +7,9 @@
 //! | retained | writable | some | 0 | 1 | 0 |
 //! | used | writable | some | 1 | 0 | 0 |
 //!
-//! Free slots are closed, which means that they are inaccessible. However, the system keeps each run
-//! of closed slots as a mapping of its own, and limits the number of mappings. If there are many such
-//! runs, further free slots stay open, which means that they are writable.
+//! Free slots are normally closed, which means that they are inaccessible. However, the system
+//! keeps each run of closed slots as a mapping of its own, and limits the number of mappings. If
+//! there are many such runs, further free slots stay open, which means that they are writable.
 //!
 //! A slot is *stale* if its memory may contain old data. When a slot is no longer used, the slot is
 //! either retained or made free. A retained slot keeps its memory, so the slot is stale, and
@@ -45,8 +45,8 @@ pub(super) struct Slots<'a> {
     closed: &'a mut [usize],
     /// The slots at which a piece of moved memory begins, until these slots are closed.
     ///
-    /// The system keeps each piece as a mapping of its own. A piece whose first slot is closed is no
-    /// longer counted.
+    /// The system keeps each piece as a mapping of its own. A piece whose first slot is closed is
+    /// no longer counted.
     pieces: &'a mut [usize],
     /// The number of slots, at most `max`.
     len: usize,
@@ -137,7 +137,7 @@ impl<'a> Slots<'a> {
         self.closed_runs = self.closed_runs + bits::runs(self.closed, around) - before;
     }
 
-    /// Returns `run`, which is in use, together with the open slots on both sides.
+    /// Returns `run`, which is in use, together with the adjacent open slots on both sides.
     pub(super) fn with_open_neighbours(&self, run: Range<usize>) -> Range<usize> {
         let is_open = |at| self.are_free(at..at + 1) && !bits::is_set(self.closed, at);
         let (mut start, mut end) = (run.start, run.end);
@@ -408,7 +408,7 @@ impl<'a> Slots<'a> {
         self.hint = self.hint.min(run.start);
     }
 
-    /// Marks open slots as used, although nothing will use their memory.
+    /// Marks slots that are not closed as used, although nothing uses their memory.
     pub(super) fn lose(&mut self, run: Range<usize>) {
         bits::set(self.used, run);
     }

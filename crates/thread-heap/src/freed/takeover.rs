@@ -7,11 +7,12 @@
 //! thread purges all pages that waiting blocks cover completely, and puts the table into the inbox.
 //!
 //! A pool of more than 32 pages is too large for the table in which a takeover counts the waiting
-//! blocks of each page. In our own geometry, such a pool contains only one block, however. If this
+//! blocks of each page. In our own geometry, however, such a pool contains only one block. If this
 //! block waits in an inbox, all pages of the pool are unused, and the thread can purge them without
 //! a table. The thread keeps only the first page, because the inbox is a linked list of freed
-//! blocks, and the first page stores the block's link to the next one and its count (see [`Batch`]).
-//! In other geometries, such a pool can have several blocks. A takeover does not purge their pages.
+//! blocks: the first page stores the block's link to the next one and its count (see [`Batch`]).
+//!
+//! In other geometries, such a pool can have several blocks. A takeover does not purge its pages.
 
 use std::{cell::Cell, ptr::NonNull};
 
@@ -153,8 +154,8 @@ impl<P: Parts> Tables<P> {
         None
     }
 
-    /// Takes the blocks of `batch`. Returns false if a pool is too large for a table, or if there is
-    /// no memory.
+    /// Takes the blocks of `batch` into the tables. Returns false if the pool of a block is too
+    /// large for a table, or if there is no memory for a table.
     ///
     /// # Safety
     ///

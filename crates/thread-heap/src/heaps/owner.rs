@@ -180,9 +180,9 @@ impl<P: Parts> Owner<P> {
     /// Retries a request that has failed. The first retry follows a flush, and the second one
     /// follows the program's callback.
     ///
-    /// There is no flush if an earlier one did not help, and no memory that a flush could return
-    /// has been freed since. A program whose requests then go to another allocator would otherwise
-    /// spend most of its time in flushes.
+    /// We skip the flush if an earlier one did not help, no memory has been returned to the source
+    /// since then, and this heap retains nothing. Otherwise, a program at its limit could spend
+    /// most of its time in flushes, for example if another allocator serves the requests that fail.
     #[cold]
     fn retry(&mut self, request: impl Fn(&mut OwnHeap<P>) -> Option<BlockPtr>) -> Option<BlockPtr> {
         // We forget earlier refusals, so that the callback is called only if a limit refuses the
@@ -644,7 +644,7 @@ mod tests {
         std::iter::from_fn(|| owner.alloc(class)).collect()
     }
 
-    /// Frees blocks of `owner` or of another heap over the same source.
+    /// Frees blocks of `owner`, or of another heap with the same source.
     fn free<P: Parts>(owner: &mut Owner<P>, blocks: Vec<BlockPtr>) {
         for block in blocks {
             // SAFETY: the block came from a heap of the same source, and is not used again.
@@ -652,7 +652,7 @@ mod tests {
         }
     }
 
-    /// Regression test: each request that got no arena looked at all heaps and at all pools.
+    /// Regression test: each request that got no arena searched all heaps and all pools.
     #[test]
     fn a_flush_that_did_not_help_is_repeated_only_after_memory_was_returned() {
         static HEAPS: Heaps<TestParts> = Heaps::new(MmapArenas::new(), Malloc);
@@ -683,7 +683,8 @@ mod tests {
         let alloc_large = |owner: &mut Owner<_>| owner.alloc_large(2 << 20, 16).unwrap().block;
         // SAFETY: the block came from this family, and is not used again.
         let free_large = |owner: &mut Owner<_>, block| unsafe { owner.free_large(block) };
-        // The source lets heaps retain large blocks after they were freed and requested again.
+        // The source lets a heap retain a large block only if such blocks were freed and requested
+        // again before.
         for _ in 0..4 {
             let block = alloc_large(&mut owner);
             free_large(&mut owner, block);

@@ -57,7 +57,7 @@ pub(super) fn guard() -> bool {
     outcome == 0
 }
 
-/// Locks the arena source, after the handlers have been registered.
+/// Registers the handlers, and then locks the arena source.
 pub(super) fn lock_source() -> SourceGuard<'static, Source> {
     guard();
     HEAPS.lock_source()

@@ -87,7 +87,7 @@ def stats():
 
     Raises ``NotLoaded`` if the library is not in this process.
     """
-    # This class keeps the GIL during the call, which the function needs to read the heap.
+    # `PyDLL` keeps the GIL during the call. The function needs the GIL to read the heap.
     write = _function(
         ctypes.PyDLL, "obmalloc_stats_json", ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t
     )
@@ -107,10 +107,10 @@ def trim():
 
     Raises ``NotLoaded`` if the library is not in this process.
     """
-    # The function takes the GIL of a thread that does not hold it. Up to CPython 3.11, it does not
-    # notice that a thread holds the GIL in a subinterpreter, so we release the GIL for the call. All
-    # interpreters share one heap there. Later, each interpreter has its own heap, and we keep the
-    # GIL, so that the function trims that of this interpreter.
+    # The function takes the GIL if its thread does not hold it. Up to CPython 3.11, it does not
+    # notice that its thread holds the GIL in a subinterpreter, so we release the GIL for the call.
+    # In these versions, all interpreters share one heap. Since CPython 3.12, each interpreter has its
+    # own heap. We then keep the GIL, so that the function trims the heap of this interpreter.
     load = ctypes.CDLL if sys.version_info < (3, 12) else ctypes.PyDLL
     return _function(load, "obmalloc_trim", ctypes.c_size_t)()
 

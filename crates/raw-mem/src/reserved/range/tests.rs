@@ -281,7 +281,7 @@ fn however_slots_become_free_the_range_has_few_mappings_and_is_inaccessible_in_t
 fn with_an_open_slot() -> (Source, Vec<NonNull<u8>>) {
     let mut source = source();
     let arenas: Vec<_> = (0..5).map(|_| map(&mut source)).collect();
-    // The slots that were never used are the only run.
+    // The slots that were never used are the only closed run.
     range(&mut source).most_closed_runs = 1;
     fill(arenas[1], SLOT, 1);
     unmap(&mut source, arenas[1]);
