@@ -86,8 +86,8 @@ struct obmalloc_figures_t obmalloc_figures(void);
  *
  * # Safety
  *
- * - `ptr` must be null or point to live memory of the allocator that is in force in this process.
- *   The memory must not be used again.
+ * - `ptr` must be null or point to live memory. The memory must come from the program's allocator
+ *   if the program has its own `free`, and from this library otherwise. It must not be used again.
  */
 void free_sized(void *ptr, size_t size);
 
@@ -97,8 +97,8 @@ void free_sized(void *ptr, size_t size);
  *
  * # Safety
  *
- * - `ptr` must be null or point to live memory of the allocator that is in force in this process.
- *   The memory must not be used again.
+ * - `ptr` must be null or point to live memory. The memory must come from the program's allocator
+ *   if the program has its own `free`, and from this library otherwise. It must not be used again.
  */
 void free_aligned_sized(void *ptr, size_t align, size_t size);
 

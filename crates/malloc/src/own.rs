@@ -67,8 +67,8 @@ pub extern "C" fn obmalloc_figures() -> Figures {
 ///
 /// # Safety
 ///
-/// - `ptr` must be null or point to live memory of the allocator that is in force in this process.
-///   The memory must not be used again.
+/// - `ptr` must be null or point to live memory. The memory must come from the program's allocator
+///   if the program has its own `free`, and from this library otherwise. It must not be used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free_sized(ptr: *mut c_void, size: usize) {
     let _ = size;
@@ -81,8 +81,8 @@ pub unsafe extern "C" fn free_sized(ptr: *mut c_void, size: usize) {
 ///
 /// # Safety
 ///
-/// - `ptr` must be null or point to live memory of the allocator that is in force in this process.
-///   The memory must not be used again.
+/// - `ptr` must be null or point to live memory. The memory must come from the program's allocator
+///   if the program has its own `free`, and from this library otherwise. It must not be used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free_aligned_sized(ptr: *mut c_void, align: usize, size: usize) {
     let _ = (align, size);
