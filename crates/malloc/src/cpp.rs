@@ -49,9 +49,10 @@ fn new_or_null(form: Form, size: usize, align: usize) -> *mut c_void {
 
 /// Serves a request for which the program has replaced the throwing form of `operator new`.
 ///
-/// The program's function may throw an exception, which no Rust code can catch. The C++ runtime's
-/// own nothrow form calls the same function, catches the exception and returns null. If the process
-/// has no C++ runtime, we call the program's function directly. An exception then ends the process.
+/// The program's function may throw an exception, which Rust code cannot catch. We therefore call
+/// the nothrow form of the C++ runtime, which calls the program's function, catches the exception
+/// and returns null. If the process has no C++ runtime, we call the program's function ourselves,
+/// and an exception ends the process.
 #[cold]
 #[inline(never)]
 fn replaced_or_null(form: Form, size: usize, align: usize) -> *mut c_void {

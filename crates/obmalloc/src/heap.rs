@@ -535,8 +535,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         pool.become_used(class);
         self.purging.note_tightened(class.units());
         if class.is_span() {
-            // The first span of the list may be in use although it is retained, and must then stay
-            // in the list. `push_front` would remove it, because it has no free block.
+            // A retained span stays in the list even when its block is in use. If such a span came
+            // first, `push_front` would remove it, because it has no free block.
             self.used.link_first(class, pool);
         } else {
             self.used.push_front(class, pool);

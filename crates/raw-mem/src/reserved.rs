@@ -187,10 +187,10 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
         });
     }
 
-    /// Usually makes no system call if enough adjacent slots are retained, and one call otherwise.
-    /// In the second case, the source may also move the memory of retained slots to the new
-    /// mapping. Each run of slots whose memory moves takes three more calls: one checks the run,
-    /// one moves its pages, and one makes the run inaccessible.
+    /// Usually makes no system call if enough adjacent slots are retained. Otherwise, makes one
+    /// call, which makes the new mapping writable. If the source then moves the memory of retained
+    /// slots to the new mapping, it makes three more calls for each run of such slots: one checks
+    /// the run, one moves its pages, and one makes the run inaccessible.
     fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
         self.try_map_large(bytes, align).or_else(|error| match self.trim_range() {
             true => self.try_map_large(bytes, align),

@@ -11,9 +11,9 @@
 //!        └───── any other p ────────────────► the layer below
 //! ```
 //!
-//! If the heap has a geometry that imitates CPython, no request gets a span. In our own geometry, a
-//! request gets a span if its size is at least [`Rules::spans_from`] and at
-//! most [`Sizes::arena_threshold`] bytes.
+//! In our own geometry, a request of at least [`Rules::spans_from`] and at
+//! most [`Sizes::arena_threshold`] bytes gets a span. The geometries that imitate CPython have no
+//! spans.
 //!
 //! CPython: `_PyObject_Malloc`, `_PyObject_Calloc`, `_PyObject_Realloc`, `_PyObject_Free`.
 //!
@@ -232,9 +232,9 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
 
     /// Moves a block to a new block of `new_size` bytes.
     ///
-    /// If there is no memory for a new block, the old block is unchanged, and the function returns
-    /// `None`. The exception is a span that has room for `new_size` bytes: it stays in place, and
-    /// the function returns `ptr`.
+    /// If there is no memory for a new block, the old block stays as it is. The function then
+    /// returns `ptr` if the old block is a span with room for `new_size` bytes, and `None`
+    /// otherwise.
     ///
     /// This function is never inlined, so `realloc` needs no stack frame if a block stays in place.
     ///

@@ -43,9 +43,8 @@ impl<'a> Extents<'a> {
         *last = if is_stale { pages.max(*last) } else { pages };
     }
 
-    /// Copies the extents of the slots in `from` to the slots that begin at `to`. The extent of a
-    /// slot is the part of it that may be backed by memory. Call this function after the memory
-    /// itself has moved from the slots in `from` to the others.
+    /// Records that the memory of the slots in `from` has moved to the slots that begin at `to`.
+    /// The new slots get the extents of the old ones.
     pub(super) fn copy(&mut self, from: Range<usize>, to: usize) {
         if from.end.max(to + from.len()) <= self.pages.len() {
             self.pages.copy_within(from, to);

@@ -30,8 +30,11 @@ const BYTES: usize = RESERVED_BYTES as usize;
 /// The number of bytes that are reserved at first.
 const FIRST_BYTES: usize = 16 << 20;
 
-/// The largest number of pieces of moved memory. The system keeps each piece as a mapping of its own.
-/// By default, a process can have 65,530 mappings (Linux, `vm.max_map_count`).
+/// The largest number of pieces of memory that have moved to other slots and are still in use or
+/// retained.
+///
+/// Linux keeps each piece as a mapping of its own, and allows a process only 65,530 mappings by
+/// default (`vm.max_map_count`).
 const MOST_PIECES: usize = 1024;
 
 /// The largest number of runs of inaccessible slots. Each run is a mapping of its own, and so is

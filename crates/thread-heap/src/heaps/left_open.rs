@@ -6,12 +6,12 @@ use sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Decides when a thread searches all heaps for one that a thread has left open.
 ///
-/// A search takes O(heaps) time, and hardly any program leaves heaps open. A search is therefore
-/// due only if the number of heaps has grown by an eighth since the last search that found nothing.
-/// All searches of a program whose threads leave no heap open then take O(1) time for each heap.
+/// A search takes O(heaps) time, and the threads of hardly any program leave heaps open. After a
+/// search that has found nothing, the next one is therefore due only when the number of heaps has
+/// grown by an eighth. All searches together then take O(1) time for each heap that is created.
 ///
-/// In a program whose threads leave heaps open, a search remains due while searches find heaps. At
-/// most about an eighth of the heaps is then wasted.
+/// After a search that has found a heap, the next one is due at once. If the threads of a program
+/// leave heaps open, at most about an eighth of all heaps is therefore lost.
 #[derive(Debug)]
 pub(crate) struct LeftOpen {
     /// The number of heaps.

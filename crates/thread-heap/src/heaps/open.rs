@@ -61,8 +61,11 @@ impl<P: Parts> Heaps<P> {
 
     /// Puts every abandoned heap on its stack again.
     ///
-    /// In a forked child, a thread that does not exist there may have been about to link or unlink
-    /// a heap. No other thread may use the heaps during the call.
+    /// A forked child calls this function. At the time of the fork, another thread of the parent
+    /// may have been changing a stack. The child does not have this thread, so the change would
+    /// remain unfinished.
+    ///
+    /// No other thread may use the heaps during the call.
     pub(crate) fn restack(&'static self) {
         self.abandoned.clear();
         self.abandoned_shifted.clear();
@@ -96,8 +99,11 @@ impl<P: Parts> Heaps<P> {
 
     /// Takes a heap that was left open by a thread with the same number, if a search is due.
     ///
-    /// If several threads have left such a heap open, takes one of these heaps and abandons the
-    /// others. If no thread has, adopts an abandoned heap that another thread is about to stack.
+    /// Several ended threads can have had this number. If each of them left its heap open, the
+    /// caller gets one of these heaps, and the others become abandoned.
+    ///
+    /// If there is no such heap, the search adopts any abandoned heap that it finds. Such a heap
+    /// exists if another thread has just abandoned it and has not put it on the stack yet.
     ///
     /// # Safety
     ///
