@@ -102,9 +102,10 @@ static CLIENT: OnceLock<Client> = OnceLock::new();
 ///
 /// # Errors
 ///
-/// Fails if the status page cannot be created. If the process does not export CPython's function
-/// `Py_AddPendingCall`, however, `start` returns `Ok` without creating a page, because we could not
-/// keep its figures up to date without that function.
+/// Fails if the status page cannot be created.
+///
+/// If the process does not export CPython's function `Py_AddPendingCall`, `start` creates no page
+/// and returns `Ok`. Without this function, we could not keep the figures up to date.
 pub(crate) fn start(
     python: &CPython,
     refresh: Refresh,

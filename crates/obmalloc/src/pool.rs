@@ -709,10 +709,10 @@ impl PoolPtr {
     /// Makes a free pool used by `class`.
     ///
     /// A new pool is divided into blocks one page at a time, so that no page is backed by physical
-    /// memory before one of its blocks is needed. In a pool that was in use before, the part up to
-    /// `next_offset` is usually backed by memory already, so dividing it page by page would save
-    /// nothing. Under [`RetainRule::EachClass`], this function therefore divides that whole part
-    /// into blocks of `class` at once.
+    /// memory before one of its blocks is needed. If the pool was in use before, the memory up to
+    /// `next_offset` is usually backed already, so dividing it page by page would save nothing.
+    /// Under [`RetainRule::EachClass`], this function therefore divides all memory up to
+    /// `next_offset` into blocks of `class`.
     pub(crate) fn become_used<G: Geometry>(self, class: SizeClass<G>) {
         let header = self.header();
         debug_assert_eq!(header.state(), State::Free);

@@ -4,7 +4,7 @@
 //! function such as `open`, `read` or `write`. An allocator must not contain a cancellation point,
 //! because the thread could end while it holds a lock or changes a heap.
 
-/// Calls `action`, during which the calling thread cannot be cancelled.
+/// Calls `action`. The calling thread cannot be cancelled during the call.
 ///
 /// On systems other than Linux and Apple's, the function only calls `action`.
 ///
@@ -49,7 +49,8 @@ mod state {
     /// Sets whether the calling thread can be cancelled, and returns the previous state.
     pub(super) fn set(state: State) -> State {
         let mut before = state;
-        // SAFETY: `before` is valid for writes. The function only changes the calling thread.
+        // SAFETY: `before` is valid for writes. The call changes only the state of the calling
+        // thread.
         unsafe { pthread_setcancelstate(state, &raw mut before) };
         before
     }

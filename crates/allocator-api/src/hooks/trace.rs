@@ -58,9 +58,9 @@ std::thread_local! {
 /// blocks for a short time. If another thread holds this lock during the fork, that thread does not
 /// exist in the child, so the child's copy of the lock is never unlocked.
 ///
-/// The table itself needs memory. If an allocator asks the program for help while it allocates this
-/// memory, for example with the callback that runs before a request is refused, that callback
-/// cannot use the table: all figures are then empty, and [`stop`](Self::stop) forgets no block.
+/// The table itself needs memory, and is locked while it gets this memory. An allocator may call
+/// the program at that moment, for example before it refuses the request. The called function
+/// cannot use the table: it gets empty figures, and [`stop`](Self::stop) forgets no block.
 #[derive(Debug)]
 pub struct Traces {
     table: Mutex<Table>,

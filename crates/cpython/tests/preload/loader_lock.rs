@@ -7,8 +7,9 @@ use crate::support::{Run, compile, preloaded, run, supported};
 
 /// The source of a library whose constructor waits for the GIL.
 ///
-/// The environment variables `ENTERED` and `ASK` name two descriptors. The constructor first writes
-/// a byte to `ENTERED`. It asks for the GIL only after it has read a byte from `ASK`.
+/// The environment variables `ENTERED` and `ASK` contain the numbers of two file descriptors. The
+/// constructor writes a byte to the first one, so that the test knows that it runs. It then waits
+/// until it can read a byte from the second one, and asks for the GIL.
 const WAITING: &str = r#"
     #include <stdlib.h>
     #include <unistd.h>

@@ -172,8 +172,8 @@ impl<G: Geometry> SizeClass<G> {
         }
     }
 
-    /// Returns the smallest class that fits `size`, or `None` if there is none or if that class is
-    /// a [linked](Self::is_linked) one.
+    /// Returns the smallest class that fits `size`. Returns `None` if no class fits, or if the
+    /// blocks of the smallest one that does are [linked](Self::is_linked).
     ///
     /// This takes fewer instructions than [`of`](Self::of), which must also handle small sizes.
     ///

@@ -1,4 +1,5 @@
-//! Models of a stack, whose items have the inbox of a heap.
+//! Loom models of [`HeapStack`]. The items on the stack are not heaps, but each has an inbox,
+//! because the inbox decides who owns a heap.
 
 use sync::{Arc, Mutex, UnsafeCell, link::Link, thread};
 
