@@ -110,7 +110,8 @@ impl Sizes {
     }
 
     /// Returns the index of the smallest class whose blocks have more than `last` bytes.
-    // We always inline this function, because most of it is computed at compile time.
+    // We always inline this function. The sizes are constants of the geometry, so most of it is
+    // then computed at compile time.
     #[inline(always)]
     pub(crate) const fn class_of(self, last: usize) -> usize {
         if last < self.small_threshold {
@@ -197,9 +198,10 @@ pub enum RetainRule {
     /// Each class can retain one pool until another class needs it.
     ///
     /// A class of [spans](crate::SizeClass::is_span), which are pools of one block, can retain
-    /// several of them. Many spans are used only once, however. The first span of a class that
-    /// becomes empty after a sweep therefore returns to its arena. Only a class that had retained
-    /// spans at the time of the sweep, or shortly before, can retain this span as well.
+    /// several empty spans. Many spans are used only once, however. When the first span of a class
+    /// becomes empty after a sweep (a regular search for unused memory), the span therefore returns
+    /// to its arena. If the class had retained spans around the time of the sweep, it can retain
+    /// this first span as well.
     ///
     /// An arena in which no block is in use can stay mapped for two reasons: classes retain pools
     /// of the arena, or the heap retains the whole arena. The arena source decides how many such
@@ -225,9 +227,10 @@ pub enum HeaderRule {
     /// The heap's tag shares no cache line with data that the owner writes, because other threads
     /// read the tag.
     ///
-    /// Each block is aligned to the largest power of two that divides its size, up to `pool_size`:
-    /// a 64-byte block to 64 bytes, and a 48-byte block to 16 bytes.
-    /// Heaps with [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython) are the exception.
+    /// Each block is aligned to the largest power of two that divides its size, but at most to
+    /// `pool_size`. For example, a block of 64 bytes is aligned to 64 bytes, and a block of 48
+    /// bytes to 16 bytes. With [`BlockStart::AsInCPython`](crate::BlockStart::AsInCPython), the
+    /// alignment can be smaller.
     InArena,
 }
 
@@ -245,9 +248,9 @@ pub enum HeaderRule {
 /// let heap = Heap::<_, _, Uneven>::with_geometry(MmapArenas::new(), Malloc);
 /// ```
 ///
-/// A pool must be smaller than 2 GiB. The largest pools of several blocks take up an eighth of an
-/// arena, which is 1 GiB in the first example. In the second one, it would be 2 GiB, so that
-/// example does not compile:
+/// A pool must be smaller than 2 GiB, because its header stores offsets in 31 bits. A pool of
+/// several blocks can take up an eighth of an arena. This is 1 GiB in the first example. In the
+/// second example, it is 2 GiB, so the program does not compile:
 ///
 /// ```
 /// # use obmalloc::{Geometry, HeaderRule, RetainRule, Rules, SizeClass, Sizes};

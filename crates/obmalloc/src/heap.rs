@@ -171,7 +171,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Returns `None` if this free list is empty, if `size` is 0, or if `size`
     /// exceeds [`linked_threshold`](crate::Sizes::linked_threshold).
     ///
-    /// If `size` is not a constant, this method is faster
+    /// If the compiler does not know `size`, this method is faster
     /// than [`alloc_listed`](Self::alloc_listed), because it finds the first pool without computing
     /// the size class.
     #[inline]
@@ -202,14 +202,15 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.alloc_unlisted_zeroed(class, bytes)
     }
 
-    /// Allocates a block of `class` from the second pool in the class's list, if the first pool has
-    /// run out of blocks. If `class` is a class of [spans](SizeClass::is_span), allocates the block
-    /// of the next retained span.
+    /// Allocates a block of `class` from the second pool in the class's list of used pools.
     ///
-    /// Returns `None` if the first pool can still provide a block, if there is no second pool, or
-    /// if the free list of the second pool is empty. If `class` is a class of spans, returns `None`
-    /// if no retained span is empty. In all these cases, [`alloc`](Self::alloc) may still allocate
-    /// a block, but it takes longer and may map memory.
+    /// The method does this only if the first pool in the list has run out of blocks. If `class` is
+    /// a class of [spans](SizeClass::is_span), it allocates the block of the next retained span.
+    ///
+    /// For spans, returns `None` if no retained span is empty. For other classes, returns `None` if
+    /// the first pool can still provide a block, or if there is no second pool with a block on its
+    /// free list. In both cases, [`alloc`](Self::alloc) may still allocate a block, but it takes
+    /// longer and may map memory.
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_from_next_pool(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
         let block = if class.is_span() {
@@ -273,8 +274,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         unsafe { self.free_then(block, |_| ()) };
     }
 
-    /// Does the same as [`free`](Self::free). If the heap also checks its clock, which can lead to a
-    /// sweep, then calls `after_sweep`.
+    /// Does the same as [`free`](Self::free). Calls `after_sweep` if the heap checked its clock.
+    ///
+    /// When a heap checks its clock, it may also return unused memory to the system.
     ///
     /// # Safety
     ///
@@ -308,8 +310,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         unsafe { self.free_linked_or_span_then(block, |_| ()) };
     }
 
-    /// Does the same as [`free_linked_or_span`](Self::free_linked_or_span). If the heap also checks
-    /// its clock, which can lead to a sweep, then calls `after_sweep`.
+    /// Frees a linked block or a span. Calls `after_sweep` as [`free_then`](Self::free_then) does.
     ///
     /// # Safety
     ///
@@ -324,12 +325,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.put_linked_or_span(pool, block, after_sweep);
     }
 
-    /// Frees `block`, which must be a [span](SizeClass::is_span). Does not touch the block's
-    /// memory. If the heap also checks its clock, which can lead to a sweep, then calls
-    /// `after_sweep`.
+    /// Frees the block of a [span](SizeClass::is_span) without touching the block's memory.
     ///
-    /// This takes fewer instructions than [`free_then`](Self::free_then), which must first find out
-    /// what kind of block it frees.
+    /// Calls `after_sweep` in the same cases as [`free_then`](Self::free_then).
+    ///
+    /// This takes fewer instructions than `free_then`, which must first find out what kind of block
+    /// it frees.
     ///
     /// # Safety
     ///
@@ -402,10 +403,11 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Returns as much unused memory to the system as possible.
     ///
-    /// Unmaps every arena that contains no live block, even if the arena source lets the heap
-    /// retain it. In the arenas that stay mapped, the heap also purges every page that no live
-    /// block touches, if the geometry allows pages to be purged. Trimming takes O(pools + free
-    /// blocks) time, and one system call for each range of pages.
+    /// First unmaps every arena that contains no live block, even if the arena source lets the heap
+    /// retain it. Then purges every page that no live block touches, which returns the memory of
+    /// the page to the system but keeps its addresses. Only some geometries support purging.
+    ///
+    /// Trimming takes O(pools + free blocks) time, and one system call for each range of pages.
     ///
     /// The result is the number of bytes returned to the system. Some of these bytes may never have
     /// been in memory.
@@ -535,8 +537,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         pool.become_used(class);
         self.purging.note_tightened(class.units());
         if class.is_span() {
-            // A retained span stays in the list even when its block is in use. If such a span came
-            // first, `push_front` would remove it, because it has no free block.
+            // A retained span stays in the list when the fast path allocates its block. If the
+            // first span is in use for this reason, `push_front` would remove it from the list, but
+            // the heap would still count it as retained.
             self.used.link_first(class, pool);
         } else {
             self.used.push_front(class, pool);
@@ -544,14 +547,16 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(pool)
     }
 
-    /// Makes the free blocks in full pools of `class` available, because there is no memory for a
-    /// new pool. Returns a pool with such a block, if any. O(pools).
+    /// Makes the full pools of `class` that have free blocks used again. Returns one. O(pools).
     ///
-    /// The heap allocates only from used pools. A full pool does not become used again until
-    /// several of its blocks have been freed, so it can have a few free blocks that the heap does
-    /// not allocate. This function makes such pools used. It makes all other full pools of the
-    /// class exhausted, which means that they become used again as soon as one block is freed. The
-    /// class therefore needs no second search until the heap maps an arena.
+    /// The heap calls this function if there is no memory for a new pool. It otherwise allocates
+    /// only from used pools. A full pool does not become used again until several of its blocks
+    /// have been freed, so it can have a few free blocks. This function makes these blocks
+    /// available.
+    ///
+    /// All full pools of the class without free blocks become exhausted, which means that they
+    /// become used again as soon as one block is freed. The class therefore needs no second search
+    /// until the heap maps an arena.
     #[cold]
     fn full_pool_with_room(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         if class.frees_until_used() == 1 || !self.used.note_short(class) {
@@ -606,9 +611,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Handles a free that changed the state of `pool`.
     ///
-    /// A full pool becomes used again. An empty pool is retained by its size class or returned to
-    /// its arena. If the heap then looks at its clock, which can lead to a sweep, calls
-    /// `after_sweep`.
+    /// If the pool was full, it becomes used again. If the pool is now empty, it is retained by its
+    /// size class or returns to its arena. If the heap then checks its clock, this function also
+    /// calls `after_sweep`, because a sweep may have returned memory to the system.
     #[cold]
     #[inline(never)]
     fn pool_event(&mut self, pool: PoolPtr, after_sweep: impl FnOnce(&mut Self)) {
@@ -711,10 +716,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Tells the source how many arenas are in use again after only retained pools kept them
     /// mapped.
     ///
-    /// If the source permits it, an arena in which no block is in use stays mapped because classes
-    /// retain pools of it. An allocation from one of these pools brings the arena back into use,
-    /// but does not tell the source. The heap therefore calls this function in each sweep, and
-    /// before it maps an arena.
+    /// With the source's permission, an arena without a block in use can stay mapped because size
+    /// classes retain pools of the arena. An allocation from one of these pools brings the arena
+    /// back into use. To stay fast, the allocation does not tell the source. The heap therefore
+    /// calls this function in each sweep, and before it maps an arena.
     fn report_reuse(&mut self) {
         let pinned = self.arenas.pinned_by_permission::<G>();
         if pinned < self.arenas_of_pools {
@@ -723,11 +728,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Tells the source how many arenas were in use since the last call although it knows them as
-    /// retained, and asks it to permit as many as were then retained again.
+    /// Tells the source how many retained arenas were used again, and asks to retain them anew.
     ///
-    /// A loop that frees and allocates spans therefore need not ask the source each time a span is
-    /// the last one of its arena.
+    /// With the source's permission, an arena can stay mapped only because of retained pools. A
+    /// loop that allocates and frees one span can bring this arena into use and out of use in each
+    /// iteration. Instead of telling the source each time, the heap calls this function from time
+    /// to time.
     pub(crate) fn renew_permission(&mut self) {
         let (least, most) = self.arenas.take_extremes();
         let used = self.arenas_of_pools.saturating_sub(least);
@@ -751,8 +757,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.arenas.could_be_free::<G>(pool.header().arena(), class.units())
     }
 
-    /// Ends the retention of every pool that must not remain retained when `class` takes a slow
-    /// path.
+    /// Ends the retention of the pools of `class`, which takes a slow path.
+    ///
+    /// Under [`RetainRule::Unobservable`], ends the retention of the pools of every class.
     #[inline]
     fn end_retentions_for(&mut self, class: SizeClass<G>) {
         while let Some(pool) = self.empty.end_for(class, &mut self.used, &mut self.arenas) {
@@ -801,10 +808,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Unmaps free arenas until the heap retains at most `most` free arenas.
     ///
-    /// We always inline this function because of its name. In the library for CPython, the linker
-    /// script groups the functions by their names. Functions with `unmap` in their names go to a
-    /// part of the code that the library removes from memory once it has started. A call of such a
-    /// function loads a page of that code into memory again.
+    /// We always inline this function, because its name contains `unmap`. In the library for
+    /// CPython, the linker groups functions by their names, and places those with `unmap` in their
+    /// names in a part of the code that the library removes from memory once it has started. A call
+    /// of a function in this part would load a page of it into memory again.
     #[inline(always)]
     fn unmap_retained_beyond(&mut self, most: usize) {
         while self.arenas.retained() > most
@@ -958,10 +965,10 @@ mod tests {
         drain(&mut heap, blocks);
     }
 
-    /// If the heap cannot map an arena, it also allocates the free blocks of pools that are still
-    /// marked as full. In this test, the only free block of the size class is in such a pool, and
-    /// does not begin at a multiple of 4096. The heap may return this block for an ordinary
-    /// request, but not for a request with an alignment of 4096 bytes.
+    /// If no arena can be mapped, a heap also allocates free blocks of pools that are marked as
+    /// full. In this test, a pool marked as full has the only free block of the size class, and
+    /// this block does not begin at a multiple of 4096 bytes. An ordinary request may get the
+    /// block, but a request with an alignment of 4096 bytes must not.
     #[test]
     fn an_aligned_block_is_aligned_or_refused_when_no_arena_can_be_mapped() {
         let source = LimitedArenas::new(MmapArenas::new(), Limits::hard(1 << 20));
@@ -1090,8 +1097,9 @@ mod tests {
         assert_eq!(found, tag);
     }
 
-    /// A source that lets the heap retain up to `max` arenas, and counts how often it is asked and
-    /// how many arenas are reused.
+    /// A source that lets the heap retain up to `max` arenas.
+    ///
+    /// It counts how often the heap asks to retain arenas, and how many retained arenas are reused.
     struct Retaining {
         source: MmapArenas,
         max: usize,

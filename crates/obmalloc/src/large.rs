@@ -55,9 +55,8 @@ struct Header {
     next: Option<LargeBlock>,
     /// The previous block in the list of [`LargeBlocks`].
     ///
-    /// In builds in which heaps check themselves (see `self_check`), a retained block stores its
-    /// own address here. A block in use never does, so a free that finds this address is a double
-    /// free.
+    /// Builds in which heaps check themselves (see `self_check`) also use this field to detect
+    /// double frees. A block in use never stores its own address here, but a retained block does.
     prev: Option<LargeBlock>,
 }
 
@@ -152,8 +151,10 @@ impl LargeBlock {
         self.0
     }
 
-    /// Returns the address of the last multiple of the arena size before the block, where its header
-    /// lies. This is the start of the mapping, unless the alignment exceeds the arena size.
+    /// Returns the address of the block's header.
+    ///
+    /// The header lies at the last multiple of the arena size before the block. This is the start
+    /// of the mapping, unless the block is aligned to more than the size of an arena.
     pub fn header_address<G: Geometry>(self) -> usize {
         self.0.addr().get() - self.distance_to_header::<G>()
     }
@@ -234,8 +235,8 @@ impl LargeBlock {
 
     /// Returns true if [`resize`](Self::resize) can move the block.
     ///
-    /// It cannot if the block was mapped with an alignment of at least the size of an arena, because
-    /// a move would not preserve this alignment.
+    /// A block that was mapped with an alignment of at least the size of an arena cannot move,
+    /// because its new address might not have this alignment.
     ///
     /// # Safety
     ///

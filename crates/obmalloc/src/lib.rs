@@ -58,8 +58,9 @@
 //!
 //! A request of `n` bytes has the size class `(n - 1) / alignment`. Each pool is one arena unit.
 //!
-//! The geometry [`Native`] also has larger classes, eight between two powers of two. Its arenas
-//! begin with the headers of all units. It serves a request in one of four ways:
+//! The geometry [`Native`] also has classes of larger blocks. Up to 8 KiB, there are eight classes
+//! from each power of two to the next. The arenas begin with the headers of all units. The size of
+//! a request determines how it is served:
 //!
 //! | request | served by |
 //! | --- | --- |
@@ -68,8 +69,8 @@
 //! | up to 480 KiB | a *span*, which is a pool of one block, rounded up to whole units |
 //! | above | a [`LargeBlock`], which has a separate mapping: see [`Heap::alloc_large`] |
 //!
-//! A free block of up to 1 KiB contains a link to the next one, as in CPython. Larger free blocks
-//! need no links, because the header of their pool has a bit for each of them.
+//! A free block of up to 1 KiB contains a link to the next free block of its pool, as in CPython.
+//! Larger free blocks contain no links, because the header of their pool has a bit for each block.
 //!
 //! # Where things are
 //!

@@ -83,8 +83,8 @@ pub(crate) enum State {
     Retained,
     /// Every block is in use. The pool is in no list until a block is freed.
     ///
-    /// This state replaces `Full` while there is no memory for another pool of the class, so that a
-    /// request can take every block that is freed.
+    /// A pool gets this state instead of `Full` while there is no memory for another pool of its
+    /// class. A request can then take every block that is freed.
     Exhausted,
 }
 
@@ -126,8 +126,8 @@ const HAS_UNCARVED_PAGES: u32 = 1 << 31;
 pub(crate) struct PoolHeader {
     /// The free list of a pool of linked blocks.
     ///
-    /// In a pool of larger blocks, this list contains at most one block, which is the one that was
-    /// freed last. All other free blocks are in `free_bits`, so the blocks need no links.
+    /// In any other pool, this field contains at most one block: the one that was freed last. The
+    /// other free blocks have a bit in `free_bits`, so they need no links.
     free: FreeList,
     /// The number of frees after which the pool's state changes.
     ///
@@ -341,10 +341,10 @@ impl PoolHeader {
     /// Makes an empty pool free. [`RetainRule::Unobservable`] preserves its free list, as in
     /// CPython.
     ///
-    /// Under [`RetainRule::EachClass`], this function clears the free list. The next user of the
-    /// pool then takes blocks in the order of their addresses, instead of in the order in which the
-    /// old blocks were freed. Blocks that are allocated one after another are therefore adjacent,
-    /// which makes a Python program that walks a tree of objects 8 % faster.
+    /// Under [`RetainRule::EachClass`], this function clears the free list. When the pool is used
+    /// again, it then provides its blocks in the order of their addresses, instead of the order in
+    /// which the old blocks were freed. Blocks that are allocated one after another are therefore
+    /// adjacent, which makes a Python program that walks a tree of objects 8 % faster.
     ///
     /// While the pool is free, the field `next_offset` still shows how much of the pool was divided
     /// into blocks. When the pool is reused, [`PoolPtr::become_used`] divides this part into blocks
@@ -654,11 +654,10 @@ impl PoolPtr {
                 start.as_ptr().map_addr(|address| address & !(G::SIZES.pool_size - 1)).cast()
             }
             HeaderRule::InArena => {
-                // The header of unit `n` begins at offset `n * POOL_OVERHEAD` of the arena.
-                // `POOL_OVERHEAD` is a multiple of `STEP`, a power of two. We could shift the
-                // address to the right to get `n`, and then to the left to get `n * STEP`. Instead,
-                // we shift to the right by fewer bits and mask the result, which yields `n * STEP`
-                // at once.
+                // The header of unit `n` begins at offset `n * POOL_OVERHEAD` of the arena. We need
+                // `n * STEP` for this offset, where `STEP` is the largest power of two that divides
+                // `POOL_OVERHEAD`. Instead of computing `n` first, we divide the address by
+                // `pool_size / STEP` and mask the result, which yields `n * STEP` at once.
                 const STEP: usize = 1 << POOL_OVERHEAD.trailing_zeros();
                 let units = start.addr().get() / (G::SIZES.pool_size / STEP);
                 let unit = units & ((Shape::<G>::POOLS - 1) * STEP);
@@ -708,11 +707,11 @@ impl PoolPtr {
 
     /// Makes a free pool used by `class`.
     ///
-    /// A new pool is divided into blocks one page at a time, so that no page is backed by physical
-    /// memory before one of its blocks is needed. If the pool was in use before, the memory up to
-    /// `next_offset` is usually backed already, so dividing it page by page would save nothing.
-    /// Under [`RetainRule::EachClass`], this function therefore divides all memory up to
-    /// `next_offset` into blocks of `class`.
+    /// A new pool is divided into blocks one page at a time, so that a page is backed by physical
+    /// memory only when one of its blocks is needed. If the pool was in use before, the memory up
+    /// to `next_offset` is usually backed already, so dividing it page by page would save nothing.
+    /// Under [`RetainRule::EachClass`], this function therefore divides this memory into blocks of
+    /// `class` at once.
     pub(crate) fn become_used<G: Geometry>(self, class: SizeClass<G>) {
         let header = self.header();
         debug_assert_eq!(header.state(), State::Free);
@@ -742,9 +741,9 @@ impl PoolPtr {
 
     /// Takes a free block. `class` must be the class of the pool.
     ///
-    /// If blocks are linked, the block that was freed last is taken first, then the block that was
-    /// freed before it, and so on. If blocks are not linked, the block that was freed last is also
-    /// taken first. After that, the free block with the lowest address is taken.
+    /// Linked blocks are taken in the reverse of the order in which they were freed. If the blocks
+    /// are not linked, the block that was freed last is taken first, and then the free block with
+    /// the lowest address.
     #[inline]
     pub(crate) fn take<G: Geometry>(self, class: SizeClass<G>) -> Option<BlockPtr> {
         if class.is_linked() {
@@ -762,9 +761,9 @@ impl PoolPtr {
 
     /// Frees `block`, which must be a linked block or the span of this pool.
     ///
-    /// Returns true if the caller must now change the state of the pool, for one of two reasons: no
-    /// block of a [`State::Used`] pool is in use any more, or enough blocks of a [`State::Full`]
-    /// pool have been freed to make it [`State::Used`] again.
+    /// Returns true if the caller must now change the state of the pool. A [`State::Used`] pool
+    /// changes its state when no block is in use any more. A [`State::Full`] pool changes its state
+    /// when enough of its blocks have been freed to make it used again.
     ///
     /// Writes a link to the block. The link of a span is never read, because a span has no other
     /// block.
@@ -876,8 +875,8 @@ impl PoolPtr {
 
     /// Makes adjacent blocks free, and returns their total size. No block of the pool may be free.
     ///
-    /// The first block begins at `offset`, and the last block begins at most `span` bytes after the
-    /// first. None of these blocks may be in use.
+    /// `offset` is the offset of the first block in the pool. The last block begins at most `span`
+    /// bytes after the first one. None of these blocks may be in use.
     fn list_adjacent<G: Geometry>(self, class: SizeClass<G>, offset: usize, span: usize) -> usize {
         let (header, size) = (self.header(), class.block_size());
         debug_assert!(header.has_no_free_block::<G>());

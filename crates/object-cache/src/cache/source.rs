@@ -43,9 +43,10 @@ unsafe impl<T, S: StorageSource<T> + ?Sized> StorageSource<T> for &S {
 ///
 /// # Safety
 ///
-/// - `object` must point to a live value. The memory of this value must have been allocated by
-///   calling [`take`](StorageSource::take) on `source` or on a clone of it.
-/// - The caller must not use this value or its memory after this call.
+/// - `object` must point to a live value.
+/// - The memory of the value must have come from [`take`](StorageSource::take) of `source`, or of a
+///   clone of `source`.
+/// - The caller must not use the value or its memory after this call.
 #[inline]
 pub(crate) unsafe fn drop_and_put<T>(source: &impl StorageSource<T>, object: NonNull<T>) {
     // SAFETY: `object` came from `source` (contract). `drop_in_place` runs before the guard's drop.

@@ -10,9 +10,10 @@ use crate::{
 /// A cache for objects that consist of a header `H` and a number of items `E`, like tuples in
 /// CPython.
 ///
-/// For each number of items from 1 to `LENGTHS`, the cache has a list of free objects with that
-/// many items. Objects with no items or with more than `LENGTHS` items are not cached. The cache
-/// provides uninitialised storage, so the caller must write and drop the contents itself.
+/// Free objects with the same number of items form a list. There is one list for each number from 1
+/// to `LENGTHS`, so objects without items and objects with more than `LENGTHS` items are not
+/// cached. The cache provides uninitialised storage. The caller must write the contents, and must
+/// drop them before it returns the storage.
 ///
 /// ```
 /// use object_cache::cpython::TupleLists;

@@ -7,9 +7,9 @@
 //!   ├─────────┴─────┴──────┴───────────┴ ─ ─ ─ ─ ─ ─ ─ ─ ─ ┤
 //! ```
 //!
-//! To count the live blocks in the arenas of the list, a thread locks the list and reads the header
-//! of every pool. The lock keeps the arenas mapped, because every arena is removed from the list
-//! before it is unmapped.
+//! Any thread can count the live blocks of the arenas in the list. The thread locks the list and
+//! reads the header of every pool. The arenas stay mapped during the count, because a thread that
+//! unmaps an arena must first lock the list and remove the arena from it.
 //!
 //! The heaps' owner threads may allocate and free blocks during the count. The result is therefore
 //! approximate, and the counting thread reads the headers with atomic loads to avoid data races.

@@ -1,9 +1,10 @@
 //! A map that shows whether an address lies in an arena. CPython: `arena_map_root` (from 3.10).
 //!
-//! An arena source can reserve one contiguous range of addresses for its arenas. The map stores
-//! only the start and the length of this range, so a single comparison shows whether an address
-//! lies in it. The map records all arenas outside the range in a radix tree. The top bits of an
-//! address select a leaf of this tree, and the next bits select the entry of an arena in the leaf.
+//! An arena source can reserve one contiguous range of addresses for its arenas. The map stores the
+//! start and the length of this range, so that a single comparison shows whether an address lies in
+//! the range. Arenas outside the range are recorded in a radix tree. The top bits of an address
+//! select a leaf of the tree, and the next bits select an entry in the leaf. The entry is true if
+//! the address lies in an arena.
 //!
 //! ```text
 //! address   ├─ root, 14 bits ─┼─ leaf, 14 bits ─┼─ offset in an arena of 1 MiB, 20 bits ─┤
@@ -138,8 +139,9 @@ impl<G: Geometry> ArenaMap<G> {
 
     /// Records that all memory in `range` belongs to the source of the arenas.
     ///
-    /// From then on, [`contains`](Self::contains) returns true for every address in the range, so
-    /// arenas in the range need no entry. An empty range has no effect.
+    /// After this call, [`contains`](Self::contains) returns true for every address in `range`, so
+    /// the arenas in `range` need no entries in the map. If `range` is empty, the call has no
+    /// effect.
     ///
     /// If a range has grown, the caller must record the new range before it allocates any memory in
     /// the added part.
@@ -172,10 +174,10 @@ impl<G: Geometry> ArenaMap<G> {
     ///
     /// # Safety
     ///
-    /// - `range` must start at the same address as the current [reserved](Self::reserve) range, and
-    ///   must not be longer than that range.
-    /// - Nothing may use the part of the current reserved range that lies after the end of `range`,
-    ///   because this function removes that part.
+    /// - `range` must start where the current [reserved](Self::reserve) range starts, and must not
+    ///   be longer.
+    /// - This function cuts off the end of the reserved range. Nothing may use the part that is cut
+    ///   off.
     /// - No other call to [`reserve`](Self::reserve) or `shrink` may run at the same time.
     pub unsafe fn shrink(&self, range: Range<usize>) {
         self.length.store(range.len(), Relaxed);
@@ -185,8 +187,9 @@ impl<G: Geometry> ArenaMap<G> {
     ///
     /// Returns false if `lower` cannot allocate a node, or if the address has too many bits.
     ///
-    /// An arena in the [reserved](Self::reserve) range needs no entry. A large mapping has an entry
-    /// for its start, and another one for its block's header if that lies elsewhere.
+    /// An arena in the [reserved](Self::reserve) range needs no entry, so the call has no effect. A
+    /// large mapping needs an entry for its start. If its block's header does not lie at the start,
+    /// the header needs a second entry.
     ///
     /// # Safety
     ///

@@ -115,10 +115,10 @@ impl ArenaTable {
 
     /// Takes a pool for `class` that begins at a multiple of `align` units.
     ///
-    /// First tries the fullest arena that has enough free units for the pool, and then emptier
-    /// arenas. The search can fail in an arena with enough free units, because the units of the
-    /// pool must be adjacent and begin at a multiple of `align` units. After [`MAX_SEARCHED`] such
-    /// arenas, the search continues only in the emptiest arena.
+    /// First searches the fullest arena that has enough free units for the pool, and then emptier
+    /// arenas. An arena with enough free units may still have no room, because the units of a pool
+    /// must be adjacent and begin at a multiple of `align` units. If [`MAX_SEARCHED`] arenas have
+    /// no room, this function searches only one more arena, which is the emptiest one.
     pub(crate) fn take_pool<G: Geometry>(
         &mut self,
         origin: Origin,
@@ -158,9 +158,9 @@ impl ArenaTable {
 
     /// Returns a free pool to its arena. If the caller must unmap an arena, returns that arena.
     ///
-    /// If the arena becomes free, the closure `retain` decides whether it stays mapped. The
-    /// arguments of the closure are the number of free arenas that are already retained, and the
-    /// result of [`pinned_by_permission`](Self::pinned_by_permission).
+    /// If the arena becomes free, this function calls `retain` to decide whether the arena stays
+    /// mapped. The arguments of `retain` are the number of free arenas that the heap already
+    /// retains, and the result of [`pinned_by_permission`](Self::pinned_by_permission).
     pub(crate) fn put_pool<G: Geometry>(
         &mut self,
         pool: PoolPtr,
@@ -260,8 +260,10 @@ impl ArenaTable {
         self.most_pinned = self.most_pinned.max(self.pinned);
     }
 
-    /// Raises the least number of pinned arenas, because `count` more are about to be pinned that
-    /// were not known as retained before.
+    /// Adds `count` to `least_pinned`, because the source now permits `count` more pinned arenas.
+    ///
+    /// The heap counts the permitted arenas in excess of `least_pinned` as reused. The new ones
+    /// were not reused.
     pub(crate) fn expect_pinned(&mut self, count: usize) {
         self.least_pinned += count;
     }

@@ -110,11 +110,11 @@ impl FreeBytes {
 }
 
 impl Arena {
-    /// Looks for free pages in each pool that has several blocks and is neither free nor full. If
-    /// all bytes of a page are free, this function removes the blocks that touch the page from the
-    /// pool's free list. The page is then *uncarved*, which means that it is no longer divided into
-    /// blocks. An uncarved page is still backed by memory until [`purge`](Self::purge) returns the
-    /// memory to the system.
+    /// Takes the blocks on completely free pages off the free lists of their pools.
+    ///
+    /// The pages are then *uncarved*, which means that they are no longer divided into blocks. They
+    /// are still backed by memory until [`purge`](Self::purge) returns this memory to the system.
+    /// This function searches only pools that have several blocks and are neither free nor full.
     ///
     /// Takes O(pools) time. For each pool that has enough free bytes for a page, adds O(free
     /// blocks).

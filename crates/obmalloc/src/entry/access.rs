@@ -88,9 +88,9 @@ impl<H> GilHeld<H> {
     ///
     /// # Safety
     ///
-    /// - Two threads must not use the returned `GilHeld` at the same time.
-    /// - No method of the `GilHeld` may be called while another call of its methods is running.
-    /// - The arena source and the metadata allocator of `heap` must not call into `heap`.
+    /// - Calls of the returned `GilHeld`'s methods must not overlap, whether on one thread or on
+    ///   several.
+    /// - The arena source of `heap`, and the allocator of its metadata, must not call into `heap`.
     /// - The functions of the heap's [`PurgePolicy`](crate::PurgePolicy) must not call into `heap`.
     ///
     /// The first rule also covers calls to an allocator that contains this value or refers to it.

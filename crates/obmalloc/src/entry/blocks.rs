@@ -52,10 +52,10 @@ pub unsafe trait Blocks {
 
     /// Lets the calling thread's heap return memory that has been free for a long time.
     ///
-    /// A heap checks the time only on its slow paths. If it rarely takes them, it could retain free
-    /// memory for too long. For this reason, [`Pymalloc`](crate::Pymalloc) calls this function
-    /// whenever it allocates a block that is not small, resizes a block of the layer below, or
-    /// moves a block.
+    /// A heap checks the time only on its slow paths. If a program rarely reaches them, its heap
+    /// could retain free memory for too long. To prevent this, [`Pymalloc`](crate::Pymalloc) calls
+    /// this function whenever it allocates a block that is not small, resizes a block of the layer
+    /// below, or moves a block.
     #[inline]
     fn visit(&self) {}
 
@@ -72,7 +72,7 @@ pub unsafe trait Blocks {
     ///
     /// If `ptr` lies in an arena of these heaps, the following conditions must hold:
     ///
-    /// - `ptr` must point to the start of a live block, which the caller must own.
+    /// - `ptr` must point to the start of a live block that the caller owns.
     /// - The block must be [linked](SizeClass::is_linked) or a [span](SizeClass::is_span).
     unsafe fn free_if_ours(&self, ptr: NonNull<u8>) -> Option<NonNull<u8>>;
 

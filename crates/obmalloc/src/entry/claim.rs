@@ -158,9 +158,9 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
 
     /// Returns an empty range.
     ///
-    /// The range of the source below is stored only in the map of this source. A wrapper must not
-    /// store it, because it would not learn that a [`trim`](ArenaSource::trim) has made the range
-    /// shorter.
+    /// Only the map of this source stores the range that the source below has reserved. A wrapper
+    /// around this source must not store the range, because [`trim`](ArenaSource::trim) can make
+    /// the range shorter without telling the wrapper.
     fn reserved(&mut self) -> Range<usize> {
         0..0
     }
@@ -181,8 +181,8 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
     }
 }
 
-/// Safe code must not make the range of the source below shorter, because the map would not learn
-/// of the change. It can trim that source, but not shrink its range:
+/// Safe code can trim the source below a `KnownArenas`, but cannot shrink the range that this
+/// source has reserved, because the arena map would not learn of the change:
 ///
 /// ```
 /// # use obmalloc::KnownArenas;

@@ -11,8 +11,8 @@
 //!        └───── any other p ────────────────► the layer below
 //! ```
 //!
-//! In our own geometry, a request of at least [`Rules::spans_from`] and at
-//! most [`Sizes::arena_threshold`] bytes gets a span. The geometries that imitate CPython have no
+//! A *span* is a pool with a single block. In our own geometry, requests from [`Rules::spans_from`]
+//! to [`Sizes::arena_threshold`] bytes get a span. The geometries that imitate CPython have no
 //! spans.
 //!
 //! CPython: `_PyObject_Malloc`, `_PyObject_Calloc`, `_PyObject_Realloc`, `_PyObject_Free`.
@@ -155,9 +155,10 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
         block.or_else(|| self.lower_malloc(size))
     }
 
-    /// Allocates a block for a request that is not small: a span, or a block from the layer below.
-    /// This function is never inlined into `malloc`, so `malloc` needs no stack frame for a small
-    /// request.
+    /// Allocates a block for a request that is not small.
+    ///
+    /// The block is a span, or comes from the layer below. This function is never inlined into
+    /// `malloc`, so that `malloc` needs no stack frame for a small request.
     #[inline(never)]
     fn malloc_above(&self, size: usize) -> Option<NonNull<u8>> {
         self.heap.visit();
@@ -232,9 +233,9 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
 
     /// Moves a block to a new block of `new_size` bytes.
     ///
-    /// If there is no memory for a new block, the old block stays as it is. The function then
-    /// returns `ptr` if the old block is a span with room for `new_size` bytes, and `None`
-    /// otherwise.
+    /// If there is no memory for a new block, the old block remains live and unchanged. In this
+    /// case, the function returns `ptr` if the old block is a span of at least `new_size` bytes,
+    /// and `None` otherwise.
     ///
     /// This function is never inlined, so `realloc` needs no stack frame if a block stays in place.
     ///
@@ -429,9 +430,9 @@ mod tests {
         ] {
             // SAFETY: the block is live, and is replaced by the result.
             let new = unsafe { pymalloc.realloc(Some(block), size) }.unwrap();
-            // `stays` says whether a span is still at the same address. It has no meaning after the
-            // request for 2 MiB, because the block then belongs to the C library, which may or may
-            // not move it.
+            // `stays` says whether a span must keep its address. We check this only while the heap
+            // has a span: the request for 2 MiB moves the contents to a block of the C library,
+            // which may or may not move when it is resized.
             assert!(spans(&pymalloc) == 0 || (new == block) == stays, "{size}");
             block = new;
             kept = kept.min(size);

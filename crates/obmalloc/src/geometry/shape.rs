@@ -71,8 +71,8 @@ impl<G: Geometry> Shape<G> {
     /// A purge returns free pages to the system, which discards their contents. The heap must
     /// therefore not keep its own data in free pages.
     ///
-    /// Pool headers must lie in the arena's first unit, which is never purged, and free units must
-    /// be recorded elsewhere.
+    /// Pool headers must lie at the start of the arena, which is never purged. Free units must be
+    /// recorded outside of their own memory.
     pub(crate) const PURGES: bool = matches!(G::RULES.headers, HeaderRule::InArena)
         && matches!(G::RULES.retain, RetainRule::EachClass)
         && G::SIZES.pool_size >= PAGE

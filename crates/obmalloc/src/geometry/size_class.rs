@@ -18,7 +18,7 @@ use crate::geometry::{
     shape::{BlockStart, Shape},
 };
 
-/// A full pool becomes used again after one part in this many of its blocks has been freed.
+/// A full pool becomes used again after `1 / PART_OF_FULL_POOL` of its blocks have been freed.
 const PART_OF_FULL_POOL: usize = 8;
 
 /// A full pool becomes used again after at least this many frees, unless it has fewer
@@ -32,8 +32,7 @@ const MOST_FREES: usize = 16;
 /// large.
 const BLOCKS_IN_POOL: usize = 32;
 
-/// A pool with several blocks takes up at most one part in this many of an arena, unless the pool
-/// is a single unit.
+/// A pool of several blocks takes up at most `1 / POOLS_IN_ARENA` of an arena, or a single unit.
 const POOLS_IN_ARENA: usize = 8;
 
 /// A size class of the geometry `G`.
@@ -88,11 +87,11 @@ impl<G: Geometry> SizeClass<G> {
 
     /// True if [`number_at`](Self::number_at) gets an exact result from a multiplication.
     ///
-    /// The function multiplies the offset by the reciprocal of the block size, which is rounded up
-    /// to a multiple of 2^-32. For an offset of `n` bytes, the rounding makes the product too large
-    /// by less than `n` / 2^32. The exact product is at least 1 / block size below the next whole
-    /// number. If `n` / 2^32 is at most 1 / block size, the whole part of the product is therefore
-    /// exact.
+    /// The function computes `offset / size` as the product of `offset` and `1 / size`, where
+    /// `1 / size` is rounded up to a multiple of 2^-32. The rounding makes the product too large by
+    /// less than `offset / 2^32`. The exact quotient is at least `1 / size` below the next whole
+    /// number. If `offset / 2^32` is at most `1 / size`, the rounding therefore does not change the
+    /// whole part of the quotient.
     const MULTIPLIES: bool = {
         let (mut index, mut is_exact) = (0, true);
         while index < G::SIZES.first_span() && index < Shape::<G>::CLASSES {
@@ -172,8 +171,10 @@ impl<G: Geometry> SizeClass<G> {
         }
     }
 
-    /// Returns the smallest class that fits `size`. Returns `None` if no class fits, or if the
-    /// blocks of the smallest one that does are [linked](Self::is_linked).
+    /// Returns the smallest class that fits `size` if its blocks are not linked.
+    ///
+    /// Returns `None` if the blocks of this class are [linked](Self::is_linked), or if no class
+    /// fits.
     ///
     /// This takes fewer instructions than [`of`](Self::of), which must also handle small sizes.
     ///
@@ -262,10 +263,10 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the index of the last slot of this class.
     ///
-    /// The heap looks up the first used pool of a class in a table, whose entries are called slots.
+    /// A *slot* is an entry of the table in which the heap looks up the first used pool of a class.
     /// Most classes have a single slot. A linked class above `small_threshold` has a slot for each
-    /// multiple of `alignment` that it serves. For a linked block, the heap can therefore find the
-    /// slot by shifting the requested size, without computing the class.
+    /// multiple of `alignment` that it serves. The heap can therefore find the slot for a linked
+    /// block by shifting the requested size, which is faster than computing the class first.
     #[inline]
     pub(crate) const fn slot(self) -> usize {
         let index = self.index();
@@ -323,17 +324,19 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of blocks in a pool of this class. A [span](Self::is_span) has only one.
     ///
-    /// Two kinds of pools have room for fewer blocks. If an arena stores the headers of all its
-    /// pools at its start, these headers take up part of the arena's first pool. If the heap
-    /// uses [`BlockStart::AsInCPython`], each pool of linked blocks begins with unused bytes, where a
-    /// pool of CPython has its header.
+    /// Some pools have room for fewer blocks, for one of two reasons:
+    /// - With [`HeaderRule::InArena`](crate::HeaderRule::InArena), the headers of all pools take up
+    ///   part of the arena's first pool.
+    /// - With [`BlockStart::AsInCPython`], a pool of linked blocks begins with unused bytes, where
+    ///   a pool of CPython has its header.
     #[inline]
     pub const fn capacity(self) -> usize {
         (self.bytes_for_blocks() - Shape::<G>::BEFORE_POOL) / self.block_size()
     }
 
-    /// Returns the number of blocks in the smallest pool of this class. This is the first pool of
-    /// an arena in a heap that uses [`BlockStart::AsInCPython`].
+    /// Returns the number of blocks in the pool of this class that has the least room.
+    ///
+    /// This is the first pool of an arena, in a heap that uses [`BlockStart::AsInCPython`].
     const fn least_capacity(self) -> usize {
         let before = if self.is_linked() {
             BlockStart::AsInCPython.offset::<G>(true)
@@ -343,8 +346,10 @@ impl<G: Geometry> SizeClass<G> {
         (self.bytes_for_blocks() - before) / self.block_size()
     }
 
-    /// Returns the number of the block that contains the byte at `offset` in a pool of the class
-    /// with the number `index`. The pool must not be a [span](Self::is_span).
+    /// Returns the number of the block that contains the byte at `offset` in a pool.
+    ///
+    /// Blocks are counted from 0. `index` is the number of the pool's class, which must not be a
+    /// class of [spans](Self::is_span).
     ///
     /// The result is the quotient of `offset` and the block size. If possible, a multiplication
     /// replaces the division, because it takes less time.
@@ -359,16 +364,15 @@ impl<G: Geometry> SizeClass<G> {
 
     /// Returns the number of blocks that must be freed before a full pool becomes used again.
     ///
-    /// Under [`RetainRule::Unobservable`], the number is 1: a full pool returns to its size class's
-    /// list of used pools as soon as one of its blocks is freed. CPython does the same, and the
-    /// heap must return the same addresses as CPython.
+    /// Under [`RetainRule::Unobservable`], the number is 1: as in CPython, a full pool becomes used
+    /// again as soon as one of its blocks is freed. Otherwise, the heap would not return the same
+    /// addresses as CPython.
     ///
-    /// In a geometry with [`RetainRule::EachClass`], which need not return the same addresses as
-    /// CPython, a full pool returns to its size class's list of used pools only after an eighth of
-    /// its blocks has been freed, but after at least 4 and at most 16 frees. If one free were
-    /// enough, a program that alternately frees and allocates one block of a full pool could make
-    /// the heap add the pool to the list and remove it again each time. A pool of fewer than 8
-    /// blocks nevertheless needs only one free. No pool needs more frees than it has blocks.
+    /// Under [`RetainRule::EachClass`], the number is an eighth of the pool's blocks, but at least
+    /// 4 and at most 16. If it were 1, a program that alternately frees and allocates a block of a
+    /// full pool could make the heap add the pool to the list of used pools and remove it again
+    /// each time. A pool of fewer than 8 blocks nevertheless needs only one free, and no pool needs
+    /// more frees than it has blocks.
     #[inline]
     pub(crate) const fn frees_until_used(self) -> usize {
         match G::RULES.retain {

@@ -7,9 +7,9 @@
 //! whether these pools may stay.
 //!
 //! Under [`RetainRule::Unobservable`], retaining a pool must not change the addresses that a
-//! program receives. We therefore ask which pool the heap would take next if an empty pool returned
-//! to its arena. If it is this same pool, its size class may retain it, because the next class that
-//! needs a pool gets it in either case. Any other empty pool returns to its arena at once.
+//! program receives. A size class may therefore retain an empty pool only if the heap would take
+//! this pool next after it had returned to its arena. The next class that needs a pool then gets
+//! this pool whether or not it was retained. All other empty pools return to their arenas at once.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -32,9 +32,9 @@ pub(crate) struct EmptyPools {
     idle: [u64; WORDS],
     /// The classes that may retain the next of their spans that becomes empty.
     ///
-    /// `note_idle` limits this set to the classes that may have retained pools. Any other class
-    /// joins the set when one of its spans becomes empty. That first span is not retained, because
-    /// many spans are used only once.
+    /// A class joins the set when one of its spans becomes empty. The class does not retain this
+    /// first span, because many spans are used only once. `note_idle` removes the classes that have
+    /// had no retained pools recently, so their next empty span counts as the first one again.
     freed: [u64; WORDS],
     /// The number of units in the retained pools.
     units: usize,
@@ -101,9 +101,10 @@ impl EmptyPools {
     /// Records that a span of `class` has become empty. Returns true if the class may retain this
     /// span.
     ///
-    /// Many spans are used only once. The first span of a class that becomes empty after a call
-    /// of [`note_idle`](Self::note_idle) is therefore not retained, unless that call recorded the
-    /// class as one that may have retained pools. All later spans may be retained.
+    /// Many spans are used only once. A class may therefore not retain the first of its spans that
+    /// becomes empty after a call of [`note_idle`](Self::note_idle), but may retain all later ones.
+    /// If the class had retained pools around the time of that call, it may also retain the first
+    /// one.
     pub(crate) fn note_freed<G: Geometry>(&mut self, class: SizeClass<G>) -> bool {
         let (word, bit) = place(class);
         let had_freed = self.freed[word] & bit != 0;
@@ -175,11 +176,11 @@ impl EmptyPools {
         None
     }
 
-    /// Ends the retention of a pool that has at least as many units as a pool of `class`, and
-    /// returns it. Prefers classes of smaller blocks.
+    /// Ends the retention of a pool that has enough units for a pool of `class`, and returns it.
     ///
-    /// A class of larger blocks can have smaller pools, because a span has only the units that its
-    /// one block needs. The function therefore skips classes whose pools have too few units.
+    /// Searches `class` first, and then the classes of larger blocks. Skips classes whose pools
+    /// have too few units. A class of larger blocks can have smaller pools, because a span has only
+    /// the units that its one block needs.
     ///
     /// The returned pool is empty and in no list. Returns `None` if there is no such pool.
     pub(crate) fn end_larger<G: Geometry>(

@@ -16,10 +16,10 @@
 //! - If a quarter of the heap becomes free at once, that memory is purged immediately. Likewise,
 //!   the arena source immediately unmaps the first memory that a program frees.
 //!
-//! There are thus two kinds of purges: those in sweeps and immediate ones. A purge counts as a
-//! mistake if the program soon reuses more than a quarter of the purged pages. The heap then pauses
-//! purges of the same kind. Purges of the other kind continue. Each further mistake of the same
-//! kind doubles the pause, up to a limit.
+//! A purge counts as a mistake if the program soon reuses more than a quarter of the purged pages.
+//! After a mistake in a sweep, the next sweeps purge nothing for a while. After a mistake in an
+//! immediate purge, there is no immediate purge for a while. Each further mistake of the same kind
+//! doubles the pause, up to a limit.
 
 #![forbid(unsafe_code)]
 
@@ -30,10 +30,10 @@ use raw_mem::without_unwinding;
 /// The number of slow paths that a heap takes between two checks of the clock.
 pub(crate) const VISITS: u32 = 64;
 
-/// Walks over the free blocks may take at most one part in this many of the time.
+/// Walks over the free blocks may take at most `1 / PART_OF_TIME` of the time.
 const PART_OF_TIME: u32 = 64;
 
-/// If part of the heap has become free, walks may take one part in this many of the time.
+/// If part of the heap has become free, walks may take `1 / PART_OF_TIME_IF_LOOSER` of the time.
 const PART_OF_TIME_IF_LOOSER: u32 = 4;
 
 /// The longest pause after a mistake, as a multiple of the time between two sweeps.
@@ -42,17 +42,17 @@ const LONGEST_PAUSE: u32 = 32;
 /// The shortest time between two trims that are caused by a memory shortage.
 const LEAST_BETWEEN_TRIMS: Duration = Duration::from_millis(500);
 
-/// Trims caused by a memory shortage may take at most one part in this many of the time.
+/// Trims caused by a memory shortage may take at most `1 / PART_OF_TIME_IF_SHORT` of the time.
 const PART_OF_TIME_IF_SHORT: u32 = 16;
 
 /// At least this many units must become free or nearly free to cause an immediate purge.
 const MANY_UNITS: usize = 1024;
 
-/// At least one in this many of all units must become free or nearly free to cause an immediate
+/// At least `1 / LARGE_PART` of all units must become free or nearly free to cause an immediate
 /// purge.
 const LARGE_PART: usize = 4;
 
-/// A purge was worthwhile if at most one in this many of its pages was used again.
+/// A purge was worthwhile if at most `1 / PART_REUSED` of its pages were used again.
 const PART_REUSED: usize = 4;
 
 /// The rules for when a heap returns free memory inside its arenas to the system automatically.
@@ -120,10 +120,11 @@ impl PurgePolicy {
 
     /// Returns all unused memory while memory is short, regardless of the decay time.
     ///
-    /// From time to time, the heap calls `is_short` to ask whether the system or the container is
-    /// running out of memory. It passes the current time, as `clock` has returned it. As long as
-    /// `is_short` returns true, the heap trims itself repeatedly. After each trim, it waits for at
-    /// least 16 times as long as the trim took, and never less than half a second.
+    /// `is_short` must return true while the system or the container is running out of memory. The
+    /// heap calls it from time to time, and passes the time that `clock` has returned. While
+    /// `is_short` returns true, the heap trims itself repeatedly. To limit the cost, it waits
+    /// between two trims for at least half a second, and for at least 16 times as long as the last
+    /// trim took.
     ///
     /// `is_short` should return quickly. It must not use the heap, and must leave `errno`
     /// unchanged. If it panics, the process is aborted.

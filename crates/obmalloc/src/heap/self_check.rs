@@ -90,8 +90,9 @@ pub(crate) fn freeing<G: Geometry>(pool: PoolPtr, block: &BlockPtr) {
     }
     let header = pool.header();
     let Some(class) = header.class::<G>() else {
-        // The block began in a unit that was not the first one of its pool. The pool has been freed
-        // since then, so the unit no longer has a class.
+        // When a pool is freed, its first unit keeps the class, but its other units lose it. The
+        // block therefore did not begin in the first unit of its pool, and the pool has already
+        // been freed.
         let start = block.start();
         fail(format_args!("the block at {start:p} was freed twice"));
     };

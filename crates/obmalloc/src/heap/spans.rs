@@ -13,10 +13,10 @@
 //!   in no list           span, full      when its block is freed, it can return to the front
 //! ```
 //!
-//! A retained span serves only its own class, but many blocks of these sizes are requested only
-//! once. The first span of a class that becomes empty after a sweep is therefore not retained: it
-//! returns to its arena, where its units can serve any class. Only a class that had retained spans
-//! at the time of the sweep, or shortly before, can retain this span as well.
+//! A retained span serves only requests of its own class, but many spans are used only once. When
+//! the first span of a class becomes empty after a sweep, it therefore returns to its arena, where
+//! its units can serve any class. Later spans may be retained. If the class had retained spans
+//! around the time of the sweep, it can retain the first span as well.
 //!
 //! The arena source limits how many arenas may stay mapped only because they contain retained
 //! pools.
@@ -44,9 +44,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(Found { block: span.carve_block::<G>()?, carved_from: Some(span) })
     }
 
-    /// Searches the list of `class` for a span that is not in use, and allocates its block. Marks
-    /// every span that it visits as full, which removes the span from the list. Returns `None` if
-    /// every span in the list is in use.
+    /// Allocates the block of the first span in the list of `class` that is not in use.
+    ///
+    /// Marks every span that it visits as full, which removes the span from the list. Returns
+    /// `None` if every span in the list is in use.
     ///
     /// The next retained span then comes first in the list, so the fast path serves the next
     /// request.
@@ -65,11 +66,13 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         }
     }
 
-    /// Allocates the block of a retained span of `class` that begins at a multiple of `align`
-    /// bytes. Searches only the first [`MAX_SEARCHED`] spans in the list of the class. Returns
-    /// `None` if none of them begins at such a multiple, or if the first one that does is in use.
+    /// Allocates the block of a retained span that begins at a multiple of `align` bytes.
     ///
-    /// Before that, marks each span at the front of the list that is in use as full.
+    /// Searches only the first [`MAX_SEARCHED`] spans in the list of `class`. Returns `None` if
+    /// none of them is aligned, or if the block of the first aligned span is in use.
+    ///
+    /// Before the search, removes all spans in use from the front of the list, and marks them as
+    /// full.
     pub(crate) fn alloc_aligned_span(
         &mut self,
         class: SizeClass<G>,
@@ -245,8 +248,8 @@ mod tests {
         put(&mut heap, 0);
         put(&mut heap, 1);
         let used_again = heap.alloc_listed(class).unwrap();
-        // The span that is freed here becomes the first of the list. The heap needs its units to
-        // make room for an aligned span.
+        // The heap retains this span at the front of the list. To make room for an aligned span, it
+        // must then return the units of this span to the arena.
         put(&mut heap, 0);
         let aligned = heap.alloc_aligned(class, 64 << 10).unwrap();
         assert_eq!(heap.stats().arenas.current, 1);
@@ -255,8 +258,8 @@ mod tests {
         free(&mut heap, blocks);
     }
 
-    /// Regression test: the heap ended the retention of a span of one unit, and then mapped an
-    /// arena although a larger span was retained.
+    /// Regression test: to make room for several units, the heap released only a retained span of
+    /// one unit. It then mapped an arena, although it retained a larger span.
     #[test]
     fn a_larger_retained_span_is_found_behind_retained_spans_of_one_unit() {
         let one_unit = SizeClass::<Native>::of(16 << 10).unwrap();

@@ -15,9 +15,9 @@ use crate::{
 pub(crate) struct UsedPools {
     /// # Invariant
     ///
-    /// `heads` has an entry for each slot. The entry is the first pool in the list of the slot's
-    /// size class, or `PoolPtr::NONE` if that list is empty. If a class has several slots, they all
-    /// contain the same pool.
+    /// Each size class has one or more *slots*, which are entries of `heads` (see
+    /// `SizeClass::slot`). Every slot of a class contains the first pool in the class's list, or
+    /// `PoolPtr::NONE` if this list is empty.
     ///
     /// All pools in the list of a class have this class, and are used or retained.
     heads: [PoolPtr; MAX_CLASSES],
@@ -30,8 +30,10 @@ impl UsedPools {
         Self { heads: [PoolPtr::NONE; MAX_CLASSES], short: ClassSet::EMPTY }
     }
 
-    /// Records that there is no memory for another pool of `class`. From now on, each pool of the
-    /// class that runs out of blocks becomes [`State::Exhausted`] instead of [`State::Full`].
+    /// Records that there is no memory for another pool of `class`.
+    ///
+    /// From now on, a pool of the class that runs out of blocks becomes [`State::Exhausted`]
+    /// instead of [`State::Full`].
     ///
     /// Returns false if this was already recorded.
     pub(crate) fn note_short<G: Geometry>(&mut self, class: SizeClass<G>) -> bool {
@@ -55,8 +57,8 @@ impl UsedPools {
     /// Returns the first used pool of the linked class for requests of `last + 1` bytes,
     /// or [`PoolPtr::NONE`].
     ///
-    /// `last` must be less than `linked_threshold`. If `last` is not a constant, this function is
-    /// faster than [`first`](Self::first), for which the caller would have to compute the size
+    /// `last` must be less than `linked_threshold`. If the compiler does not know `last`, this
+    /// function is faster than [`first`](Self::first), because the caller need not compute the size
     /// class.
     #[inline]
     pub(crate) fn first_for<G: Geometry>(&self, last: usize) -> PoolPtr {

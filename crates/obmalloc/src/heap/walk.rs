@@ -11,8 +11,9 @@ use crate::{
     pool::{PoolPtr, State},
 };
 
-/// The largest number of blocks in a pool whose blocks can be visited. This is the number of blocks
-/// of 8 bytes in a pool of 16 KiB.
+/// The largest number of blocks in a pool whose blocks can be visited.
+///
+/// A pool of 16 KiB has this many blocks if each block has 8 bytes.
 const MAX_BLOCKS: usize = 2048;
 
 /// A block in use.
@@ -45,8 +46,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// Blocks that other threads have freed count as in use until the heap reclaims them.
     ///
-    /// The geometry must have at most 2,048 blocks of the smallest class in a unit. With other
-    /// geometries, a call does not compile:
+    /// A unit of the geometry must have room for at most 2,048 blocks of the smallest class. In the
+    /// second example, it has room for 4,096 blocks, so the call does not compile:
     ///
     /// ```
     /// # use obmalloc::{Geometry, Heap, Sizes};

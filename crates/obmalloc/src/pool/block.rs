@@ -81,11 +81,11 @@ type Link = Option<NonNull<u8>>;
 pub(crate) struct FreeList {
     /// # Invariant
     ///
-    /// The list exclusively owns its blocks. In a pool of linked blocks, the first word of each
-    /// block links to the next block. In any other pool, the list has at most one block, which was
-    /// freed last, and the contents of this block are unspecified. The functions that read links,
-    /// which are [`pop`](Self::pop), [`iter`](Self::iter) and [`retain`](Self::retain), must not be
-    /// used in such a pool.
+    /// - The list exclusively owns its blocks.
+    /// - In a pool of linked blocks, the first word of each block links to the next block.
+    /// - In any other pool, the list has at most one block, which may contain anything. The
+    ///   functions that read links must not be used there: [`pop`](Self::pop), [`iter`](Self::iter)
+    ///   and [`retain`](Self::retain).
     head: Cell<Link>,
 }
 

@@ -4,8 +4,9 @@
 //! operation. All loads and stores are atomic, so another thread reads either the old value or the
 //! new one, never a mixture.
 //!
-//! Every free decrements a [`Count`] and tests whether it has reached 0. We use inline assembly for
-//! this, because it needs only two instructions. The compiler would generate three.
+//! Whenever a block is freed, we decrement a [`Count`] and test whether it has reached 0. On
+//! x86-64, we use inline assembly for this, because it needs only two instructions. The compiler
+//! would generate three.
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 

@@ -38,11 +38,11 @@ impl Interpreter {
     ///
     /// # Panics
     ///
-    /// Panics if `libpython` cannot be loaded, or if [`Rules::of_cpython`] does not know the sizes
-    /// and rules of the allocator in this version of CPython. Also panics if CPython's allocator
-    /// `pymalloc` maps an arena while the interpreter starts. That should not happen, because this
-    /// function makes the interpreter allocate with `malloc`, so that only the test uses
-    /// `pymalloc`.
+    /// Panics in these cases:
+    /// - `libpython` cannot be loaded.
+    /// - [`Rules::of_cpython`] does not know the allocator of this version of CPython.
+    /// - CPython's allocator `pymalloc` maps an arena while the interpreter starts. This should not
+    ///   happen, because this function makes the interpreter allocate with `malloc`.
     ///
     /// # Safety
     ///

@@ -1,10 +1,11 @@
 //! Starts a real CPython whose allocator `pymalloc` is used only by the test.
 //!
-//! The test must be the only user of `pymalloc`. Before the interpreter starts, we therefore
-//! replace `pymalloc` with `malloc` as the interpreter's own allocator. The test calls `pymalloc`
-//! directly, through pointers to its functions ([`Interpreter::pymalloc`]), but not before the
-//! interpreter has started: since CPython 3.12, these functions need a thread state. A process can
-//! start only one interpreter, so [`in_each`] starts one process for each libpython.
+//! The test must be the only user of `pymalloc`. We therefore make the interpreter allocate with
+//! `malloc` before it starts. The test calls the functions of `pymalloc` directly
+//! (see [`Interpreter::pymalloc`]). It can do so only after the interpreter has started, because
+//! these functions need a thread state since CPython 3.12.
+//!
+//! A process can start only one interpreter, so [`in_each`] starts one process for each libpython.
 
 mod arena_hook;
 mod each;
