@@ -1,10 +1,10 @@
 //! The current allocator of each domain, which can be replaced while other threads allocate.
 //!
 //! An allocator consists of C functions and a context pointer, which each function receives as an
-//! argument. A thread that calls the current allocator of a [`DomainTable`] loads the function and
-//! the context in one atomic step, so both always belong to the same allocator. CPython loads the
-//! two separately. If another thread replaces the allocator in between, CPython calls a function of
-//! one allocator with the context of the other.
+//! argument. A thread that uses a [`DomainTable`] loads a function and its context in one atomic
+//! step, so both always belong to the same allocator. CPython loads them separately. If another
+//! thread replaces the allocator between these two loads, CPython calls a function of one allocator
+//! with the context of another.
 
 use core::ptr::NonNull;
 
@@ -79,8 +79,8 @@ impl<A: MemAlloc> DomainTable<A> {
     /// - `allocator` must be able to free and reallocate every live block of `domain`, including
     ///   the blocks that other threads allocate during this call.
     /// - `allocator` must meet the requirements of [`CAllocator::new`] for as long as this
-    ///   `DomainTable` is in use. Other threads may still be calling `allocator` after a later call
-    ///   has replaced it.
+    ///   `DomainTable` is in use, even if a later call replaces `allocator`. Other threads may
+    ///   still be calling it then.
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {
         let slot = &self.slots[domain.index()];
         let mut records = sync::lock(&self.records);

@@ -16,8 +16,8 @@ const WORD: usize = size_of::<usize>();
 /// A global allocator of a Rust program or library that allocates from `A`.
 ///
 /// Every alignment is supported. If `A` does not [support alignment](MemAlloc::supports_alignment),
-/// a block that is aligned to more than a word has two costs: an alignment of `n` bytes takes `n`
-/// extra bytes, and the block moves whenever it is reallocated.
+/// a block that is aligned to more than a word is placed inside a larger block of `A`. It takes `n`
+/// extra bytes for an alignment of `n` bytes, and moves whenever it is reallocated.
 ///
 /// If `A` panics, the process is aborted, because a global allocator must not unwind.
 ///

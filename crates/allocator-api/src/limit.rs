@@ -1,8 +1,8 @@
 //! A limit on the number of bytes that one domain has in use.
 //!
-//! A limit on a whole heap or process is checked only when the heap or the process maps memory, so
-//! it costs little. A domain such as `Domain::Mem` does not map memory itself. To limit a domain,
-//! the hook [`Limited`] must therefore count the bytes of every request, which costs more.
+//! The hook [`Limited`] must count the bytes of every request, because a domain such as
+//! `Domain::Mem` does not map memory itself. A limit on a whole heap or process costs less, because
+//! it is checked only when the heap or the process maps memory.
 
 use core::{cell::Cell, ptr::NonNull};
 use std::collections::BTreeMap;
@@ -20,9 +20,10 @@ use sync::Mutex;
 /// hook refuses that request and does not call the callback again. If the original request resizes
 /// a block, the callback must not free or resize that block.
 ///
-/// While the allocator below works on a request, the requested bytes count as in use. If another
-/// thread gets a block during this time, the peak and the soft limit include these bytes, even if
-/// the first request then fails.
+/// The bytes of a request already count as in use while the allocator below serves the request.
+/// Otherwise, several threads together could exceed the hard limit. If another thread gets a block
+/// during this time, these bytes also count for the peak and the soft limit, even if the request
+/// then fails.
 ///
 /// The allocator that `Limited` wraps should know the [usable size](MemAlloc::usable_size) of its
 /// blocks. If it does not, `Limited` stores the size of each block in a table. `Limited` holds its
@@ -76,8 +77,10 @@ impl<A: MemAlloc> Limited<A> {
         sync::lock(&self.state).usage.highwater()
     }
 
-    /// Holds `bytes` for a request (see [`Usage::hold`]) if the hard limit allows that, either at
-    /// once or after the callback. Returns false otherwise.
+    /// Counts `bytes` as in use before the request for them is made (see [`Usage::hold`]).
+    ///
+    /// If the hard limit does not allow that, calls the callback, and tries again if the callback
+    /// returns true. Returns true on success.
     fn charge(&self, bytes: usize) -> bool {
         match self.try_charge(bytes) {
             None => true,
@@ -85,8 +88,8 @@ impl<A: MemAlloc> Limited<A> {
         }
     }
 
-    /// Holds `bytes` for a request if the hard limit allows that. Otherwise, returns the limit that
-    /// was reached.
+    /// Counts `bytes` as in use before the request for them is made. If the hard limit does not
+    /// allow that, returns the limit that was reached.
     fn try_charge(&self, bytes: usize) -> Option<LimitReached> {
         let mut state = sync::lock(&self.state);
         if state.usage.allows(bytes) {
@@ -97,9 +100,11 @@ impl<A: MemAlloc> Limited<A> {
 
     /// Calls the callback. Returns true if the request should be repeated.
     ///
-    /// Returns false, and does not call the callback, if this thread is already in a callback. We
-    /// do not hold the lock of the state while the callback runs, because the callback may free
-    /// memory of this domain.
+    /// If this thread is already running the callback of a [`Limited`], returns false and does not
+    /// call the callback.
+    ///
+    /// The callback may free memory of this domain, so we do not hold the lock of the state while
+    /// the callback runs.
     #[cold]
     fn ask(&self, reached: LimitReached) -> bool {
         if IS_ASKING.replace(true) {
@@ -110,8 +115,10 @@ impl<A: MemAlloc> Limited<A> {
         may_retry
     }
 
-    /// Removes the `charged` bytes that were held for a request. If the request was served, adds
-    /// the size of `block`, and warns if this exceeds the soft limit for the first time.
+    /// Counts the size of `block` instead of the `charged` bytes that were held for the request.
+    ///
+    /// If the request failed, `block` is `None`, and only the held bytes are removed. Warns if the
+    /// bytes in use exceed the soft limit for the first time.
     fn adjust(&self, block: Option<NonNull<u8>>, charged: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is live, and came from `below`.
         let usable = block.and_then(|block| unsafe { self.below.usable_size(block) });

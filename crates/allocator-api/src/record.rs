@@ -1,8 +1,8 @@
 //! Publishes vtables to other threads, which read them without a lock.
 //!
-//! A record holds one vtable and never changes. A [`DomainTable`](crate::DomainTable) owns a list
-//! of such records. If a vtable is set again, the table reuses the record of this vtable. When the
-//! table is dropped, it frees all its records.
+//! A record holds one vtable and never changes, so threads can read it without a lock.
+//! A [`DomainTable`](crate::DomainTable) owns a list of records, and frees them when it is dropped.
+//! If the same vtable is set again, the table reuses the record of this vtable.
 
 use core::{ptr, ptr::NonNull};
 

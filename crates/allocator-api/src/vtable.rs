@@ -73,8 +73,7 @@ pub(crate) fn to_c(block: Option<NonNull<u8>>) -> *mut c_void {
 
 // Contract of the functions that `VTable::of` puts into a vtable:
 //
-// - `ctx` must be the context of a vtable that `VTable::of` made for an allocator of type `A`,
-//   where `A` is the type parameter of the called function.
+// - `ctx` must be the context of a vtable that `VTable::of` made with the same type parameter `A`.
 // - The `block` that is passed to `realloc` or `free` must be null or a live block of the allocator
 //   to which `ctx` points.
 // - The caller must not use `block` after passing it to `free`, or to a `realloc` that succeeded.

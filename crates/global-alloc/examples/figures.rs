@@ -49,8 +49,8 @@ fn work(seed: usize) {
 }
 
 /// Measures for a quarter of a second, and returns the average processor time per request in
-/// nanoseconds. During the measurement, this function calls the closure `stats` at a rate of `rate`
-/// calls per second.
+/// nanoseconds. During the measurement, this function calls `stats` at a rate of `rate` calls per
+/// second.
 ///
 /// If all processors are busy, this thread sleeps for longer than requested. It then makes the
 /// overdue calls of `stats` one right after another.

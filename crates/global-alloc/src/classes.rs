@@ -115,10 +115,11 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
 
 /// Returns true if memory whose layout has the class `after` may lie in a block of class `block`.
 ///
-/// The layout alone decides which function frees the memory. If the class of the layout is linked,
-/// this function writes a link into the block, and assumes that the block lies in the first unit of
-/// its pool. Such memory must therefore lie in a linked block. Likewise, if the class of the layout
-/// is a class of spans, the memory must lie in a span. All other memory may lie in any block.
+/// When memory is freed, its layout alone decides which function frees it. The function for linked
+/// classes writes a link into the block, and assumes that the block lies in the first unit of its
+/// pool. Memory whose layout has a linked class must therefore lie in a linked block. Likewise,
+/// memory whose layout has a class of spans must lie in a span. All other memory may lie in any
+/// block.
 #[inline]
 pub(crate) fn may_lie_in(block: SizeClass<Pools>, after: SizeClass<Pools>) -> bool {
     (block.is_linked() || !after.is_linked()) && (block.is_span() || !after.is_span())

@@ -32,8 +32,8 @@ pub(crate) enum Init {
 /// - Blocks from `alloc_block` and `alloc_zeroed_block` must meet the requirements of
 ///   [`obmalloc::Blocks`].
 /// - A block from `alloc_block` or `alloc_zeroed_block` must be aligned to the largest power of two
-///   that divides the size of the block. If this power of two exceeds the pool size, the block must
-///   be aligned to the pool size. For example, a 48-byte block must be aligned to 16 bytes.
+///   that divides the size of the block, but at most to the pool size. For example, a 48-byte block
+///   must be aligned to 16 bytes.
 /// - Blocks from `alloc_aligned_block` and `alloc_large` must have the requested alignment.
 /// - No two live blocks may overlap.
 pub(crate) unsafe trait Layouts {
@@ -101,8 +101,8 @@ pub(crate) unsafe trait Layouts {
     ///   [`resize_large`](Self::resize_large), and must not be used again.
     unsafe fn free_large(&self, block: LargeBlock);
 
-    /// Grows or shrinks a block that has its own mapping to `size` bytes, or to `room` bytes if
-    /// there is memory for them. If it returns `None`, the block is unchanged.
+    /// Resizes a block that has its own mapping to `room` bytes if there is enough memory, and
+    /// otherwise to `size` bytes. If the function returns `None`, the block is unchanged.
     ///
     /// # Safety
     ///
@@ -308,8 +308,7 @@ pub(crate) unsafe trait Layouts {
     /// Resizes or moves memory of any kind. It is not inlined, which keeps the code of small
     /// requests short.
     ///
-    /// If no new block can be allocated, the memory stays in its old block if these conditions
-    /// hold:
+    /// If no new block can be allocated, the memory stays in its old block, provided that:
     /// - `old` and `new` each have a size class (see [`class`]).
     /// - The old block is large enough and sufficiently aligned for `new`.
     /// - Memory for `new` may lie in a block of the old block's class (see [`may_lie_in`]).

@@ -47,10 +47,9 @@ type PoolHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Pools>;
 pub struct LocalHeap {
     /// # Invariant
     ///
-    /// No two borrows of this cell's contents overlap. Each method of `LocalHeap` borrows the
-    /// contents at most until it returns, and never while it runs the callback in `before_refusal`,
-    /// so the callback can use the heap. The type is not `Sync`, so no two threads run methods at
-    /// the same time.
+    /// No two borrows of this cell's contents overlap. Each method of `LocalHeap` ends its borrow
+    /// before it returns, and before it runs the callback in `before_refusal`, because the callback
+    /// may use the heap. The type is not `Sync`, so no two threads run methods at the same time.
     heap: UnsafeCell<PoolHeap>,
     /// `None` while the callback runs.
     before_refusal: Cell<Option<Callback>>,
@@ -144,10 +143,9 @@ impl LocalHeap {
     ///
     /// # Safety
     ///
-    /// - `ptr` must point to live memory of this heap, and `old` must be the layout for which the
-    ///   heap last allocated or resized this memory.
-    /// - After the call, `ptr` must not be used, unless the function returned `None` or `ptr`
-    ///   itself.
+    /// - `ptr` must point to live memory of this heap.
+    /// - `old` must be the layout for which the heap last allocated or resized this memory.
+    /// - If the function returns a pointer other than `ptr`, the caller must not use `ptr` again.
     pub unsafe fn realloc(
         &self,
         ptr: NonNull<u8>,
@@ -178,10 +176,10 @@ impl LocalHeap {
     /// heap.set_decay(Some(Duration::from_secs(1)));
     /// ```
     pub fn set_decay(&mut self, decay: Option<Duration>) {
-        // The purge policy needs a clock, which is a function. The heap calls this function while
-        // one of our methods borrows the heap mutably. If the program could supply the clock, its
-        // function could call a method of this `LocalHeap`, which would borrow the heap a second
-        // time. We therefore always use our own function `coarse_now` as the clock.
+        // The heap calls the clock of its purge policy while one of our methods borrows the heap
+        // mutably. A clock that the program supplies could call another method of this `LocalHeap`,
+        // which would borrow the heap a second time. We therefore always use our own clock,
+        // `coarse_now`.
         let policy = |decay| PurgePolicy::after(decay, coarse_now);
         self.heap.get_mut().set_purge_policy(decay.map_or(PurgePolicy::NEVER, policy));
     }
@@ -218,9 +216,11 @@ impl LocalHeap {
     }
 
     /// Calls `request`, which allocates from this `LocalHeap`. If `request` fails, this function
-    /// returns unused memory of this `LocalHeap` to the system and calls `request` again. Unless
-    /// the hard limit of this `LocalHeap` was the reason, it first also returns the unused memory
-    /// of the heap that the calling thread uses through [`PerThread`].
+    /// returns unused memory of this `LocalHeap` to the system and calls `request` again.
+    ///
+    /// Before the second call, the function also returns the unused memory of the heap that the
+    /// calling thread uses through [`PerThread`], unless the hard limit of this `LocalHeap` was the
+    /// reason for the failure.
     ///
     /// If the second call fails because of the hard limit, the function calls the callback that the
     /// program passed to [`before_refusal`](Self::before_refusal()). If the callback returns true,

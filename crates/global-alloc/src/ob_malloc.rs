@@ -30,10 +30,9 @@ use crate::{
 /// assert_eq!(words.concat().len(), 2890);
 /// ```
 ///
-/// The crate allocator-api2 has a trait `Allocator`, which lets a single collection use an
-/// allocator of its own. With the feature `allocator-api2-02`, `ObMalloc` implements the trait of
-/// version 0.2 of allocator-api2, and with the feature `allocator-api2-04`, the trait of version
-/// 0.4:
+/// `ObMalloc` can also serve a single collection, through the trait `Allocator` of the crate
+/// allocator-api2. With the feature `allocator-api2-02`, it implements this trait of version 0.2,
+/// and with the feature `allocator-api2-04`, that of version 0.4:
 #[cfg_attr(feature = "allocator-api2-04", doc = "```")]
 #[cfg_attr(not(feature = "allocator-api2-04"), doc = "```ignore")]
 /// # use allocator_api2_04 as allocator_api2;
@@ -100,9 +99,9 @@ impl ObMalloc {
 
     /// Sets whether the heaps use huge pages. The default is [`HugePages::Off`].
     ///
-    /// With huge pages, a heap returns the free parts of an arena to the system only while memory
-    /// is short or during a [`flush`](Self::flush), because returning these parts breaks up huge
-    /// pages.
+    /// With huge pages, a heap keeps the free parts of an arena, because returning them to the
+    /// system would break up huge pages. It returns them only while memory is short or during
+    /// a [`flush`](Self::flush).
     ///
     /// Call this function at program start, because heaps of other threads that are already open
     /// continue to return parts of arenas.
@@ -215,8 +214,8 @@ impl ObMalloc {
     /// Returns the number of bytes that the program may use at `ptr`. It is at least the requested
     /// size.
     ///
-    /// The bytes beyond the requested size are uninitialised, and a reallocation might not preserve
-    /// them. The caller must still free the memory with its original layout.
+    /// The bytes beyond the requested size are uninitialised. If the memory is reallocated, their
+    /// contents may be lost. The caller must still free the memory with its original layout.
     ///
     /// # Safety
     ///

@@ -14,10 +14,10 @@
 //! This library exports its own versions of `sigaction` and `signal`, which hide our signal
 //! handlers from the program:
 //!
-//! - If the program asks for the current handler of a signal and this handler is ours, it is told
-//!   that the signal has the default action.
-//! - If the program restores the default action of a signal that we watch, the signal gets our
-//!   handler instead.
+//! - If the program asks for the handler of a signal that has our handler, our functions report the
+//!   default action.
+//! - If the program restores the default action of a signal that we watch, our functions install
+//!   our handler instead.
 //! - If the program sets a handler of its own, this handler replaces ours.
 
 use std::{
@@ -82,11 +82,11 @@ const TERMINATING: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc
 ///
 /// A signal can interrupt any code, such as an allocation or code that holds a lock.
 ///
-/// - At each moment except [`Moment::Exit`], `trigger` must be safe in a signal handler. It must
-///   not allocate or free memory, wait for a lock, or access data that the interrupted code may be
-///   changing.
-/// - The same applies at [`Moment::Exit`], unless the program never calls `_exit` or `quick_exit`
-///   in a signal handler.
+/// - At each moment except [`Moment::Exit`], `trigger` must be safe to call in a signal handler. It
+///   must not allocate or free memory, wait for a lock, or access data that the interrupted code
+///   may be changing.
+/// - At [`Moment::Exit`], the same applies if the program may call `_exit` or `quick_exit` in a
+///   signal handler.
 ///
 /// ```no_run
 /// # use host::{Moments, watch};
@@ -315,10 +315,10 @@ impl Real {
 /// Looks up the C library's functions that our versions call. The library's constructor must call
 /// this function.
 ///
-/// A later look-up could deadlock, because it takes the dynamic loader's lock. The thread that
-/// calls `_exit`, for example, may hold another lock, such as Python's GIL. If another thread is in
-/// `dlopen`, it holds the loader's lock, and may run a constructor that waits for the GIL. Neither
-/// thread could then continue.
+/// A later look-up could deadlock, because it waits for the dynamic loader's lock. For example, a
+/// thread may call `_exit` while it holds Python's GIL. Another thread may be in `dlopen`, where it
+/// holds the loader's lock and runs a constructor that waits for the GIL. Neither thread could then
+/// continue.
 pub fn look_up() {
     for real in [&SIGACTION, &SIGNAL, &SYSV_SIGNAL, &EXIT] {
         real.address();

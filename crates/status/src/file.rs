@@ -144,10 +144,10 @@ impl Page {
 
 /// A mapped status page and the path of its file.
 ///
-/// While a `StatusFile` exists, no process may make its file shorter. Otherwise, the system could
-/// end this process with SIGBUS, because it would access memory that is no longer part of the
-/// mapped file. The functions that create or open a page are unsafe because of this requirement.
-/// The file belongs to one user, and no other user has access to it.
+/// While a `StatusFile` exists, no process may make its file shorter. Otherwise, an access to the
+/// missing part of the mapped file could end this process with SIGBUS. The functions that create or
+/// open a page are unsafe because of this requirement. The file belongs to one user, and no other
+/// user has access to it.
 #[derive(Debug)]
 pub struct StatusFile {
     path: PathBuf,
@@ -168,8 +168,9 @@ impl StatusFile {
     ///
     /// # Safety
     ///
-    /// - While the result exists, no process may make its file shorter.
-    /// - During the call, no process may make the file of another page of this user shorter.
+    /// - While the returned `StatusFile` exists, no process may make its file shorter.
+    /// - During the call, no process may make the file of another page of this user shorter,
+    ///   because the function may read these pages.
     pub unsafe fn create(pid: u32) -> io::Result<Self> {
         // SAFETY: the contract is the same.
         unsafe { Self::create_in_first(&folder::candidates(), pid) }
@@ -385,8 +386,8 @@ impl Deref for StatusFile {
 
 /// Returns the id of the calling process.
 ///
-/// This function asks the system, because `getpid` of glibc before 2.25 caches the id. After a fork
-/// by a system call, such a `getpid` returns the id of the parent.
+/// We make the system call ourselves, because glibc before 2.25 caches the result of `getpid`. In a
+/// child that was forked by a direct system call, its `getpid` returns the id of the parent.
 pub fn this_process() -> u32 {
     // SAFETY: the call has no arguments and accesses no memory.
     unsafe { libc::syscall(libc::SYS_getpid) as u32 }

@@ -34,8 +34,8 @@ pub(crate) fn is_asking() -> bool {
     IS_ASKING.get()
 }
 
-/// Records that this thread tried to map memory and that a limit did not allow it. If `reached` is
-/// `None`, forgets the last refusal instead.
+/// Stores that a limit has refused this thread's request to map memory. If `reached` is `None`,
+/// removes the stored refusal instead.
 pub(crate) fn note(reached: Option<LimitReached>) {
     REACHED.set(reached);
 }
@@ -52,9 +52,8 @@ impl BeforeRefusal {
         self.0.store(callback as *mut (), Release);
     }
 
-    /// If [`note`] has recorded a refusal for this thread, this function calls the callback and
-    /// forgets the refusal. If this thread is already running the callback, the function does not
-    /// call it again, but still forgets the refusal.
+    /// Calls the callback if [`note`] has stored a refusal for this thread, and removes the
+    /// refusal. If this thread is already running the callback, only removes the refusal.
     ///
     /// Returns true if the callback was called and the request should be repeated.
     pub(crate) fn ask(&self) -> bool {

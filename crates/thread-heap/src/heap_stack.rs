@@ -1,8 +1,8 @@
 //! A stack of abandoned heaps, from which a new thread takes a heap without looking at others.
 //!
-//! The stack only says which heaps are worth looking at. The inbox of a heap decides who owns the
-//! heap. A heap on the stack can have an owner, because a thread that frees a block of an abandoned
-//! heap owns the heap for a moment.
+//! The stack only says which heaps are probably abandoned. The inbox of a heap decides whether the
+//! heap has an owner. For example, a thread that frees a block of an abandoned heap owns the heap
+//! for a moment, while the heap stays on the stack.
 //!
 //! ```text
 //!   owner                              thread that needs a heap
@@ -11,15 +11,16 @@
 //!   3. links it if it was unmarked     3. tries to adopt the heap, and otherwise takes the next one
 //! ```
 //!
-//! An abandoned heap is therefore missing from the stack only for a moment. Both threads exchange
-//! the mark in step 2. If the mark is removed first, the owner links the heap again. If the mark is
-//! set first, the thread that removes it sees that the heap is abandoned, and can adopt it.
+//! An abandoned heap is missing from the stack only for a moment, because the owner and the thread
+//! that unlinks the heap exchange the mark atomically. If the mark is removed first, the owner
+//! finds the heap unmarked, and links it again. If the mark is set first, the thread that removes
+//! it sees that the heap is abandoned, and can adopt it.
 //!
-//! Threads link heaps without a lock, but must hold a lock while they unlink one. Otherwise, a
-//! thread could be interrupted after it has read the link of the topmost heap. Other threads could
-//! meanwhile unlink this heap and the one below, and then link the first one again. The
-//! compare-and-swap of the interrupted thread would succeed, and would put the second heap back on
-//! the stack although it is in use.
+//! Threads link heaps without a lock, but must hold a lock to unlink one. The lock prevents the ABA
+//! problem. Without it, a thread that unlinks heap A could read that heap B lies below A, and could
+//! then be interrupted. Other threads could unlink A and B, use B, and link A again. The
+//! compare-and-swap of the first thread would then succeed, and would put B on top of the stack
+//! although B is in use.
 
 use std::{
     marker::PhantomData,
@@ -109,8 +110,9 @@ impl<T: Stackable + 'static, O: Orders> HeapStack<T, O> {
     /// Takes the topmost object, or returns `None` if the stack is empty.
     ///
     /// `lock` must acquire a lock that all callers share. It is not called if the stack is empty.
-    /// The caller must try to adopt the heap after the call. If that fails, the owner of the heap
-    /// pushes it again.
+    ///
+    /// The caller must try to adopt the returned heap. If this fails, the heap has an owner, which
+    /// pushes it again later.
     pub(crate) fn pop<L>(&self, lock: impl FnOnce() -> L) -> Option<&'static T> {
         if self.top.load(Relaxed).is_null() {
             return None;
@@ -151,8 +153,9 @@ impl<T: Stackable + 'static, O: Orders> HeapStack<T, O> {
             // SAFETY: the object lives forever (invariant of `top`), and is only shared.
             let object: &'static T = unsafe { NonNull::new(top)?.as_ref() };
             let below = object.stacked().below.load(Relaxed);
-            // INVARIANT: the link is null, or an object that lives forever. The exchange can be
-            // Relaxed, because it does not end the release sequences of earlier links.
+            // INVARIANT: `below` is null, or an object that lives forever. The exchange can be
+            // Relaxed, because a read-modify-write operation continues the release sequences of
+            // earlier links.
             match self.top.compare_exchange_weak(top, below, Relaxed, O::UNLINK) {
                 Ok(_) => return Some(object),
                 Err(now) => top = now,

@@ -38,11 +38,10 @@ pub(crate) use self::left_open::LeftOpen;
 
 /// A family of heaps that share one arena source.
 ///
-/// A heap of the family is abandoned while it has no [`Owner`](crate::Owner). A new owner can adopt
-/// it. Blocks of an abandoned heap can still be in use, and a thread can free such a block long
-/// after the heap was abandoned. When it does, it accesses the value of type `Heaps` that
-/// represents the family. That value must therefore live forever, for example as a `static` or a
-/// leaked value.
+/// A heap of the family is abandoned while it has no [`Owner`](crate::Owner), until a new owner
+/// adopts it. Blocks of an abandoned heap can still be in use, so a thread can free one of them at
+/// any time. The thread then accesses the value of type `Heaps` that represents the family. This
+/// value must therefore live forever, for example as a `static` or a leaked value.
 ///
 /// `P` is a tuple of an arena source, a metadata allocator, and a geometry, which defines the sizes
 /// of arenas, pools and blocks. Neither the arena source nor the metadata allocator may call back
@@ -103,9 +102,11 @@ impl<P: Parts> Heaps<P> {
 
     /// Locks the arena source until the guard is dropped.
     ///
-    /// Hold this lock across a `fork`. If another thread held the lock instead, the child could
-    /// never unlock it. A thread that holds the lock must not use a heap, and must not [open]
-    /// one, because it would wait for itself.
+    /// A program must hold this lock across a `fork`. If another thread held the lock during the
+    /// fork, the child's copy of the lock would stay locked forever.
+    ///
+    /// While a thread holds this lock, it must not use a heap or [open] one. It would otherwise
+    /// wait forever for the lock that it already holds.
     ///
     /// [open]: Self::open
     pub fn lock_source(&self) -> SourceGuard<'_, P::Source> {
@@ -154,8 +155,8 @@ pub(crate) struct ThreadHeap<P: Parts> {
     ///
     /// Only the [`Owner`](crate::Owner) of the heap accesses this field.
     pub(crate) outbox: UnsafeCell<Outbox<Self>>,
-    /// The large blocks that the heap retained when its owner last left the slow paths or a sweep.
-    /// Only its owner changes the counts.
+    /// The number and the size of the large blocks that the heap retains. Only its owner updates
+    /// them, at the end of each operation that can change them.
     retained_large: LargeCounts,
     /// Separates the inbox, to which other threads write, from the cache lines of the owner's
     /// fields.
@@ -175,7 +176,9 @@ pub(crate) struct ThreadHeap<P: Parts> {
     /// A new thread may have the same number as a thread that ended without closing its heap.
     pub(crate) thread: AtomicUsize,
     /// The value of [`Locked::returned`](crate::shared_source::Locked::returned) before the last
-    /// flush that did not help a request, or `usize::MAX` if there was none. Only the owner uses
+    /// flush that did not help a failed request, or `usize::MAX` if there was none.
+    ///
+    /// While `returned` keeps this value, another flush is unlikely to help. Only the owner uses
     /// this field.
     pub(crate) vain_flush: AtomicUsize,
 }

@@ -1,9 +1,9 @@
 #![doc = include_str!("../README.md")]
 //! # What happens before what
 //!
-//! In each row of the table, the first event must happen before the second. The third column
-//! contains the atomic operations that ensure this order. Each test in the last column weakens one
-//! of these operations, and checks that loom then finds a bug.
+//! Each row of the table names two events, of which the first must happen before the second. The
+//! third column contains the atomic operations that ensure this order. Each test in the last column
+//! weakens one of these operations, and checks that loom, a model checker, then finds a bug.
 //!
 //! | from | to | by | model |
 //! | --- | --- | --- | --- |
@@ -35,10 +35,10 @@
 //!
 //! # Fork
 //!
-//! A forked child never allocates from the heaps of other threads, because these heaps may be
-//! inconsistent in the child. The child can still free their blocks, but no owner reclaims these
-//! blocks, because the other threads do not exist in the child. If the child flushes its own heap,
-//! the flush also purges the pages that consist only of such blocks.
+//! A forked child contains only the forking thread, so the heaps of all other threads have no owner
+//! there. The child never allocates from these heaps, because they may be inconsistent. It can
+//! still free their blocks, but the freed blocks are not reused. If the child flushes its own heap,
+//! the flush also purges the pages that consist only of such freed blocks.
 //!
 //! The type [`PerThread`] prepares for a fork automatically. A program that uses other [`Heaps`]
 //! must hold the lock of [`Heaps::lock_source`] across a fork, because the child could otherwise

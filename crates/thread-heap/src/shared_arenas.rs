@@ -185,9 +185,9 @@ impl<P: Parts> SharedSource<P> {
     /// Maps or resizes memory like [`map_from_source`](Self::map_from_source), unless `more`
     /// additional bytes would exceed the limit. In that case, returns `exhausted`.
     ///
-    /// If the request exceeds the limit, we record the refusal in a thread-local variable, so that
-    /// the program's callback can be called later. We unlock the source first, because the first
-    /// access to a thread-local variable may allocate memory.
+    /// If the request exceeds the limit, we store the refusal in a thread-local variable, so that
+    /// the program's callback can be called later. We unlock the source before we access this
+    /// variable, because the first access may allocate memory.
     fn map_within_limit<T>(
         &'static self,
         more: usize,

@@ -7,8 +7,9 @@ use sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A hook that counts requests and their bytes, separately for small and for large requests.
 ///
-/// Failed requests are counted, but calls to `free` are not. The counters are read one after the
-/// other, so a concurrent request may appear in only some of them.
+/// Failed requests are counted, but calls to `free` are not. [`counts`](Self::counts) reads the
+/// counters one after the other, so a request that another thread makes during the call may appear
+/// in only some of them.
 #[derive(Debug)]
 pub struct Counting<A> {
     below: A,

@@ -113,8 +113,8 @@ impl<A> Debug<A> {
         self
     }
 
-    /// Sets the [`Host`], which knows the program and ends the process after an error. If one of
-    /// its methods panics, the process is aborted.
+    /// Sets the [`Host`], which represents the program. The hook calls its methods, for example to
+    /// end the process after an error. If a method panics, the process is aborted.
     #[must_use]
     pub const fn with_host(mut self, host: &'static dyn Host) -> Self {
         self.host = host;
@@ -209,9 +209,9 @@ impl<A: MemAlloc> Debug<A> {
     ///
     /// - `block` must be a live block of `size` bytes that this debug hook allocated. The program
     ///   must not use the block after this call.
-    /// - `letter` must be the letter in the block's header. This letter names CPython's memory
-    ///   domain. It is `self.letter`, or the same letter in upper case if the block was requested
-    ///   with an alignment of more than a word.
+    /// - `letter` must be the letter in the block's header. It is `self.letter`, which names
+    ///   CPython's memory domain, or the same letter in upper case if the block was requested with
+    ///   an alignment of more than a word.
     unsafe fn release(&self, block: Block, size: usize, letter: u8) {
         let all = size + self.style.overhead();
         let (distance, room) = if letter == self.letter {
@@ -237,10 +237,9 @@ impl<A: MemAlloc> Debug<A> {
     /// # Safety
     ///
     /// - `block` must be a live block of `old` bytes that this debug hook allocated.
-    /// - The header of `block` must contain the letter of the hook's memory domain in lower case. A
-    ///   letter in upper case marks a block that was requested with an alignment of more than a
-    ///   word. This function does not accept such a block, because it cannot preserve the
-    ///   alignment.
+    /// - The letter in the header of `block` must be `self.letter`, which is in lower case. The
+    ///   same letter in upper case marks a block that was requested with an alignment of more than
+    ///   a word. This function could not preserve this alignment.
     unsafe fn resize(&self, block: Block, old: usize, new: usize) -> Option<NonNull<u8>> {
         // The allocator below may unmap the old block.
         readable::forget(block.header(), old + self.style.overhead());

@@ -58,8 +58,8 @@ std::thread_local! {
 /// blocks for a short time. If another thread holds this lock during the fork, that thread does not
 /// exist in the child, so the child's copy of the lock is never unlocked.
 ///
-/// The table itself needs memory, and is locked while it gets this memory. An allocator may call
-/// the program at that moment, for example before it refuses the request. The called function
+/// The table is locked while it allocates memory for itself. During such an allocation, the
+/// allocator may call the program, for example before it refuses the request. The called function
 /// cannot use the table: it gets empty figures, and [`stop`](Self::stop) forgets no block.
 #[derive(Debug)]
 pub struct Traces {
@@ -143,8 +143,8 @@ impl Traces {
         untraced(|| self.locked(visit).unwrap_or_default())
     }
 
-    /// Locks the table and calls `visit` with it. Returns `None` if this thread has already locked
-    /// this table or that of another `Traces`, because the threads could then wait for each other.
+    /// Locks the table and calls `visit` with it. Returns `None` if this thread already holds the
+    /// lock of this or of another `Traces`, because waiting for a second lock could deadlock.
     fn locked<R>(&self, visit: impl FnOnce(&mut Table) -> R) -> Option<R> {
         unless_set(&HAS_LOCKED, || visit(&mut sync::lock(&self.table)))
     }
@@ -159,10 +159,10 @@ impl Default for Traces {
 /// If a debug hook has `Traces` as its host, its error reports name the place that allocated the
 /// block.
 ///
-/// The `Trace` hook must wrap the debug hook, not the other way round. When the debug hook reports
-/// an error, it looks up the block in `Traces` by the address that the program uses. A `Trace` hook
-/// below the debug hook would have recorded a lower address, because the debug hook puts a header
-/// before each block.
+/// The `Trace` hook must wrap the debug hook, not the other way round. The debug hook puts a header
+/// before each block, so a `Trace` hook below it would record the address of the header. The debug
+/// hook would then not find the block in `Traces`, because it looks up the address that the program
+/// uses.
 impl Host for Traces {
     fn write_place(&self, out: &mut Output<'_>, ptr: *const u8) {
         // The thread that found the error may already hold the lock of the table.
@@ -240,12 +240,15 @@ impl<A> Trace<A> {
     /// Removes a block from the table.
     ///
     /// The calling thread must be [inside](enter) the hook, so that its own requests are not
-    /// traced. It must call this function before it frees or resizes the block. Otherwise, another
-    /// thread could already have allocated a new block at the same address and added it to the
-    /// table, and this function would remove the entry of the new block.
+    /// traced.
     ///
-    /// The caller must set [`REMOVED`] to `None` once it has freed or resized the block, because
-    /// the address may then belong to another block.
+    /// The caller must remove a block from the table before it frees or resizes the block. Once the
+    /// block is free, another thread can allocate a new block at the same address and add it to the
+    /// table. A late removal would remove the new block instead of the old one.
+    ///
+    /// This function stores the removed block in [`REMOVED`]. The caller must set `REMOVED` to
+    /// `None` once it has freed or resized the block, because another block may then have the same
+    /// address.
     fn remove(&self, block: NonNull<u8>) -> Option<Block> {
         let address = block.addr().get();
         let removed = self.traces.locked(|table| table.remove(address)).flatten();

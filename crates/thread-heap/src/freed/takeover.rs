@@ -154,8 +154,10 @@ impl<P: Parts> Tables<P> {
         None
     }
 
-    /// Takes the blocks of `batch` into the tables. Returns false if the pool of a block is too
-    /// large for a table, or if there is no memory for a table.
+    /// Moves the blocks of `batch` into the tables.
+    ///
+    /// Returns false and moves no block if the pool of a block is too large for a table, or if
+    /// there is no memory for a table.
     ///
     /// # Safety
     ///

@@ -61,13 +61,14 @@ impl<P: Parts> Heaps<P> {
         unsafe { block.unmap::<P::Geometry>(&mut arenas) };
     }
 
-    /// Makes whole pages of a large block zero by returning their memory to the system. Returns
-    /// false if the system refuses, in which case their contents are unspecified.
+    /// Zeroes whole pages of a large block by returning their memory to the system.
+    ///
+    /// Returns false if the system refuses. The contents of the pages are then unspecified.
     ///
     /// # Safety
     ///
-    /// - The pages must belong to a large block of this family, which the caller owns.
-    /// - Nothing may rely on their contents.
+    /// - The `len` bytes at `start` must be whole pages of a large block of this family.
+    /// - The caller must own the block, and must no longer need the contents of these pages.
     pub(crate) unsafe fn purge_large(&'static self, start: NonNull<u8>, len: usize) -> bool {
         let mut arenas = SharedArenas::of(&self.shared);
         // SAFETY: the pages lie in a mapping of the shared source, and are no longer needed
@@ -96,12 +97,15 @@ impl<P: Parts> Heaps<P> {
 }
 
 impl<P: Parts> SharedSource<P> {
-    /// Adds the number of bytes that [`alignment_of`](Self::alignment_of) returns for a new block
-    /// to the total in `large_alignment`, and makes the arena map find the block.
+    /// Counts the alignment of a new block, and enters the block into the arena map.
     ///
-    /// The arena map has an entry for the start of each mapping outside of the reserved range. To
-    /// find a block, it needs one for the address of the block's header, which can lie far from the
-    /// start. Returns false and changes nothing if there is no memory for this entry.
+    /// The function adds the result of [`alignment_of`](Self::alignment_of) to the total in
+    /// `large_alignment`. It does nothing if this result is 0.
+    ///
+    /// To find a block, the arena map needs an entry for the address of the block's header. For a
+    /// mapping outside of the reserved range, the map has an entry only for the start, which can
+    /// lie far from the header. Returns false and changes nothing if there is no memory for the new
+    /// entry.
     ///
     /// # Safety
     ///
@@ -200,8 +204,8 @@ mod tests {
     static HEAPS: Heaps<(MmapArenas, Malloc, ThreadGeometry)> =
         Heaps::new(MmapArenas::new(), Malloc);
 
-    /// Regression test: the arena map had an entry only for the start of the mapping, from which the
-    /// block can lie far away.
+    /// Regression test: the arena map did not find blocks with a large alignment. It had an entry
+    /// only for the start of the mapping, which can lie far from the block.
     #[test]
     fn a_block_of_any_alignment_is_known_until_it_is_freed() {
         for align in (4..=24).map(|bits| 1 << bits) {

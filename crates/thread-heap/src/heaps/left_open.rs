@@ -6,12 +6,13 @@ use sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Decides when a thread searches all heaps for one that a thread has left open.
 ///
-/// A search takes O(heaps) time, and the threads of hardly any program leave heaps open. After a
-/// search that has found nothing, the next one is therefore due only when the number of heaps has
-/// grown by an eighth. All searches together then take O(1) time for each heap that is created.
+/// A thread leaves its heap open if it ends without closing the heap, which happens in few
+/// programs. A search takes O(heaps) time. After a search that has found nothing, the next one is
+/// therefore due only when the number of heaps has grown by an eighth. All searches together then
+/// take O(1) time for each heap that is created.
 ///
-/// After a search that has found a heap, the next one is due at once. If the threads of a program
-/// leave heaps open, at most about an eighth of all heaps is therefore lost.
+/// After a search that has found a heap, the next one is due at once. A program whose threads leave
+/// heaps open therefore loses at most about an eighth of all heaps.
 #[derive(Debug)]
 pub(crate) struct LeftOpen {
     /// The number of heaps.
@@ -32,8 +33,10 @@ impl LeftOpen {
         self.heaps.fetch_add(1, Relaxed);
     }
 
-    /// Returns true if the caller should search. No other thread then searches at the same time,
-    /// unless many heaps are created meanwhile.
+    /// Returns true if the caller should search now.
+    ///
+    /// The next search is due when the number of heaps has grown by an eighth, or when this search
+    /// finds a heap, so searches rarely overlap.
     pub(super) fn begin_search(&self) -> bool {
         let (heaps, due) = (self.heaps.load(Relaxed), self.due.load(Relaxed));
         let next = heaps.saturating_add(heaps / 8).saturating_add(1);

@@ -14,8 +14,10 @@ impl<P: Parts> Heaps<P> {
         self.shared.before_refusal.set(callback);
     }
 
-    /// Calls the callback if this thread tried to map memory and a limit did not allow it, unless
-    /// the thread is already running the callback. Each such refusal leads to at most one call.
+    /// Calls the callback if a limit has refused this thread's request to map memory.
+    ///
+    /// The callback is called at most once for each refusal. A thread that is already running the
+    /// callback does not call it again.
     ///
     /// Returns true if the callback was called and the request should be repeated.
     ///

@@ -52,8 +52,8 @@ impl<P: Parts> Heaps<P> {
 
     /// Puts a heap, which the caller has just abandoned, on the stack of abandoned heaps.
     pub(super) fn stack(&self, heap: &'static ThreadHeap<P>) {
-        // Another thread may already have adopted and shifted the heap, which then lies on the
-        // wrong stack. The thread that finds it there moves it to the other stack.
+        // Another thread may adopt the heap and shift its blocks at any time, so the heap may be
+        // put on the wrong stack. A thread that finds it there moves it to the other stack.
         let is_shifted = heap.is_shifted.load(Relaxed);
         let stack = if is_shifted { &self.abandoned_shifted } else { &self.abandoned };
         stack.push(heap);
@@ -61,9 +61,9 @@ impl<P: Parts> Heaps<P> {
 
     /// Puts every abandoned heap on its stack again.
     ///
-    /// A forked child calls this function. At the time of the fork, another thread of the parent
-    /// may have been changing a stack. The child does not have this thread, so the change would
-    /// remain unfinished.
+    /// A forked child calls this function, because the fork may have interrupted another thread
+    /// while it was changing a stack. This thread does not exist in the child, so its change would
+    /// stay unfinished.
     ///
     /// No other thread may use the heaps during the call.
     pub(crate) fn restack(&'static self) {
@@ -99,11 +99,12 @@ impl<P: Parts> Heaps<P> {
 
     /// Takes a heap that was left open by a thread with the same number, if a search is due.
     ///
-    /// Several ended threads can have had this number. If each of them left its heap open, the
-    /// caller gets one of these heaps, and the others become abandoned.
+    /// Several heaps can have this number, because a number is reused after its thread has ended.
+    /// The caller gets at most one of these heaps, and the others become abandoned.
     ///
-    /// If there is no such heap, the search adopts any abandoned heap that it finds. Such a heap
-    /// exists if another thread has just abandoned it and has not put it on the stack yet.
+    /// If the search finds an abandoned heap before any heap with this number, it adopts the
+    /// abandoned heap. This can happen because a thread first abandons its heap and then puts it on
+    /// the stack.
     ///
     /// # Safety
     ///
@@ -251,8 +252,10 @@ mod tests {
         }
     }
 
-    /// A forked child has only one thread, and the others may have been about to link a heap that
-    /// they have marked, or to remove the mark of a heap that they have unlinked.
+    /// In a forked child, a heap can be marked although it is on no stack.
+    ///
+    /// The fork has interrupted a thread that had marked the heap but not linked it yet, or had
+    /// unlinked the heap but not removed the mark.
     #[test]
     fn a_child_finds_heaps_that_lost_threads_have_left_off_the_stack() {
         static HEAPS: Family = Heaps::new(MmapArenas::new(), Malloc);

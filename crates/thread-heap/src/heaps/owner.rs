@@ -180,9 +180,9 @@ impl<P: Parts> Owner<P> {
     /// Retries a request that has failed. The first retry follows a flush, and the second one
     /// follows the program's callback.
     ///
-    /// We skip the flush if an earlier one did not help, no memory has been returned to the source
-    /// since then, and this heap retains nothing. Otherwise, a program at its limit could spend
-    /// most of its time in flushes, for example if another allocator serves the requests that fail.
+    /// We skip the flush if it would not help, because an earlier flush did not help, no memory has
+    /// been returned to the source since then, and this heap retains nothing. Otherwise, a program
+    /// that keeps running at its limit could spend most of its time in flushes.
     #[cold]
     fn retry(&mut self, request: impl Fn(&mut OwnHeap<P>) -> Option<BlockPtr>) -> Option<BlockPtr> {
         // We forget earlier refusals, so that the callback is called only if a limit refuses the
@@ -549,10 +549,12 @@ impl<P: Parts> Heaps<P> {
     /// Takes over inboxes if too many bytes wait in them.
     ///
     /// Blocks freed by other threads wait in the inbox of their heap until the owner of the heap
-    /// reclaims them. If more than [`MOST_WAITING`] bytes wait in the inboxes of idle owners, we
-    /// take over these inboxes. If more than [`MOST_WAITING_FOR_ALL`] bytes wait in all inboxes
-    /// together, we also take over the inboxes of active owners. `MOST_WAITING_FOR_ALL` is the
-    /// higher limit, because an active owner is likely to reclaim and reuse its blocks soon.
+    /// reclaims them. There are two limits for the number of waiting bytes:
+    /// - If more than [`MOST_WAITING`] bytes wait in the inboxes of idle owners, we take over these
+    ///   inboxes in order to purge their pages.
+    /// - If more than [`MOST_WAITING_FOR_ALL`] bytes wait in all inboxes together, we also take
+    ///   over the inboxes of active owners. This limit is higher, because an active owner is likely
+    ///   to reclaim and reuse its blocks soon.
     ///
     /// We skip inboxes in which fewer than [`STEP`] bytes wait. O(heaps).
     #[cold]
@@ -588,9 +590,10 @@ impl<P: Parts> Heaps<P> {
 
     /// Purges pages of freed blocks in all inboxes for which `is_chosen` returns true.
     ///
-    /// Returns the number of purged bytes. Does nothing if another thread is already running this
-    /// function. Also does nothing if a purge has failed in an earlier call, because the next one
-    /// would probably fail too, for example if the process has locked its memory.
+    /// Returns the number of purged bytes. Does nothing in two cases:
+    /// - Another thread is already running this function.
+    /// - An earlier purge has failed, for example because the process has locked its memory.
+    ///   Another purge would probably fail too.
     ///
     /// The cost is linear in the number of heaps and waiting blocks, plus a system call for each
     /// range of pages.

@@ -10,9 +10,9 @@ use crate::parts::Parts;
 impl<P: Parts> Heaps<P> {
     /// Calls `visit` with each block in use of all heaps. O(heaps + blocks).
     ///
-    /// `visit` does not get large blocks, because they belong to no heap. It does not get freed
-    /// blocks either, not even those that still wait for the owner of their heap to reclaim them:
-    /// `for_each_block` reclaims these blocks itself before it visits a heap.
+    /// Large blocks are not visited, because they belong to no heap. Freed blocks are not visited
+    /// either. Before it visits the blocks of a heap, the function reclaims the freed blocks that
+    /// still wait in the heap's inbox.
     ///
     /// # Safety
     ///

@@ -38,10 +38,11 @@ type Heap = OwnHeap<CurrentParts>;
 /// The alignment of every block, in bytes.
 const ALIGN: usize = ThreadGeometry::SIZES.alignment;
 
-/// Large zeroed blocks with old data of at least this many bytes are purged instead of cleared.
+/// From this size in bytes, a large block with old data is zeroed by a purge.
 ///
-/// Clearing is faster if the program then uses the whole block. For very large blocks, it matters
-/// more that pages which the program does not use need no memory.
+/// A purge returns the pages of the block to the system, so pages that the program never uses need
+/// no memory. Writing zeroes is faster if the program then uses the whole block, so we do that for
+/// smaller blocks.
 const PURGED_FROM: usize = 32 << 20;
 
 /// At most this many bytes are purged at once.
@@ -83,8 +84,8 @@ impl ThreadMalloc {
 
     /// Allocates `size` bytes at a multiple of `align` bytes.
     ///
-    /// A request of 0 bytes returns a distinct block. Returns `None` if memory is exhausted, or if
-    /// `align` is not a power of two.
+    /// A request of 0 bytes also returns a block of its own. Returns `None` if memory is exhausted,
+    /// or if `align` exceeds 16 and is not a power of two.
     #[inline]
     pub fn alloc_aligned(self, size: usize, align: usize) -> Option<NonNull<u8>> {
         if align <= ALIGN {
@@ -159,9 +160,8 @@ impl PerThread {
 
     /// Allocates a block with its own mapping, and makes its first `size` bytes zero.
     ///
-    /// If the memory of a very large block may contain old data, returns its pages to the system
-    /// instead of writing to them. A program that uses only a small part of the block then needs
-    /// memory for no other part.
+    /// If a very large block may contain old data, its pages are returned to the system instead of
+    /// being overwritten. The parts of the block that the program never uses then need no memory.
     pub fn alloc_zeroed_large(self, size: usize, align: usize) -> Option<LargeBlock> {
         let NewLarge { block, is_zeroed } = self.alloc_large(size, align)?;
         if !is_zeroed {
@@ -187,8 +187,8 @@ impl PerThread {
         }
     }
 
-    /// Grows or shrinks a large block to `size` bytes, or to `room` bytes if there is memory for
-    /// them. The block may move. If this returns `None`, the block is unchanged.
+    /// Resizes a large block to `room` bytes if there is enough memory, and otherwise to `size`
+    /// bytes. The block may move. If the function returns `None`, the block is unchanged.
     ///
     /// See [`LargeBlock::resize`]. `room` must be at least `size`.
     ///
@@ -372,7 +372,7 @@ fn large(size: usize, align: usize, contents: Contents) -> Option<NonNull<u8>> {
 ///
 /// # Safety
 ///
-/// - `start` must be a large block of this process with at least `size` bytes.
+/// - `start` must point to a large block of this process that has at least `size` bytes.
 /// - The caller must own the block exclusively.
 unsafe fn clear(start: NonNull<u8>, size: usize) {
     let (first, end) = (start.addr().get(), start.addr().get() + size);
@@ -433,9 +433,9 @@ fn with_room(old: usize, new: usize) -> usize {
 
 /// Moves a block to a new block of at least `size` bytes.
 ///
-/// If there is no memory for a new block, the old block stays in place, unchanged. The function
-/// then returns `start` if the block was to shrink, that is, if `size` is at most `old`. Otherwise,
-/// it returns `None`.
+/// If there is no memory for a new block, the old block is unchanged. The function then returns
+/// `start` if `size` is at most `old`, because the old block is large enough. Otherwise, it returns
+/// `None`.
 ///
 /// # Safety
 ///

@@ -1,10 +1,11 @@
 //! Handlers that keep the heaps usable in a forked child, in which only the forking thread exists.
 //!
-//! The handlers, which `pthread_atfork` registers, hold two locks across a fork:
-//! - The lock of the arena source ensures that the child gets a consistent copy of the source. It
-//!   also ensures that no other thread is removing a heap from the stack of abandoned heaps.
-//! - The takeover lock ensures that no other thread is moving freed blocks out of a heap's inbox.
-//!   Otherwise, the child would lose these blocks.
+//! The handlers are registered with `pthread_atfork`, and hold two locks across a fork:
+//! - The lock of the arena source. No other thread can change the source during the fork, so the
+//!   child gets a consistent copy. No other thread can remove a heap from the stack of abandoned
+//!   heaps either.
+//! - The takeover lock. No other thread is moving freed blocks out of a heap's inbox during the
+//!   fork, so the child loses none of these blocks.
 //!
 //! Before a fork, the C library calls the registered handlers in reverse order of registration. A
 //! handler that the program registered before ours therefore runs while we hold the lock of the

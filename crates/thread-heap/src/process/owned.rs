@@ -21,12 +21,12 @@ use crate::{
 /// In a runtime with a global lock, all threads can share one `OwnedHeap`. A block that was freed
 /// by one thread can then be reused immediately by another.
 ///
-/// An `OwnedHeap` uses one of the process's heaps, and so does each thread that allocates
-/// through [`PerThread`](crate::PerThread). Each of them can free blocks that another one
-/// allocated.
+/// An `OwnedHeap` can free blocks of any other `OwnedHeap`, and blocks that a thread has allocated
+/// through [`PerThread`](crate::PerThread). `PerThread` can also free blocks of an `OwnedHeap`.
 ///
-/// When an `OwnedHeap` is dropped, its blocks stay valid, and its heap is abandoned until another
-/// `OwnedHeap` adopts it. Threads never adopt this heap, because it aligns blocks differently.
+/// When an `OwnedHeap` is dropped, its blocks stay valid. Its heap is abandoned, which means that
+/// it has no owner until another `OwnedHeap` adopts it. Threads never adopt this heap, because it
+/// aligns blocks differently.
 ///
 /// New pools use [`BlockStart::AsInCPython`](obmalloc::BlockStart::AsInCPython), because Python's
 /// garbage collector walks over objects at these addresses faster.
@@ -43,8 +43,9 @@ use crate::{
 ///
 /// # Fork
 ///
-/// If another thread is using an `OwnedHeap` during a fork, the child must neither use nor drop
-/// this `OwnedHeap`, but can pass it to [`lose`](Self::lose).
+/// If another thread is using an `OwnedHeap` during a fork, the heap may be inconsistent in the
+/// child. The child must then neither use nor drop the `OwnedHeap`, but can pass it
+/// to [`lose`](Self::lose).
 #[derive(Debug)]
 pub struct OwnedHeap {
     owner: Owner<CurrentParts>,
@@ -67,11 +68,12 @@ impl OwnedHeap {
 
     /// Turns the calling thread's heap, with all of its blocks, into an `OwnedHeap`.
     ///
-    /// If the thread has no heap, [opens](Self::open) one. Its next allocation opens another heap.
+    /// If the thread has no heap, [opens](Self::open) one. The thread's next allocation opens
+    /// another heap.
     ///
-    /// The callback of [`before_refusal`](crate::PerThread::before_refusal) runs during a request
-    /// to the thread's heap. If the callback calls this function, the function leaves that heap to
-    /// the thread, and opens another one.
+    /// If the callback of [`before_refusal`](crate::PerThread::before_refusal) calls this function,
+    /// the thread keeps its heap, and the function opens another one. The callback runs during a
+    /// request to the thread's heap, so this heap is still in use.
     pub fn of_this_thread() -> Option<Self> {
         if before_refusal::is_asking() {
             return Self::open();

@@ -130,8 +130,8 @@ impl PerThread {
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
     /// The callback may allocate and free memory. If it returns true, the request is tried again.
-    /// If a request that the callback makes exceeds the hard limit, this request is refused at
-    /// once, without another call of the callback. If the callback panics, the process is aborted.
+    /// If a request of the callback itself exceeds the hard limit, that request is refused without
+    /// another call of the callback. If the callback panics, the process is aborted.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         HEAPS.before_refusal(callback);
     }
@@ -178,10 +178,12 @@ impl PerThread {
 
     /// Sets whether the process's heaps use huge pages. The default is [`HugePages::Off`].
     ///
-    /// Only arenas and large mappings in the reserved range of addresses use huge pages. The range
-    /// can be limited with [`reserve_at_most`](Self::reserve_at_most). A heap with huge pages keeps
-    /// the free parts of an arena, because returning them to the system would break up the arena's
-    /// huge pages. It returns them only if memory is short or if [`flush`](Self::flush) is called.
+    /// Huge pages are used only for arenas and large mappings in the heaps' reserved range of
+    /// addresses. This range can be limited with [`reserve_at_most`](Self::reserve_at_most).
+    ///
+    /// With huge pages, a heap keeps the free parts of an arena, because returning them to the
+    /// system would break up the arena's huge pages. The heap returns them only if memory is short
+    /// or if [`flush`](Self::flush) is called.
     ///
     /// Call this function before any thread makes its first request. Heaps that other threads have
     /// already opened do not notice the new setting, so they continue to return free parts of
@@ -193,9 +195,9 @@ impl PerThread {
 
     /// Makes the heaps return unused memory while `pressure` reports that memory is short.
     ///
-    /// While memory is short, each thread that makes requests trims its own heap, at most twice a
-    /// second. Unused memory that belongs to no running thread is returned during the next request
-    /// of any thread.
+    /// While memory is short, each thread that makes requests returns the unused memory of its own
+    /// heap, at most twice a second. The next request of any thread also returns the unused memory
+    /// that belongs to no running thread.
     ///
     /// Only the first call has an effect. The setting applies to the calling thread's heap and to
     /// heaps that are opened later.

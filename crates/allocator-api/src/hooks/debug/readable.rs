@@ -6,10 +6,10 @@
 //! of a large block leave the table before the block is freed, because the allocator may unmap
 //! them.
 //!
-//! The debug hooks expect memory to be unmapped only when a large block is freed. But an allocator
-//! may also divide a page into small blocks, and return the page to the system after all of these
-//! blocks were freed. The hooks do not notice this. Their table of readable pages then still
-//! contains the page, although it can no longer be read.
+//! The table can contain pages that can no longer be read. An allocator may divide a page into
+//! small blocks, and return the page to the system after all of these blocks were freed. The hooks
+//! do not notice this, because they remove pages from the table only when a large block is freed or
+//! resized.
 
 #![forbid(unsafe_code)]
 

@@ -150,8 +150,8 @@ fn a_place_names_the_function_that_allocated() {
     assert_eq!(traces.places()[0].1, Figures { current: Amount::default(), peak_bytes: 192 });
 }
 
-/// Regression test: the thread still remembered the block that it had freed or resized last. A
-/// later report about the same address named the place where that old block was allocated.
+/// Regression test: a report named the place of a block that had already been freed or resized. The
+/// thread still remembered the old address of this block.
 #[test]
 #[cfg(all(unix, not(miri)))]
 fn a_report_does_not_name_the_place_of_a_block_that_was_freed_before() {
