@@ -1,7 +1,8 @@
-//! Sets two properties of the library:
+//! Sets two properties of the library.
+//!
 //! - Its soname is `libobmalloc.so`. Programs that link to the library record this name.
-//! - `dlclose` does not unload it. Signal handlers, handlers of `quick_exit`, and destructors of
-//!   threads would otherwise point to code that no longer exists.
+//! - `dlclose` does not unload the library. Otherwise, signal handlers, handlers of `quick_exit`
+//!   and destructors of threads could point to code that no longer exists.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -22,10 +22,11 @@ pub use self::python::examine;
 /// Shows whether Python processes use our heap, and if not, why.
 ///
 /// With PID, examines the running process with this id. With COMMAND, runs the command and examines
-/// all Python processes that the command starts. Otherwise, starts each Python interpreter that
-/// `--python` names, lets the interpreter start a child process, and examines both processes. The
-/// exit code is 1 if an examined process does not use our heap, if we cannot find out whether it
-/// does, or if there is no process to examine.
+/// all Python processes that the command starts. Without either, starts each Python interpreter
+/// that `--python` names, lets the interpreter start a child process, and examines both processes.
+///
+/// The exit code is 1 if an examined process does not use our heap. It is also 1 if we cannot find
+/// out whether a process uses our heap, or if there is no process to examine.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A Python to examine. May be repeated [default: the one that `obmalloc run` uses]

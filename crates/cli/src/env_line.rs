@@ -57,13 +57,13 @@ impl Started {
     }
 }
 
-/// Parses an `argument` of `env` that begins with the option `-S` or `--split-string=`. Returns a
-/// flag, and the text after the option, which `env` splits into words. The flag is true if `env`
-/// also clears the environment.
+/// Parses the option `-S` or `--split-string=` of `env`, which splits a text into words.
 ///
-/// In the option `-S`, the letters `i` and `v` may precede the `S`, as in `-iS`. The `i` makes
-/// `env` clear the environment. Returns `None` if `argument` begins with neither `-S` nor
-/// `--split-string=`, or if other letters precede the `S`.
+/// Returns whether `env` also clears the environment, and the text that `env` splits. Returns
+/// `None` if `argument` is any other option or word.
+///
+/// The letters `i` and `v` may precede the `S`, as in `-iS`. The letter `i` makes `env` clear the
+/// environment. If any other letter precedes the `S`, the result is `None`.
 fn line_to_split(argument: &[u8]) -> Option<(bool, &[u8])> {
     if let Some(line) = argument.strip_prefix(b"--split-string=") {
         return Some((false, line));

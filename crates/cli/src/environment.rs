@@ -61,9 +61,10 @@ pub fn env(args: &EnvArgs) -> Result<()> {
                      #   ExecStart=/path/of/obmalloc run -- COMMAND\nEnvironment=";
         return print([lines.as_bytes(), &in_systemd(&lasting(&list)?), b"\n"].concat());
     }
-    // The printed command makes the shell append the libraries that `LD_PRELOAD` already lists. The
-    // runtime of a sanitizer must precede our libraries, so in that case we put all of them into
-    // the value ourselves.
+    // The printed command usually contains `$LD_PRELOAD`, so that the shell appends the libraries
+    // that this variable already lists. However, the runtime of a sanitizer must precede our
+    // libraries. If `LD_PRELOAD` lists such a runtime, we therefore print the complete list
+    // ourselves.
     let inherited = env::var_os(preload::VARIABLE).filter(|value| preload::lists_sanitizer(value));
     let value = preload::value(&list, inherited.as_deref())?;
     let value = replaced(value.as_bytes(), |byte| if byte == b'\'' { b"'\\''" } else { b"" });

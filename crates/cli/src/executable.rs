@@ -123,9 +123,11 @@ pub(crate) fn require_library(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns true if the program at `path` is Python 2. After symbolic links are resolved, we
-/// recognise Python 2 by a name such as `python2` or `python2.7`. A program with the name `python`
-/// is Python 2 only if it needs a shared library whose name begins with `libpython2`.
+/// Returns true if the program at `path` is Python 2.
+///
+/// We decide by the name of the file after all symbolic links have been resolved. A file with a
+/// name such as `python2` or `python2.7` is Python 2. A file called `python` is Python 2 only if it
+/// needs a shared library whose name begins with `libpython2`.
 pub(crate) fn is_python_2(path: &Path) -> bool {
     let path = path.canonicalize().unwrap_or(path.to_owned());
     match path.file_name().map(OsStrExt::as_bytes) {

@@ -6,9 +6,9 @@
 //! without these characters. `LD_PRELOAD` then lists a path that leads through this link to the
 //! library.
 //!
-//! Our libraries come before those that the variable already lists, except for the runtimes of
-//! sanitizers, which stay first. AddressSanitizer ends a program in which its runtime is not the
-//! first library.
+//! We list our libraries before those that `LD_PRELOAD` already contains. The runtimes of
+//! sanitizers are an exception and stay first, because AddressSanitizer ends a program in which its
+//! runtime is not the first library.
 
 #![forbid(unsafe_code)]
 

@@ -42,10 +42,11 @@ impl Remark {
         }
     }
 
-    /// Returns true if the library prints this reason itself when the program starts. The library
-    /// does so only if one of its variables is set to a value that is not empty.
+    /// Returns true if our library itself prints this remark when the program starts.
     ///
-    /// The library recognises a Python 2 by CPython's function `Py_GetVersion`.
+    /// The library prints the remark in a Python 2, which it recognises by CPython's function
+    /// `Py_GetVersion`. It does so only if one of its environment variables is set to a value that
+    /// is not empty.
     pub(crate) fn is_printed_by_library(&self) -> bool {
         matches!(self, Self::Python2(path) if executable::exports_version(path))
     }

@@ -56,8 +56,7 @@ pub(crate) fn ignores_privileges(path: &Path) -> bool {
     result == 0 && unsafe { found.assume_init() }.f_flag & libc::ST_NOSUID != 0
 }
 
-/// Returns the folders in which `execvp` looks for a program if `PATH` is not set. They have the
-/// form of a `PATH`, such as `/bin:/usr/bin`.
+/// Returns the folders that `execvp` searches if `PATH` is not set, such as `/bin:/usr/bin`.
 pub(crate) fn default_path() -> OsString {
     // SAFETY: a buffer of size 0 is not written to.
     let size = unsafe { libc::confstr(libc::_CS_PATH, ptr::null_mut(), 0) };
@@ -124,10 +123,11 @@ extern "C" fn note_termination(_: libc::c_int) {
 /// While a `Waiting` exists, SIGINT and SIGTERM do not end this process.
 ///
 /// When the user presses Ctrl-C, the terminal sends SIGINT to this process and to its children.
-/// This process ignores the signal and leaves the reaction to the children. A SIGTERM, on the other
-/// hand, is usually sent to this process alone, so [`pass_on`](Self::pass_on) can forward it to a
-/// child. Creating a `Waiting` changes the actions of both signals, and dropping it restores the
-/// earlier actions.
+/// This process ignores SIGINT, so that each child decides how to react. A SIGTERM is usually sent
+/// to this process alone, so [`pass_on`](Self::pass_on) can forward it to a child.
+///
+/// Creating a `Waiting` changes the actions of both signals, and dropping it restores the earlier
+/// actions.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     earlier: [(libc::c_int, libc::sighandler_t); 2],

@@ -344,9 +344,10 @@ impl CPython {
 
     /// Calls `visit` while the calling thread holds the GIL. Takes the GIL if necessary.
     ///
-    /// Returns `None` without calling `visit` if CPython is not initialised. If the calling thread
-    /// has no CPython thread state, the caller must ensure that CPython is not finalised during the
-    /// call.
+    /// Returns `None` if CPython is not initialised, and does not call `visit` in that case.
+    ///
+    /// If CPython has no thread state for the calling thread, the caller must ensure that CPython
+    /// is not finalised during the call.
     pub(crate) fn with_gil<R>(&self, visit: impl FnOnce() -> R) -> Option<R> {
         if !self.is_initialized() {
             return None;

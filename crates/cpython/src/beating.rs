@@ -8,10 +8,12 @@ use crate::status;
 
 /// A wrapper around the heap `B` that calls [`status::beat`] before the heap allocates a span.
 ///
-/// The allocator [`Lower`](crate::lower::Lower) also calls `beat`, before it allocates or resizes a
-/// block. `beat` is therefore called for every request for more than 512 bytes, except for a
-/// `realloc` that leaves a span in place. Smaller requests are far more frequent, so they do not
-/// call `beat` if the heap serves them.
+/// The function `beat` schedules a refresh of the process's status page if one is due. We call it
+/// for every request for more than 512 bytes, except for a `realloc` that leaves a span in place.
+/// Requests that get no span reach the allocator [`Lower`](crate::lower::Lower), which calls `beat`
+/// itself.
+///
+/// Smaller requests are far more frequent, so they do not call `beat` if the heap serves them.
 #[derive(Debug)]
 pub(crate) struct Beating<B>(B);
 

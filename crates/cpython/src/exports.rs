@@ -7,8 +7,10 @@ use crate::START;
 /// Writes the statistics of this process to `buffer` as JSON, and returns their length in bytes.
 ///
 /// If the JSON text is longer than `size` bytes, the function writes nothing to `buffer`, but still
-/// returns the length of the text. If CPython was not yet loaded when the dynamic loader
-/// initialised this library, there are no statistics and the function returns 0.
+/// returns the length of the text.
+///
+/// The function returns 0 if there are no statistics, because CPython was not yet loaded when the
+/// dynamic loader initialised this library.
 ///
 /// The figures of the heap are null unless the calling thread holds the GIL of the main
 /// interpreter.

@@ -12,9 +12,8 @@
 //! count the requests to their domain. The lower one counts the requests that the heap passes on to
 //! `Lower`, the allocator below it.
 //!
-//! If CPython sets its debug hooks, we replace them with our own. Every request to the domains raw,
-//! mem and obj then reaches our debug hooks, before it reaches the allocator that serves the
-//! domain.
+//! If CPython sets its debug hooks, we replace them with our own. Our debug hooks receive every
+//! request to the domains raw, mem and obj, and pass it on to the allocator that serves the domain.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -52,22 +51,21 @@ pub(crate) const SMALL: usize = Native::SIZES.small_threshold;
 
 /// The largest size of the address range that the heap reserves for its arenas, in bytes.
 ///
-/// We limit this size because some programs have only a limited address space. The addresses in the
-/// range are reserved for the heap, even after the heap has unmapped the arenas there. Nothing else
-/// can be mapped at these addresses, such as memory for the C library's `malloc`, which serves most
-/// of CPython's requests above 512 bytes.
+/// We limit this size because some programs have only a limited address space. The heap keeps its
+/// reserved addresses even after it has unmapped the arenas there. Nothing else can be mapped at
+/// these addresses, such as memory for the C library's `malloc`, which serves most of CPython's
+/// requests above 512 bytes.
 ///
-/// If the user requests huge pages for the heap, we do not limit the address range that it
-/// reserves, because arenas outside this range cannot have huge pages.
+/// The limit does not apply if the user requests huge pages for the heap, because only arenas in
+/// the reserved range can have huge pages.
 const RESERVED: usize = 16 << 20;
 
 /// The only heap of a CPython with one GIL.
 ///
-/// A geometry defines the sizes and the layout of arenas and pools. This heap uses our own geometry
-/// `Native`, as do the heaps for CPython 3.12 and later. The alternative is the geometry of
-/// CPython's own allocator, [`Pools16K`](obmalloc::Pools16K). A short run of the Python benchmark
-/// `text_counts` executes 2.5 % fewer instructions with `Native` than with `Pools16K`, and a short
-/// run of `event_queue` executes 1.6 % fewer.
+/// The heap uses our own geometry `Native`. A geometry defines the sizes and the layout of arenas
+/// and pools. The alternative, [`Pools16K`](obmalloc::Pools16K), is the geometry of CPython's own
+/// allocator. With `Native`, a short run of the Python benchmark `text_counts` executes 2.5 % fewer
+/// instructions than with `Pools16K`, and a short run of `event_queue` executes 1.6 % fewer.
 ///
 /// We do not allocate the heap's metadata from CPython's raw domain, because a program could hook
 /// that domain and later remove the hook. We would then free metadata to an allocator that did not
@@ -104,8 +102,8 @@ impl Installation {
     ///
     /// # Safety
     ///
-    /// - `plan` must be the [`Plan`] that [`decide`](crate::decide::decide) returned for `python`,
-    ///   and CPython must not have been initialised since then.
+    /// - `plan` must be the [`Plan`] that [`decide`](crate::decide::decide) returned for `python`.
+    /// - CPython must not have been initialised since `decide` was called.
     /// - No other thread may use CPython's allocators during the call.
     pub(crate) unsafe fn by_plan(
         python: &CPython,
@@ -227,9 +225,11 @@ impl Installation {
 
     /// Counts the memory of all interpreters and threads, without stopping them.
     ///
-    /// Returns `None` if a thread is mapping memory for a heap at the moment, and always with
-    /// CPython 3.11 and earlier. In these versions, only a thread that holds the GIL may read the
-    /// heap, but a signal handler may call this function on any thread.
+    /// Returns `None` if a thread is mapping memory for a heap at the moment.
+    ///
+    /// With CPython 3.11 and earlier, the result is always `None`. A signal handler may call this
+    /// function on any thread, but only a thread that holds the GIL may read the heap of these
+    /// versions.
     pub(crate) fn try_figures(&self) -> Option<Figures> {
         match self.heap {
             Installed::OneGil(_) => None,

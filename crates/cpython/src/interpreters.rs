@@ -6,16 +6,17 @@
 //! then waits in a queue until a thread that holds that GIL reclaims it.
 //!
 //! We find the heap of an interpreter by the interpreter's address. The main interpreter has the
-//! same address after a second `Py_Initialize`, so it keeps its heap. The heap of a subinterpreter
-//! is released for reuse when the subinterpreter ends. To notice this moment, we store a capsule in
-//! the subinterpreter's dictionary. CPython destroys the capsule at the end of the subinterpreter,
-//! and the capsule's destructor releases the heap.
+//! same address after a second `Py_Initialize`, so it keeps its heap.
+//!
+//! When a subinterpreter ends, its heap is released for reuse. To notice the end, we store a
+//! capsule in the subinterpreter's dictionary. A capsule is a Python object with a destructor in C.
+//! CPython destroys the capsule when the subinterpreter ends, and the destructor releases the heap.
 //!
 //! # Fork
 //!
-//! If the parent had only one thread, the child keeps all heaps. Otherwise, the child keeps only
-//! the heap of its current interpreter, because other threads of the parent may have been changing
-//! their heaps during the fork.
+//! If the parent had only one thread, the child process keeps the heaps of all interpreters.
+//! Otherwise, the child keeps only the heap of its current interpreter. It gives up the other
+//! heaps, because other threads of the parent may have been changing them during the fork.
 
 mod current;
 mod entries;
@@ -138,11 +139,11 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // The interpreter's GIL protects its heap, so only a thread that holds this GIL may release the
-    // heap. After a fork, however, CPython may destroy an interpreter on a thread that does not
-    // hold it. We then leave the heap and its entry in our table of interpreters. If a new
-    // interpreter later starts at the same address, the function `start` finds this entry and
-    // releases the old heap.
+    // Only a thread that holds the interpreter's GIL may release the interpreter's heap, because
+    // the GIL protects the heap. After a fork, however, CPython may destroy an interpreter on a
+    // thread that does not hold its GIL. In that case, we keep the heap and its entry in the table
+    // of interpreters. If a new interpreter later starts at the same address, the function `start`
+    // finds the entry and releases the old heap.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         unsafe { entry.release() };

@@ -143,9 +143,9 @@ extern "C" fn destruct() {
 /// Python code calls this function as `ctypes.CDLL(None).obmalloc_trim()`. If the calling thread
 /// does not hold the GIL, the function takes the GIL.
 ///
-/// In a subinterpreter of CPython 3.11 or earlier, a thread that holds the GIL must not call this
-/// function, as it would through `ctypes.PyDLL`. The function would wait for the GIL forever,
-/// because `PyGILState_Ensure` does not support subinterpreters.
+/// In CPython 3.11 or earlier, a thread that runs a subinterpreter must not call this function
+/// while it holds the GIL, for example through `ctypes.PyDLL`. The function takes the GIL with
+/// `PyGILState_Ensure`, which does not support subinterpreters, and would wait forever.
 ///
 /// The function trims the heap of the current interpreter, and the heaps that no interpreter or
 /// thread owns. It cannot trim a heap with another owner, because only the owner may change that
@@ -316,11 +316,12 @@ impl Start {
 
 /// Sets the environment variable `PYTHONMALLOC` to `debug`, so that CPython uses debug hooks.
 ///
-/// If the user has already set `PYTHONMALLOC`, the function does not change it. It then returns the
-/// user's value, or `None` if this value names an allocator with debug hooks.
+/// `PYTHONMALLOC` stays set to `debug`, so that CPython also uses debug hooks in a second
+/// `Py_Initialize`.
 ///
-/// If the user has not set `PYTHONMALLOC`, the function returns `None`. The variable stays set to
-/// `debug`, so that CPython also uses debug hooks in a second `Py_Initialize`.
+/// If the user has already set `PYTHONMALLOC`, the function leaves the user's value unchanged. It
+/// returns this value if the value names an allocator without debug hooks. In all other cases, the
+/// function returns `None`.
 fn request_debug_hooks() -> Option<String> {
     const CHOICE: &str = "PYTHONMALLOC";
     let choice = env::var_os(CHOICE).unwrap_or_default();

@@ -12,8 +12,8 @@ use raw_mem::LimitReached;
 
 /// A callback that the program registers.
 ///
-/// The arguments of the callback are the number of requested bytes, the number of bytes in use, and
-/// the limit that the request would exceed, in bytes. If the callback returns a value other than 0,
+/// The callback receives three numbers of bytes: the size of the request, the number of bytes in
+/// use, and the limit that the request would exceed. If the callback returns a value other than 0,
 /// the heap tries the request again.
 type Callback = unsafe extern "C" fn(usize, usize, usize) -> i32;
 
@@ -32,9 +32,9 @@ static CALLBACK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 ///
 /// # Safety
 ///
-/// - `callback` must be null or a function that stays valid until the process ends.
-/// - The function must not unwind.
-/// - The function must not use an object that CPython may be changing.
+/// - `callback` must be null, or a function that stays valid until the process ends.
+/// - The callback must not unwind.
+/// - The callback must not use an object that CPython may be changing.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn obmalloc_before_refusal(callback: Option<Callback>) {
     // INVARIANT: the address is null or that of a callback.

@@ -1,16 +1,19 @@
 //! Queries to the dynamic loader.
 //!
-//! While `dlopen` runs the constructors of a library, it holds the lock that `dlsym`, `dladdr` and
-//! `dlopen` take. A constructor may wait for the GIL. A thread that holds the GIL therefore must
-//! not call these three functions, because the two threads could wait for each other forever. We
-//! look up symbols only in our constructor, and in `late` at exit, when the loader calls us under
-//! its lock.
+//! `dlopen` holds a lock of the loader while it runs the constructors of a library. The functions
+//! `dlsym`, `dladdr` and `dlopen` wait for this lock. A constructor may wait for the GIL. A thread
+//! that holds the GIL must therefore not call these three functions, because the two threads could
+//! wait for each other forever.
 //!
-//! `dl_iterate_phdr` takes another lock, which `dlopen` and `dlclose` hold only while they change
-//! the list of libraries. However, glibc does not reset this lock in a forked child. If another
-//! thread held it during the fork, `dl_iterate_phdr` never returns in the child. We therefore list
-//! the loaded libraries once, at the start, and later use this list to determine which library
-//! contains a function. Only `late` lists them at exit.
+//! We look up symbols only in our constructor, and in `late` at exit, when the loader calls us
+//! while it holds its lock.
+//!
+//! `dl_iterate_phdr` takes a different lock, which `dlopen` and `dlclose` hold only while they
+//! change the list of loaded libraries. However, glibc does not reset this lock in a forked child.
+//! If another thread held the lock during the fork, `dl_iterate_phdr` never returns in the child.
+//!
+//! We therefore list the loaded libraries once, at the start, and later use this list to determine
+//! which library contains a function. Only `late` lists them again, at exit.
 
 use std::{
     env,

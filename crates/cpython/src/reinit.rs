@@ -1,9 +1,10 @@
 //! Installs the heap in a CPython that sets its own allocators, and in a second `Py_Initialize`.
 //!
-//! CPython sets its own allocators at the start of an initialisation if the user sets
-//! `PYTHONMALLOC` or `-X dev`. From CPython 3.12 on, it also sets them in every `Py_Initialize`
-//! after the first. In both cases, we then replace them with our heap, unless the user has
-//! requested a different kind of allocator, for example with `PYTHONMALLOC=malloc`.
+//! CPython sets its own allocators in two cases. It does so at the start of an initialisation if
+//! the user sets `PYTHONMALLOC` or `-X dev`. From CPython 3.12 on, it also does so in every
+//! `Py_Initialize` after the first. In both cases, we then replace CPython's allocators with our
+//! heap, unless the user has requested a different allocator, for example with
+//! `PYTHONMALLOC=malloc`.
 //!
 //! After a second `Py_Initialize` has set CPython's own allocators, the process may still have
 //! blocks of our heap. If Python code then freed such a block, CPython's allocators would abort the
@@ -11,10 +12,11 @@
 //! do this when CPython creates its first module, which is `_thread` in CPython 3.8 and 3.9, and
 //! `_imp` in later versions.
 //!
-//! Blocks that were allocated by CPython's own allocators before the heap was installed are passed
-//! back to those allocators when they are freed. If CPython has set its debug hooks, we replace
-//! them with ours. Our hooks can free the existing blocks too, because both use the same block
-//! layout.
+//! CPython's own allocators may have allocated blocks before we install the heap. When CPython
+//! frees one of these blocks, the heap passes the block back to CPython's own allocators.
+//!
+//! If CPython has set its debug hooks, we replace them with ours. Our hooks can also free the
+//! blocks that CPython's hooks have allocated, because both use the same block layout.
 //!
 //! When a program calls `Py_Initialize` again, we install the heap only if an earlier interpreter
 //! used it. Otherwise, the program may have chosen CPython's own allocators, and we respect that
@@ -212,9 +214,9 @@ impl Watch {
     unsafe fn set(&self, domains: &[Domain], vtables: &[VTable]) {
         for (domain, vtable) in domains.iter().zip(vtables) {
             // In CPython 3.8, we set no debug hook for the raw domain, because the hook would
-            // report an error in a correct program that forks. In the forked child, CPython 3.8
-            // calls the hook to free one of its own blocks, which it allocated without the hook.
-            // This block has no guard bytes around it, so the hook would report it as damaged.
+            // report an error in a correct program that forks. CPython 3.8 allocates one of its own
+            // blocks without the hook, so the block has no guard bytes. In a forked child, CPython
+            // frees this block through the hook, which would report the block as damaged.
             if *domain == Domain::Raw && self.is_3_8 {
                 continue;
             }

@@ -185,8 +185,10 @@ impl From<Tally> for Requests {
 }
 
 impl Served {
-    /// Computes how many requests the heap served from its own memory. These are all requests that
-    /// were not refused, minus those that the heap passed to the allocator below it.
+    /// Computes how many requests the heap served from its own memory.
+    ///
+    /// This is the number of all requests that succeeded, minus the number of requests that the
+    /// allocator below the heap served.
     fn new((requested, passed_below): ([Counts; 2], Counts)) -> Self {
         let sum = |figure: fn(&Counts) -> u64| requested.iter().map(figure).sum::<u64>();
         let all = sum(|counts| counts.small.requests);

@@ -16,11 +16,11 @@
 //! a page behind. A child therefore waits until one to two seconds have passed since the fork. It
 //! creates its page in the next request for more than 512 bytes that reads the clock.
 //!
-//! A child inherits the mapping of its parent's page, but must not change that page. After `fork`,
-//! a fork handler makes the child stop using the page. Other ways to create a child, such as
-//! glibc's `_Fork` or a system call, run no fork handler. Before a process schedules a refresh,
-//! changes its page or removes it, we therefore compare the process id with that of the page (see
-//! [`own`]). If they differ, the process stops using the page.
+//! A child process inherits the mapping of its parent's page, but must not change that page. After
+//! `fork`, a fork handler makes the child stop using the page. However, a child that was created by
+//! a system call or by glibc's `_Fork` runs no fork handler. Before a process schedules a refresh,
+//! changes its page or removes it, we therefore compare the process id with that of the page
+//! (see [`own`]). If they differ, the process stops using the page.
 
 use std::{
     ffi::{c_int, c_void},
@@ -95,10 +95,11 @@ static CLIENT: OnceLock<Client> = OnceLock::new();
 /// Creates the status page of this process. The library's constructor calls this function.
 ///
 /// The status page first contains the text that `first` returns, or no text if `first` returns
-/// `None`. The function `refresh` must replace this text with new figures. When a refresh is due,
-/// our heap schedules it during a request for more than 512 bytes (see [`beat`]). CPython then
-/// calls `refresh` in its main thread, which holds the main interpreter's GIL at that moment. If
-/// our heap is not installed, `refresh` is never called.
+/// `None`. The function `refresh` must replace this text with new figures.
+///
+/// When a refresh is due, our heap schedules it during a request for more than 512 bytes
+/// (see [`beat`]). CPython then calls `refresh` in its main thread, which holds the main
+/// interpreter's GIL. If our heap is not installed, `refresh` is never called.
 ///
 /// # Errors
 ///
@@ -129,12 +130,13 @@ unsafe extern "C" fn after_fork() {
     forget(SHOWN.load(Relaxed));
 }
 
-/// Stops using the parent's page, which is `inherited`, and makes this process create a page of its
-/// own. Does nothing if `inherited` is null, or if the process no longer uses it.
+/// Makes this process stop using the parent's page `inherited`, and later create its own page.
 ///
-/// The mapping and `inherited` are leaked, because another thread may be using them. If a child
-/// shares its parent's memory, as after `vfork`, the parent stops using the page too. It then
-/// creates its page again.
+/// Does nothing if `inherited` is null, or if the process no longer uses this page. The mapping and
+/// `inherited` are leaked, because another thread may be using them.
+///
+/// A child that was created with `vfork` shares its parent's memory. If such a child calls this
+/// function, the parent also stops using its page, and later creates a page again.
 fn forget(inherited: *mut Shown) {
     if inherited.is_null() {
         return;
@@ -165,8 +167,9 @@ fn shown() -> Option<&'static Shown> {
     unsafe { SHOWN.load(Acquire).as_ref() }
 }
 
-/// Returns the page of this process. If the page that the process uses is its parent's, stops using
-/// it and returns `None`.
+/// Returns the page of this process, or `None` if the process has no page of its own.
+///
+/// If the process still uses its parent's page, this function makes it stop.
 ///
 /// This makes a system call, so it is called only if the page is about to change.
 fn own() -> Option<&'static Shown> {
@@ -178,9 +181,12 @@ fn own() -> Option<&'static Shown> {
     Some(shown)
 }
 
-/// Schedules a refresh of the process's status page if the figures on the page are old or a client
-/// has sent a command. A forked child has no page at first. This function creates the page once
-/// enough time has passed since the fork. Called for requests above 512 bytes.
+/// Schedules a refresh of the process's status page if one is due. Called for requests for more
+/// than 512 bytes.
+///
+/// A refresh is due if the figures on the page are old or a client has sent a command. A forked
+/// child has no page at first. In such a child, this function creates the page once enough time has
+/// passed since the fork.
 #[inline]
 pub(crate) fn beat() {
     if STATE.load(Relaxed) != OFF {

@@ -6,10 +6,11 @@
 //! installed from C must not trim the heap, because the signal may interrupt a thread in the middle
 //! of an allocation. CPython reports garbage collections only to Python callbacks.
 //!
-//! A script registers our trim function. It can run only after the interpreter has started, but
+//! The script that registers our trim function can run only after the interpreter has started, but
 //! CPython offers no callback for this moment. We therefore add an audit hook, which CPython calls
-//! at every import and at many other events. The first such call in a started interpreter asks
-//! CPython to run the script in the main thread as soon as possible (`Py_AddPendingCall`).
+//! at every import and at many other events. When the hook is first called in a started
+//! interpreter, it asks CPython to run the script in the main thread as soon as possible
+//! (`Py_AddPendingCall`).
 
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},

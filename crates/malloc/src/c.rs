@@ -1,8 +1,9 @@
 //! `malloc` and the functions of `<stdlib.h>` that belong to it.
 //!
-//! These functions call no exported function of this library by its symbol, because the dynamic
-//! loader could bind the call to a different library. The exceptions are functions that must call
-//! the program's version of a function if it has one (see `in_force` and `cpp/in_force`).
+//! These functions call other functions of this library directly rather than by an exported symbol,
+//! because the dynamic loader could bind the symbol to a different library. Some functions must
+//! call the program's version of a function if there is one. They find that version with `in_force`
+//! or `cpp/in_force`.
 
 use std::{
     ffi::c_void,
@@ -38,8 +39,9 @@ pub(crate) unsafe fn release(ptr: *mut c_void) {
 ///
 /// # Safety
 ///
-/// - `ptr` must be null or point to a live block. The block must come from the program's allocator
-///   if the program has its own `free`, and from this library otherwise.
+/// - `ptr` must be null or point to a live block.
+/// - If the program has its own `free`, the block must come from the program's allocator.
+///   Otherwise, the block must come from this library.
 /// - The caller must not use the block after this call.
 #[inline]
 pub(crate) unsafe fn release_in_force(ptr: *mut c_void) {
@@ -140,15 +142,19 @@ pub unsafe extern "C" fn reallocarray(ptr: *mut c_void, count: usize, size: usiz
     }
 }
 
-/// Returns how many bytes the program may use at `ptr`, or 0 if `ptr` is null. If the program has
-/// its own `free`, the result is also 0 for a block outside of our memory, except in debug mode.
+/// Returns how many bytes the program may use at `ptr`, or 0 if `ptr` is null.
+///
+/// If the program has its own `free`, the result is also 0 for a block outside of this library's
+/// memory, except in debug mode.
+///
+/// A program's own allocator may take its memory from this library and begin each block after a
+/// header. Such a program must define its own `malloc_usable_size`.
 ///
 /// # Safety
 ///
-/// - `ptr` must be null, point to a live block of this library, or point outside of our memory. The
-///   blocks of the program's own allocator may begin inside ours, for example because it places a
-///   header at the start of each. Such a program must define its own `malloc_usable_size`.
 /// - In debug mode, `ptr` must be null or point to a live block of this library.
+/// - Otherwise, `ptr` must be null, point to a live block of this library, or point outside of this
+///   library's memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn malloc_usable_size(ptr: *mut c_void) -> usize {
     // SAFETY: the contract is the same.

@@ -49,10 +49,10 @@ fn new_or_null(form: Form, size: usize, align: usize) -> *mut c_void {
 
 /// Serves a request for which the program has replaced the throwing form of `operator new`.
 ///
-/// The program's function may throw an exception, which Rust code cannot catch. We therefore call
-/// the nothrow form of the C++ runtime, which calls the program's function, catches the exception
-/// and returns null. If the process has no C++ runtime, we call the program's function ourselves,
-/// and an exception ends the process.
+/// We call the nothrow form of the C++ runtime, because the program's function may throw an
+/// exception, which Rust code cannot catch. The nothrow form calls the program's function, catches
+/// the exception and returns null. If the process has no C++ runtime, we call the program's
+/// function ourselves, and an exception ends the process.
 #[cold]
 #[inline(never)]
 fn replaced_or_null(form: Form, size: usize, align: usize) -> *mut c_void {
@@ -147,8 +147,10 @@ nothrow_aligned! {
     "_ZnamSt11align_val_tRKSt9nothrow_t" new_array_aligned_nothrow Form::AlignedArray;
 }
 
-/// Frees the memory at `ptr`. This is `_ZdlPv`, the form of `operator delete` from which the others
-/// without an alignment are derived.
+/// Frees the memory at `ptr`. This is `_ZdlPv`, the plain form of `operator delete`.
+///
+/// All other forms without an alignment are derived from the plain form, so that they call it by
+/// default.
 ///
 /// # Safety
 ///
@@ -159,8 +161,9 @@ pub unsafe extern "C" fn delete(ptr: *mut c_void) {
     unsafe { release(ptr) };
 }
 
-/// Frees the memory at `ptr`. This is `_ZdlPvSt11align_val_t`, the form of `operator delete` from
-/// which the others with an alignment are derived.
+/// Frees the memory at `ptr`. This is `_ZdlPvSt11align_val_t`, aligned `operator delete`.
+///
+/// All other forms with an alignment are derived from this form, so that they call it by default.
 ///
 /// # Safety
 ///
@@ -180,8 +183,10 @@ macro_rules! derived {
         ///
         /// # Safety
         ///
-        /// - `ptr` must be null or point to live memory from the `operator new` that belongs to this
-        ///   form. The memory must not be used again.
+        /// - `ptr` must be null or point to live memory.
+        /// - The memory must come from the `operator new` that belongs to this form of
+        ///   `operator delete`.
+        /// - The caller must not use the memory after this call.
         #[unsafe(export_name = $symbol)]
         pub unsafe extern "C" fn $name($($param: $type),*) {
             // SAFETY: the forms of `operator new` are derived in the same way, so the memory came

@@ -1,13 +1,13 @@
 //! `__register_atfork`, which registers handlers for `fork`.
 //!
-//! Our handlers hold the locks of the heap during a fork, so the handlers of others must not
-//! allocate memory in the meantime. The C library calls the handlers that run before a fork in
-//! reverse order of registration, so ours must be registered first. A constructor of our own cannot
-//! ensure this, because the constructors of some libraries run earlier.
+//! Our fork handlers hold the locks of the heap during a fork. No other handler may allocate memory
+//! during this time, because it would wait for these locks. The C library calls the handlers that
+//! run before a fork in reverse order of registration, so ours must be registered first. We cannot
+//! register them in a constructor, because the constructors of some libraries run earlier.
 //!
-//! `pthread_atfork` is linked statically into each program and library, except into very old ones,
-//! and calls this function. We export our own version of it, which registers our handlers before the
-//! first ones of anybody else.
+//! We export our own version of `__register_atfork`, which registers our handlers before the first
+//! handlers of any other code. Each program and library, except very old ones, contains a copy of
+//! `pthread_atfork` that calls `__register_atfork`.
 
 use std::{
     cell::Cell,
@@ -22,8 +22,8 @@ type Handler = Option<unsafe extern "C" fn()>;
 type Register = unsafe extern "C" fn(Handler, Handler, Handler, *mut c_void) -> c_int;
 
 unsafe extern "C" {
-    /// Identifies this library when `pthread_atfork` calls `__register_atfork`. Each library has a
-    /// symbol with this name, which only the library itself can see.
+    /// Identifies this library when `pthread_atfork` calls `__register_atfork`. Each library has
+    /// its own symbol with this name, which other libraries cannot see.
     static __dso_handle: *mut c_void;
 }
 
@@ -49,8 +49,9 @@ pub unsafe extern "C" fn __register_atfork(
     if !is_ours {
         heap::open();
     }
-    // The C library removes the handlers of a library at exit, when others can still fork. It never
-    // removes handlers of no library, and ours stay in memory.
+    // We register our handlers with a null library, because the C library never removes such
+    // handlers. At exit, it removes the handlers of each library, although other threads may still
+    // fork. Our handlers stay in memory until the process ends.
     let library = if is_ours { ptr::null_mut() } else { library };
     match real() {
         // SAFETY: the contract is the same.
@@ -61,10 +62,10 @@ pub unsafe extern "C" fn __register_atfork(
 
 /// Returns the C library's function.
 ///
-/// The look-up may allocate memory in some versions of the C library. If the thread has no heap,
-/// this opens one, which tries to register our handlers and so calls this function again. The
-/// function then returns `None`. The heap is opened nevertheless, and our handlers are registered
-/// when the first call continues.
+/// In some versions of the C library, the look-up allocates memory. If the thread has no heap yet,
+/// the allocation opens a heap, which tries to register our handlers and calls this function again.
+/// The second call returns `None`, so the heap is opened without handlers. When the first call
+/// continues, our handlers are registered.
 fn real() -> Option<Register> {
     static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
     let mut function = REAL.load(Relaxed);

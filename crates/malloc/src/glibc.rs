@@ -24,9 +24,10 @@ pub extern "C" fn malloc_trim(pad: size_t) -> c_int {
 
 /// Returns figures of all threads in the format of glibc. Fields that have no meaning here are 0.
 ///
-/// If a thread frees a block of another thread's heap, the block counts as free as soon as it has
-/// been passed to the owner of this heap, even if the owner has not reclaimed it yet. With
-/// `OBMALLOC=debug`, all figures are 0.
+/// A thread may free a block of another thread's heap. The block counts as free as soon as it has
+/// been passed to the owner of the heap, even if the owner has not reclaimed it yet.
+///
+/// With `OBMALLOC=debug`, all figures are 0.
 ///
 /// A signal handler must not call this function. The same holds for glibc's own `mallinfo2`.
 #[unsafe(no_mangle)]

@@ -113,8 +113,8 @@ pub(crate) unsafe fn free(ptr: NonNull<u8>) {
 ///
 /// # Safety
 ///
-/// - `ptr` must be a live block of this heap, or point outside of the heap's memory.
 /// - In debug mode, `ptr` must be a live block of this heap.
+/// - Otherwise, `ptr` must be a live block of this heap, or point outside of the heap's memory.
 #[inline]
 pub(crate) unsafe fn usable_size(ptr: NonNull<u8>) -> usize {
     if !ThreadMalloc.holds(ptr) {

@@ -39,9 +39,9 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 /// - If the source says that new memory is zeroed, with [`Contents::Zero`] or
 ///   by [`LargeMapping::is_zeroed`], every byte of it is zero.
 ///
-/// No method may unwind. An implementer that calls code of the program, such as a clock, must end
-/// the process if that code panics. The function [`without_unwinding`](crate::without_unwinding)
-/// does this.
+/// No method may unwind. If an implementer calls code of the program, such as a clock, and that
+/// code panics, the implementer must end the process. The
+/// function [`without_unwinding`](crate::without_unwinding) does this.
 ///
 /// If [`reserved`](Self::reserved) returns a range that is not empty, these requirements hold as
 /// long as the source exists:
@@ -54,10 +54,9 @@ pub const RESERVED_BYTES: u64 = 1 << 36;
 ///   grows, the added part contains no mapping of the source except the one that is about to be
 ///   returned.
 ///
-/// If a source owns the memory of the arenas that it has mapped, dropping the source may free this
-/// memory even while a heap still uses it. If a heap exposed a mutable reference to its source,
-/// safe code could drop the source by assigning another one. A heap must therefore not expose such
-/// a reference.
+/// A heap must not expose a mutable reference to its source, because safe code could then drop the
+/// source by assigning another one. Dropping a source may free the memory of its arenas, even while
+/// the heap still uses them.
 pub unsafe trait ArenaSource {
     /// Maps an arena, whose contents are unspecified.
     ///
@@ -83,8 +82,8 @@ pub unsafe trait ArenaSource {
     ///
     /// - `arena` must be an arena that this source mapped with the size `size` and has not unmapped
     ///   since.
-    /// - If a wrapper around this source handed out the arena, only that wrapper may make this
-    ///   call. All others must unmap the arena through the wrapper.
+    /// - If a wrapper around this source handed out the arena, only the wrapper may make this call.
+    ///   All other code must call `unmap` of the wrapper.
     /// - Nothing may use the memory of the arena after this call.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 
@@ -104,10 +103,10 @@ pub unsafe trait ArenaSource {
     ///
     /// # Safety
     ///
-    /// - `start` and `bytes` must be the address and the size of a large mapping that this source
-    ///   mapped. The argument `align` must be the alignment that was requested for this mapping.
-    /// - If a wrapper around this source handed out the mapping, only that wrapper may make this
-    ///   call. All others must unmap the mapping through the wrapper.
+    /// - `start` and `bytes` must be the address and the size of a large mapping of this source.
+    /// - `align` must be the alignment that was requested for this mapping.
+    /// - If a wrapper around this source handed out the mapping, only the wrapper may make this
+    ///   call. All other code must call `unmap_large` of the wrapper.
     /// - Nothing may use the memory of the mapping after this call.
     unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
         if let Some(below) = self.below() {
@@ -118,8 +117,9 @@ pub unsafe trait ArenaSource {
 
     /// Grows or shrinks a large mapping from `old` to at least `new` bytes without copying it.
     ///
-    /// The mapping stays in place, or its pages move within the source's [reserved](Self::reserved)
-    /// range of addresses. The first `min(old, new)` bytes keep their contents.
+    /// The mapping stays in place, or the source moves its pages within
+    /// the [reserved](Self::reserved) range of addresses. The first `min(old, new)` bytes keep
+    /// their contents.
     ///
     /// If this call fails, [`resize_or_copy`] copies the contents to a new mapping instead.
     ///
@@ -129,10 +129,10 @@ pub unsafe trait ArenaSource {
     ///
     /// # Safety
     ///
-    /// - `start` and `old` must be the address and the size of a large mapping that this source
-    ///   mapped. The argument `align` must be the alignment that was requested for this mapping.
-    /// - If a wrapper around this source handed out the mapping, only that wrapper may make this
-    ///   call. All others must resize the mapping through the wrapper.
+    /// - `start` and `old` must be the address and the size of a large mapping of this source.
+    /// - `align` must be the alignment that was requested for this mapping.
+    /// - If a wrapper around this source handed out the mapping, only the wrapper may make this
+    ///   call. All other code must call `resize_large` of the wrapper.
     /// - If the call succeeds, only the mapping that it returns may be used afterwards.
     unsafe fn resize_large(
         &mut self,
@@ -150,19 +150,19 @@ pub unsafe trait ArenaSource {
 
     /// Returns the range of addresses that belongs exclusively to this source.
     ///
-    /// The range is empty if the source has reserved no addresses. Every call that maps or resizes
-    /// memory can extend the range, so a caller that stores the range must read it again after each
-    /// of these calls.
+    /// The range is empty if the source has reserved no addresses.
+    ///
+    /// Every call that maps or resizes memory may extend the range. A caller that stores the range
+    /// must therefore read it again after each of these calls.
     fn reserved(&mut self) -> Range<usize> {
         self.below().map_or(0..0, |below| below.reserved())
     }
 
     /// Keeps the range of reserved addresses from growing beyond `bytes` bytes.
     ///
-    /// Other mappings in the process cannot use addresses that this source has reserved, even after
-    /// the arenas at these addresses are unmapped. A limit is therefore useful in a process with a
-    /// small address space, in which an unlimited source could reserve the addresses that other
-    /// mappings need.
+    /// Only this source can use the addresses that it has reserved, even after the arenas at these
+    /// addresses are unmapped. In a process with a small address space, a limit leaves enough
+    /// addresses for other mappings.
     fn reserve_at_most(&mut self, bytes: usize) {
         if let Some(below) = self.below() {
             below.reserve_at_most(bytes);
@@ -182,17 +182,19 @@ pub unsafe trait ArenaSource {
 
     /// Releases reserved addresses that nothing uses, so that other mappings can use them.
     ///
-    /// If this makes the [reserved](Self::reserved) range shorter, the source first calls `publish`
-    /// with the range that remains, so that the caller can update its own copy, for example in an
-    /// arena map. Only then does the source release the other addresses. Afterwards, a mapping that
-    /// failed for lack of addresses may succeed.
+    /// If the [reserved](Self::reserved) range becomes shorter, the source first calls `publish`
+    /// with the range that remains. The caller can then update its own copy of the range, for
+    /// example in an arena map. The source releases the other addresses only after `publish` has
+    /// returned.
+    ///
+    /// A mapping that failed for lack of addresses may succeed after this call.
     ///
     /// # Safety
     ///
-    /// - When `publish` returns, nothing may rely on an earlier value of the range.
     /// - `publish` must not unwind.
-    /// - If a wrapper around this source stores the range, only that wrapper may make this call.
-    ///   All other code must call `shrink_reserved` of the wrapper instead.
+    /// - When `publish` returns, nothing may rely on an earlier value of the range.
+    /// - If a wrapper around this source stores the range, only the wrapper may make this call. All
+    ///   other code must call `shrink_reserved` of the wrapper.
     unsafe fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
         if let Some(below) = self.below() {
             // SAFETY: the contract is the same.
@@ -251,10 +253,9 @@ pub unsafe trait ArenaSource {
 
     /// Asks how many free arenas a user, such as a heap, may retain instead of unmapping them.
     ///
-    /// `had` is the number of free arenas that the user of this source, such as a heap, retains
-    /// now. `want` is the number that the user would like to retain. Returns the number of free
-    /// arenas that the user may retain from now on, which is at most `want`. The user must unmap
-    /// all of its free arenas beyond this number.
+    /// The user retains `had` free arenas now, and would like to retain `want`. Returns the number
+    /// of free arenas that the user may retain from now on, which is at most `want`. The user must
+    /// unmap all of its free arenas beyond this number.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
     }
@@ -262,11 +263,11 @@ pub unsafe trait ArenaSource {
     /// Asks how much memory in large mappings a user, such as a heap, may retain instead of
     /// unmapping it.
     ///
-    /// The arguments and the result are numbers of slots. A slot has the size of an arena. The user
-    /// of this source is, for example, a heap. `had` is the number of slots that the source has
-    /// allowed its user to retain until now. The user may have retained fewer. `want` is the number
-    /// that the user would like to retain. Returns the number that the user may retain from now on,
-    /// at most `want`. The user must unmap all slots beyond this number.
+    /// The arguments and the result are numbers of slots. A slot has the size of an arena. `had` is
+    /// the number of slots that the source has allowed its user to retain until now, even if the
+    /// user has retained fewer. `want` is the number that the user would like to retain. Returns
+    /// the number that the user may retain from now on, which is at most `want`. The user must
+    /// unmap all slots beyond this number.
     fn retain_large(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain_large(had, want))
     }
@@ -289,10 +290,10 @@ pub unsafe trait ArenaSource {
 ///
 /// # Safety
 ///
-/// - `start` and `old` must be the address and the size of a large mapping that `source` mapped.
-///   The argument `align` must be the alignment that was requested for this mapping.
-/// - If a wrapper around `source` handed out the mapping, only that wrapper may make this call. All
-///   others must pass the wrapper as `source`.
+/// - `start` and `old` must be the address and the size of a large mapping of `source`.
+/// - `align` must be the alignment that was requested for this mapping.
+/// - If a wrapper around `source` handed out the mapping, only the wrapper may make this call. All
+///   other code must pass the wrapper as `source`.
 /// - If the call succeeds, only the mapping that it returns may be used afterwards.
 pub unsafe fn resize_or_copy<S: ArenaSource + ?Sized>(
     source: &mut S,

@@ -4,11 +4,12 @@
 //! memcheck and AddressSanitizer then report every access to it. A mark does not change the
 //! protection of the pages, so it has no effect without such a checker.
 //!
-//! In every build for x86-64, except on Windows and under Miri, this module tells memcheck which
-//! memory becomes inaccessible or accessible. If the program does not run under Valgrind, each such
-//! message costs about ten instructions and has no effect. Only builds with `--cfg asan` also tell
-//! AddressSanitizer, because its functions exist only in programs that are linked with
-//! AddressSanitizer.
+//! This module tells memcheck which memory becomes inaccessible or accessible, in every build for
+//! x86-64 except on Windows and under Miri. If the program does not run under Valgrind, each such
+//! message costs about ten instructions and has no effect.
+//!
+//! Only builds with `--cfg asan` also tell AddressSanitizer, because its functions exist only in
+//! programs that are linked with AddressSanitizer.
 
 /// Marks `len` bytes from the address `start` as inaccessible.
 pub fn mark_inaccessible(start: usize, len: usize) {

@@ -3,14 +3,13 @@
 //! Memory is counted in slots. An arena is one slot, and a large mapping has one or more.
 //!
 //! At first, an arena source returns all free memory to the system. If the program soon requests
-//! memory again, the source begins to retain memory, because retained memory could have served this
-//! request. How much the source may retain depends on the recent peak of used memory and on the
-//! time since the last request:
+//! memory again, the source begins to retain memory, because retained memory could have served the
+//! request. Two rules limit how much memory the source retains:
 //!
 //! - Used and retained memory together may exceed the recent peak of used memory by at most a
 //!   certain percentage. Each arena source sets this percentage.
-//! - The decay time is one second by default. If the program has requested no memory for that long,
-//!   the arena source retains no memory.
+//! - If the program has requested no memory for the decay time, the source retains no memory. The
+//!   decay time is one second by default.
 
 #![forbid(unsafe_code)]
 
@@ -46,10 +45,12 @@ pub(crate) struct Demand {
 impl Demand {
     /// Creates the state of a program that has requested nothing yet.
     ///
-    /// Retained memory is useful only to a program that keeps requesting memory. Once `decay` has
-    /// passed without a request, nothing may stay retained, not even memory that was freed only
-    /// recently. Until then, memory in use and retained memory together may exceed the recent peak
-    /// of memory in use by at most `above_peak` percent.
+    /// Memory stays retained only while the program keeps requesting memory. Once the time `decay`
+    /// has passed without a request, nothing stays retained, not even memory that was freed only
+    /// recently.
+    ///
+    /// Memory in use and retained memory together may exceed the recent peak of memory in use by at
+    /// most `above_peak` percent.
     pub(crate) const fn new(decay: Duration, above_peak: usize) -> Self {
         Self {
             decay,

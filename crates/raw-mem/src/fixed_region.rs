@@ -14,11 +14,12 @@ const _: () = assert!(size_of::<Returned>() <= 64, "it fits the smallest arena")
 
 /// A source that cuts arenas from the front of a buffer.
 ///
-/// If the user of this source unmaps an arena, the arena stays in the buffer: the source puts it on
-/// a list of free arenas and hands it out again for a later request of the same size. The source
-/// aligns each arena to the arena's own size. The buffer passed to [`new`](Self::new) should be
-/// aligned to this size too, because otherwise the bytes before its first aligned address stay
-/// unused.
+/// An arena that the user unmaps stays in the buffer. The source puts it on a list of free arenas
+/// and hands it out again for a later request of the same size.
+///
+/// The source aligns each arena to the arena's own size. The buffer passed to [`new`](Self::new)
+/// should have the same alignment, because otherwise the bytes before its first aligned address
+/// stay unused.
 ///
 /// ```
 /// use core::mem::MaybeUninit;

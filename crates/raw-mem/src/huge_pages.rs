@@ -28,9 +28,10 @@ pub enum HugePages {
     /// In addition, we make a huge page for each arena when we map it (`MADV_COLLAPSE`).
     ///
     /// Arenas get huge pages even if the system setting for transparent huge pages is `never`. If
-    /// the system cannot provide a huge page, the arena consists of small pages. A block that is
-    /// too large for an arena has a large mapping of its own, for which we only advise the system
-    /// to use huge pages, as with [`Advise`](Self::Advise).
+    /// the system cannot provide a huge page, the arena consists of small pages.
+    ///
+    /// A block that is too large for an arena has a large mapping of its own. For large mappings,
+    /// we only advise the system to use huge pages, as with [`Advise`](Self::Advise).
     Explicit,
 }
 

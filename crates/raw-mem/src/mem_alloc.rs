@@ -35,8 +35,8 @@ pub const MAX_REQUEST: usize = isize::MAX as usize;
 /// - No method may unwind. An implementer that calls code of the program, such as a callback, must
 ///   end the process if that code panics, for example with
 ///   [`without_unwinding`](crate::without_unwinding).
-/// - If the type of the allocator is `Send` or `Sync`, every thread must be able to free the blocks
-///   of the allocator, even if another thread allocated them.
+/// - If the allocator is `Send` or `Sync`, every thread must be able to free the allocator's
+///   blocks, even if another thread allocated them.
 ///
 /// Code that relies on any other property must require it in its own safety contract.
 pub unsafe trait MemAlloc {
@@ -93,9 +93,11 @@ pub unsafe trait MemAlloc {
     /// Allocates an uninitialised block of `size` bytes at a multiple of `align`, which must be a
     /// power of two.
     ///
-    /// The aligned block is freed and reallocated like any other block, and a reallocation
-    /// preserves its alignment. Returns `None` whenever [`malloc`](Self::malloc) would, and also if
-    /// the allocator does not [support](Self::supports_alignment) alignment.
+    /// The aligned block is freed and reallocated like any other block. A reallocation preserves
+    /// the alignment of the block.
+    ///
+    /// Returns `None` if the allocator does not [support](Self::supports_alignment) alignment, or
+    /// if [`malloc`](Self::malloc) would return `None` for the same size.
     fn malloc_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
         let _ = (size, align);
         None

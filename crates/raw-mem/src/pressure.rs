@@ -10,9 +10,11 @@ use crate::{preserving_errno, without_cancellation};
 /// The minimum time between two readings of the files.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Memory counts as short if tasks of the process's control group waited for memory during at least
-/// this percentage of the last ten seconds. If we cannot read how long they waited, we use the
-/// waiting time of all tasks in the system.
+/// Memory counts as short if tasks waited for memory during at least this percentage of the time.
+///
+/// The percentage applies to the last ten seconds and to the tasks of the process's control group.
+/// If we cannot read how long these tasks waited, we use the waiting time of all tasks in the
+/// system.
 const STALLED_PERCENT: u64 = 10;
 
 /// The longest path, with its final zero byte.
@@ -81,8 +83,10 @@ impl MemoryPressure {
     /// Creates a value that reads the files of the control group `group` and of its parent groups.
     ///
     /// `top` is the directory of the topmost control group, usually `/sys/fs/cgroup`. `group` is
-    /// the path of the control group below `top`, and must be empty or begin with a slash. Use this
-    /// function in tests, or if the control groups are mounted in an unusual directory.
+    /// the path of the control group below `top`, and must be empty or begin with a slash.
+    ///
+    /// This function is useful in tests, and if the control groups are mounted in an unusual
+    /// directory.
     pub fn of_group(top: &[u8], group: &[u8]) -> Self {
         let group = group.strip_suffix(b"/").unwrap_or(group);
         Self {
@@ -102,9 +106,10 @@ impl MemoryPressure {
     /// Reads the files about memory shortage, unless they were read within the last 100 ms.
     ///
     /// Returns `Some(true)` if memory is short, and `Some(false)` if it is not. Returns `None` if
-    /// another call has read the files within the last 100 ms or is reading them now. `now` is the
-    /// time on a clock whose starting point is arbitrary, but the same in all calls. Leaves `errno`
+    /// another call has read the files within the last 100 ms or is reading them now. `errno` is
     /// unchanged.
+    ///
+    /// `now` is the time since an arbitrary starting point, which must be the same in all calls.
     pub fn read_if_due(&self, now: Duration) -> Option<bool> {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let due = self.next.load(Relaxed);

@@ -36,8 +36,10 @@ pub struct Output<'fd> {
 }
 
 impl Output<'_> {
-    /// Creates a writer for stderr that makes no system call except `write`. Unlike the writer of
-    /// `new`, it therefore does not check the limit on the size of files.
+    /// Creates a writer for stderr that makes no system call except `write`.
+    ///
+    /// Unlike the writer of `new`, this writer does not check the limit on the size of files,
+    /// because the check needs other system calls.
     #[must_use]
     pub const fn stderr() -> Self {
         Self::of(STDERR, false)
@@ -51,9 +53,8 @@ impl Output<'_> {
     ///
     /// # Safety
     ///
-    /// - The caller must own the file descriptor, or must have borrowed it, for the lifetime of the
-    ///   result. A negative number is also allowed, because it is never a descriptor. Each write
-    ///   then fails.
+    /// - The caller must own or borrow the file descriptor for the lifetime of the result. A
+    ///   negative number is also allowed, because it is never a descriptor. Each write then fails.
     ///
     /// ```
     /// # use raw_mem::Output;

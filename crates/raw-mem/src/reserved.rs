@@ -11,10 +11,10 @@
 //! On the first request, the source reserves a range of addresses, divided into slots of the size
 //! of an arena.
 //!
-//! Nothing else has memory in the range, so one comparison shows whether an address belongs to this
-//! source. There is one exception: a failed system call can unmap a part of the range, and another
-//! mapping can then take its place. However, the system uses these addresses only if the program
-//! asks for one of them.
+//! Only this source has memory in the range, so one comparison shows whether an address belongs to
+//! the source. There is one exception: if a failed system call unmaps a part of the range, another
+//! mapping can take the place of this part. This is unlikely, because the system uses these
+//! addresses only if the program asks for one of them.
 //!
 //! - The range begins with 16 MiB and grows at its end, up to [`RESERVED_BYTES`]. It can grow as
 //!   long as the addresses after it are free and the system allows it.
@@ -188,9 +188,11 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
     }
 
     /// Usually makes no system call if enough adjacent slots are retained. Otherwise, makes one
-    /// call, which makes the new mapping writable. If the source then moves the memory of retained
-    /// slots to the new mapping, it makes three more calls for each run of such slots: one checks
-    /// the run, one moves its pages, and one makes the run inaccessible.
+    /// system call, which makes the new mapping writable.
+    ///
+    /// The source may also move the memory of retained slots to the new mapping. This takes three
+    /// more system calls for each run of adjacent slots: one checks the run, one moves its pages,
+    /// and one makes the old slots inaccessible.
     fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
         self.try_map_large(bytes, align).or_else(|error| match self.trim_range() {
             true => self.try_map_large(bytes, align),

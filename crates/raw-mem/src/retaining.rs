@@ -94,8 +94,10 @@ impl<S: ArenaSource> RetainingArenas<S> {
         Self::with_clock(source, decay, clock::coarse_now)
     }
 
-    /// Wraps `source`. `decay` is measured with `clock`, which returns the time since an arbitrary
-    /// start. If `clock` panics, the process is aborted.
+    /// Wraps `source`, and measures the decay time with `clock`.
+    ///
+    /// `clock` returns the time since an arbitrary start. If `clock` panics, the process is
+    /// aborted.
     pub const fn with_clock(source: S, decay: Duration, clock: fn() -> Duration) -> Self {
         let demand = Demand::new(decay, ABOVE_PEAK);
         Self { source, clock, demand, first: None, count: 0, size: None, by_users: 0 }

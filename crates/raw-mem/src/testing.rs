@@ -35,9 +35,9 @@ const IS_ALONE: &str = "RAW_MEM_ALONE";
 /// Runs `test`, which must be the body of the test `name`, while no other test of this process
 /// runs.
 ///
-/// Tests run side by side, so another test may map its own memory at an address as soon as `test`
-/// has given it back. `alone` therefore starts a second process, which runs only the test `name`.
-/// In that process, `alone` calls `test`.
+/// Tests usually run side by side in one process. As soon as `test` unmaps memory, another test may
+/// map its own memory at the same address. `alone` therefore starts a second process that runs only
+/// the test `name`. In the second process, `alone` calls `test`.
 pub(crate) fn alone(name: &str, test: impl FnOnce()) {
     if env::var_os(IS_ALONE).is_some() {
         return test();

@@ -35,8 +35,10 @@ fn abort() -> ! {
     std::process::abort()
 }
 
-/// Panics, because `core` has no `abort`. The stack is already unwinding when this is called, so a
-/// second panic ends the process.
+/// Ends the process by a panic, because `core` has no `abort`.
+///
+/// The stack is already unwinding when this function is called, and a second panic during unwinding
+/// ends the process.
 #[cfg(not(feature = "std"))]
 fn abort() -> ! {
     panic!("an allocator must not unwind")

@@ -95,12 +95,13 @@ impl Usage {
 
     /// Counts `more` bytes as in use before they are mapped, so that the hard limit covers them.
     ///
-    /// This call neither raises the peak nor leads to a warning. However, if [`add`](Self::add) is
-    /// called for another request before the held bytes are removed, that call counts them for the
-    /// peak and the soft limit.
+    /// The caller holds the bytes of a request while it tries to map them. Once the outcome is
+    /// known, the caller must [`remove`](Self::remove) the held bytes. If the bytes were mapped,
+    /// the caller must then [`add`](Self::add) them.
     ///
-    /// Once the outcome is known, the caller must [`remove`](Self::remove) the held bytes. If they
-    /// were mapped, the caller must then [`add`](Self::add) them.
+    /// Holding bytes does not raise the peak and leads to no warning. However, a call
+    /// to [`add`](Self::add) for another request includes the held bytes when it updates the peak
+    /// and checks the soft limit.
     pub fn hold(&mut self, more: usize) {
         self.bytes = self.bytes.saturating_add(more);
     }

@@ -15,9 +15,8 @@ use crate::{
 
 /// Prints the figures of running processes, or of files that `--stats=PATH.json` wrote.
 ///
-/// An active process publishes its figures about once a second. If a process is idle or was killed
-/// or has ended, the
-/// command shows the figures that the process published last, and their age.
+/// An active process publishes its figures about once a second. If a process is idle or has ended,
+/// the command shows the figures that the process published last, and their age.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StatsArgs {
     /// Process ids or files.

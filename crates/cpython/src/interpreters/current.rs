@@ -46,9 +46,11 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 /// # Invariant
 ///
 /// `OFFSET` is 0 until we have found the thread-local variable in which CPython stores the current
-/// thread state. From then on, it is the distance in bytes from the thread pointer to that
-/// variable. We set it only if [`layout_holds`] has confirmed that the third word of a thread state
-/// is the address of its interpreter, because [`is_at_hand`] reads that word.
+/// thread state. From then on, `OFFSET` is the distance in bytes from the thread pointer to that
+/// variable.
+///
+/// We set `OFFSET` only after [`layout_holds`] has confirmed that the third word of a thread state
+/// is the address of its interpreter. The function [`is_at_hand`] reads this word.
 ///
 /// The function [`is_at_hand`] does not test whether `OFFSET` is still 0. If it is, the function
 /// reads the word at the thread pointer instead of CPython's variable. That word is the first one
@@ -116,10 +118,10 @@ fn layout_holds(functions: &InterpreterFunctions, state: NonNull<c_void>) -> boo
 /// The function releases the GIL for a moment, so call it only while no other thread runs Python
 /// code.
 ///
-/// CPython stores the current thread state in a thread-local variable, so each thread has its own
-/// copy. The function searches only the variables of the calling thread, but the offset that it
-/// finds is valid for all threads: CPython was loaded before `main`, so its thread-local variables
-/// use static TLS, in which a variable has the same offset from the thread pointer in every thread.
+/// The function searches only the thread-local variables of the calling thread, but the offset that
+/// it finds is valid for all threads. CPython was loaded before `main`, so its thread-local
+/// variables use static TLS. In static TLS, a variable has the same offset from the thread pointer
+/// in every thread.
 ///
 /// # Safety
 ///

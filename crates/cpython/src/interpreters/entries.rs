@@ -23,9 +23,9 @@ pub(super) struct Entry {
     ///
     /// # Invariant
     ///
-    /// While this field contains the address of an interpreter, the field `heap` is `Some`. Only a
-    /// thread that holds the interpreter's GIL may store or remove the address. The only exception
-    /// is a process with a single thread, which may do both without holding the GIL.
+    /// If this field contains the address of an interpreter, the field `heap` is `Some`. Only a
+    /// thread that holds the interpreter's GIL may store or remove the address. If the process has
+    /// only one thread, that thread may do both without holding the GIL.
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///

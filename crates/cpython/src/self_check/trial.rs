@@ -11,8 +11,10 @@ use crate::{
     domains::SERVED,
 };
 
-/// The sizes before and after a `realloc`, in bytes. Some of these sizes get a small block, some
-/// get a span, and the others get a block from the layer below the heap.
+/// The sizes before and after each `realloc` of the trial, in bytes.
+///
+/// The heap serves some of these sizes with a small block and some with a span. It passes requests
+/// for the other sizes to the allocator below it.
 const SIZES: [(usize, usize); 8] = [
     (1, 40),
     (40, 512),

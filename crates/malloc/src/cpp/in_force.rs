@@ -1,9 +1,9 @@
 //! The forms of `operator new` and `operator delete` that are in force in this process.
 //!
-//! A program may replace some of the forms. The standard derives each of the other forms from one
-//! that may be replaced, so a program that replaces only `operator new(size_t)` and
-//! `operator delete(void *)` also determines what `new[]` and a sized `delete` do. A derived form
-//! of this library therefore calls the form in force, as the C++ runtime's own forms do:
+//! A C++ program may replace `operator new` and `operator delete`, or only some of their forms. The
+//! C++ standard derives some forms from others. For example, `new[]` calls `new` by default, so a
+//! program that replaces only `operator new(size_t)` also changes what `new[]` does. Each derived
+//! form of this library therefore calls the form in force, as the C++ runtime's own forms do:
 //!
 //! ```text
 //!   new nothrow ────────► new ◄──── new[] ◄──── new[] nothrow
@@ -11,12 +11,13 @@
 //!   delete nothrow ─┘                          └─ delete[] nothrow
 //! ```
 //!
-//! The forms with an alignment are derived from one another in the same way. They are not derived
-//! from the forms without an alignment.
+//! The diagram also applies to the forms with an alignment. They call one another in the same way,
+//! but never call a form without an alignment.
 //!
-//! Each static below contains the address of a function that this library exports. Because the symbol
-//! is exported, the dynamic loader fills in the address when it loads this library, and takes the
-//! program's function if there is one. A plain call in Rust would always reach our own function.
+//! Each static below contains the address of an exported function. Because the function is
+//! exported, the dynamic loader fills in the address when it loads this library. If the program
+//! defines the function too, the loader takes the program's function. A plain call in Rust would
+//! always reach our own function.
 
 use std::{ffi::c_void, ptr};
 

@@ -132,8 +132,8 @@ pub(super) fn nothrow_operator(form: Form) -> *mut c_void {
 
 /// Calls the runtime's own `operator new` of the given form, which never throws.
 ///
-/// This operator calls the throwing `operator new` in force, and catches its exception. Returns
-/// `None` if there is no runtime that has such an operator.
+/// The runtime's operator calls the throwing `operator new` in force, catches any exception and
+/// then returns null. The result is `None` if the process has no C++ runtime with such an operator.
 pub(super) fn new_nothrow(form: Form, size: usize, align: usize) -> Option<*mut c_void> {
     let operator = nothrow_operator(form);
     let nothrow = (&raw const NOTHROW).cast::<c_void>();

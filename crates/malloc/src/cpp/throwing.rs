@@ -1,9 +1,9 @@
 //! The forms of `operator new` that throw, on x86-64.
 //!
-//! A C++ exception must not reach a stack frame of Rust code. If it did, and the program was built
-//! with `panic = "abort"`, the process would end at this frame. The exception would then never
-//! reach its handler. For this reason, we write a function in assembly if an exception can pass
-//! through it. The functions marked "(Rust)" below return before an exception is thrown:
+//! A C++ exception must not reach a stack frame of Rust code. In a build with `panic = "abort"`,
+//! the exception would end the process at this frame and never reach its handler. We therefore
+//! write every function that an exception can pass through in assembly. The functions marked
+//! "(Rust)" below return before an exception is thrown:
 //!
 //! ```text
 //!   new ──► alloc (Rust)                 returns the block, or null

@@ -1,9 +1,12 @@
 //! The forms of `operator new` that throw, on processors for which there is no assembly.
 //!
 //! These functions are written in Rust, so they cannot throw an exception such as `std::bad_alloc`.
-//! Instead, the process ends if a request fails and the program has installed no handler with
-//! `std::set_new_handler`. The process also ends if such a handler throws an exception, or if the
-//! program has replaced `operator new` and its function throws one in a call from `operator new[]`.
+//! Instead, they end the process if a request fails and the program has installed no handler with
+//! `std::set_new_handler`.
+//!
+//! The process also ends if other code throws an exception through one of these functions. Such
+//! code can be the program's handler, or the program's own `operator new` when `operator new[]`
+//! calls it.
 
 use std::ffi::c_void;
 

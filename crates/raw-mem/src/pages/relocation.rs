@@ -61,15 +61,16 @@ pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) 
 /// is a single mapping. `mremap` cannot move a range that consists of several mappings. It fails
 /// for such a range, but only after it has unmapped the target range.
 ///
-/// To find out whether the range is a single mapping, we ask the kernel to extend it in place by
-/// one page. The page after the range is in use, so the kernel refuses. Its error code tells us
-/// what we need: `ENOMEM` means a single mapping, and `EFAULT` means several. Any other code is an
-/// error. For example, a sandbox may not allow `mremap`.
+/// To find out whether the range is a single mapping, we ask the kernel to extend the range in
+/// place by one page. The kernel refuses, because the page after the range is in use. The error
+/// code `ENOMEM` means that the range is a single mapping, and `EFAULT` means that it consists of
+/// several. This function returns any other error, for example if a sandbox does not allow
+/// `mremap`.
 ///
 /// # Safety
 ///
 /// - The caller must have mapped the range.
-/// - If the page directly after the range is not mapped, nothing may ever use its address, because
+/// - The page directly after the range must be mapped, or its address must never be used, because
 ///   this function may map a page there.
 unsafe fn is_one_mapping(start: NonNull<u8>, bytes: usize) -> Result<bool, OsCode> {
     refuse_on_demand()?;

@@ -44,7 +44,8 @@ impl<'a> Extents<'a> {
     }
 
     /// Records that the memory of the slots in `from` has moved to the slots that begin at `to`.
-    /// The new slots get the extents of the old ones.
+    ///
+    /// The extent of each slot in `from` moves to the new slot together with the memory.
     pub(super) fn copy(&mut self, from: Range<usize>, to: usize) {
         if from.end.max(to + from.len()) <= self.pages.len() {
             self.pages.copy_within(from, to);

@@ -9,9 +9,9 @@
 //! With huge pages, even free slots are writable, because the system makes huge pages only of
 //! accessible memory.
 //!
-//! Normally, we return a huge page to the system only when no part of it is used or retained. Until
-//! then, memory still backs the free parts of the huge page, and may contain old data. A trim,
-//! however, returns the memory of free parts immediately, which breaks up the huge page.
+//! We normally return a huge page to the system only when no part of it is used or retained. Until
+//! then, its free parts are still backed by memory and may contain old data. A trim returns the
+//! memory of the free parts immediately, although this breaks up the huge page.
 
 use core::ops::Range;
 
@@ -25,8 +25,9 @@ use crate::{
 impl ReservedRange {
     /// Returns the access that a slot has while nothing uses it.
     ///
-    /// With huge pages, the whole range can be a single writable mapping. A fork would fail if the
-    /// system checked whether there is enough memory for all of it.
+    /// With huge pages, even free slots are writable, so the whole range can be a single writable
+    /// mapping. The system must not check whether there is enough memory for all of it, because a
+    /// fork would then fail.
     pub(super) fn access_when_free(huge: HugePages) -> Access {
         if huge.is_on() { Access::ReadWriteUnchecked } else { Access::Reserved }
     }

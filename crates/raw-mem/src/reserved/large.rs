@@ -67,10 +67,10 @@ impl ReservedRange {
 
     /// Returns whether a run of `count` slots should reuse the memory of retained slots.
     ///
-    /// If even one slot of a mapping may contain old data, a program that needs zeroed memory must
-    /// clear the whole mapping. All of the mapping is then backed by memory, even if the program
-    /// uses only a small part. We therefore reuse retained memory only if there is enough of it for
-    /// at least half of the run.
+    /// We reuse retained memory only if there is enough of it for at least half of the run, because
+    /// reuse can be expensive. If even one slot of a mapping may contain old data, a program that
+    /// needs zeroed memory must clear the whole mapping. The whole mapping is then backed by
+    /// memory, even if the program uses only a small part.
     fn wants_for(&self, count: usize) -> Wants {
         if 2 * self.slots.retained_count() >= count { Wants::Retained } else { Wants::Fresh }
     }
@@ -79,17 +79,19 @@ impl ReservedRange {
         self.can_move && !self.huge.is_on() && self.slots.piece_count() < self.most_pieces
     }
 
-    /// Fills the slots of `run` that have no memory yet with the memory of retained slots, whose
-    /// pages are moved rather than copied. Does nothing if `wants` is [`Wants::Fresh`].
+    /// Moves the memory of retained slots to the slots of `run` that have no memory yet.
+    ///
+    /// The function moves whole pages and copies no data. With [`Wants::Fresh`], it does nothing.
     ///
     /// The system moves a page by remapping it, which is much faster than clearing a new page. On
     /// an AMD EPYC in a virtual machine, moving 1 MiB took 70 ns per page, and the first write to a
     /// new page took 2,400 ns.
     ///
-    /// `run` must be in use. Returns the number of slots whose memory has moved. If the system
-    /// fails to move memory to some slots of `run`, it may have unmapped these slots. They then
-    /// stay marked as used, so that nothing uses them again. In this case, the function releases
-    /// the other slots of `run` and returns `None`.
+    /// `run` must be in use. Returns the number of slots whose memory has moved.
+    ///
+    /// If the system fails to move memory to some slots of `run`, these slots may no longer be
+    /// mapped. They stay marked as used, so that nothing uses them again. The function then
+    /// releases the other slots of `run` and returns `None`.
     fn fill_from_retained(&mut self, run: Range<usize>, wants: Wants) -> Option<usize> {
         let (mut at, mut end, mut most, mut moved) = (run.start, usize::MAX, run.len(), 0);
         while wants == Wants::Retained && self.can_move_memory() {
@@ -140,8 +142,10 @@ impl ReservedRange {
         Some(moved)
     }
 
-    /// Adds the tail of a mapping of `bytes` bytes to the total size of all tails. If the total
-    /// would become too large, purges this tail instead.
+    /// Adds the tail of a mapping of `bytes` bytes to the total size of all tails.
+    ///
+    /// The tail is the unused part of the last slot that may still be backed by memory. If the
+    /// total would become too large, the function purges this tail instead.
     fn note_tail(&mut self, run: Range<usize>, bytes: usize) {
         let page = pages::page_size();
         let tail = self.tail_of(&run, bytes);

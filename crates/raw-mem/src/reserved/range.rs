@@ -1,8 +1,8 @@
 //! A reserved range of addresses, divided into slots of equal size.
 //!
 //! The range starts small, because reserved addresses count against the process's limit on address
-//! space. When the range has no room for a request, it grows at its end. The addresses there are
-//! usually free, because the range is far away from all other mappings.
+//! space. When the range has no room for a request, we extend it at its end. The addresses there
+//! are usually free, because the range is far away from all other mappings.
 
 use core::{
     ops::{Range, RangeInclusive},
@@ -37,8 +37,10 @@ const FIRST_BYTES: usize = 16 << 20;
 /// default (`vm.max_map_count`).
 const MOST_PIECES: usize = 1024;
 
-/// The largest number of runs of inaccessible slots. Each run is a mapping of its own, and so is
-/// the writable memory between two runs. For the system's limit on mappings, see [`MOST_PIECES`].
+/// The largest number of runs of inaccessible slots.
+///
+/// Linux limits the number of mappings of a process (see [`MOST_PIECES`]). Each run of inaccessible
+/// slots is a mapping of its own, and so is the writable memory between two runs.
 const MOST_CLOSED_RUNS: usize = 8192;
 
 /// The sizes in bytes that a slot of a range may have.
@@ -313,10 +315,12 @@ impl ReservedRange {
 
     /// Returns the memory of a run of used slots to the system, and makes the slots free.
     ///
-    /// The slots are closed, and so are the open slots beside them. The slots stay open if there
-    /// would be too many runs of closed slots, or if the system refuses to close them, for example
-    /// because the process has too many mappings. If the system does not take back the memory, the
-    /// slots are retained instead.
+    /// The slots are closed, which means inaccessible, and so are the open slots beside them. They
+    /// stay open, which means writable, if there would be too many runs of closed slots. They also
+    /// stay open if the system refuses to close them, for example because the process has too many
+    /// mappings.
+    ///
+    /// If the system does not take back the memory, the slots are retained instead of freed.
     ///
     /// # Safety
     ///
@@ -343,16 +347,16 @@ impl ReservedRange {
         unsafe { self.release_open(run, gap) };
     }
 
-    /// Purges the slots of `gap`, and makes the slots of `run`, which is a part of `gap`, free and
-    /// open.
+    /// Purges the slots of `gap`, and makes the slots of `run`, a part of `gap`, free and open.
     ///
-    /// If a page of `gap` is not mapped, because a failed system call has unmapped it, all slots of
-    /// `gap` are lost. If the purge fails for another reason, the slots of `run` are retained.
+    /// The purge fails if a failed system call has unmapped a page of `gap`. All slots of `gap` are
+    /// then lost, which means that nothing uses them again. If the purge fails for another reason,
+    /// the slots of `run` are retained.
     ///
     /// # Safety
     ///
-    /// The slots of `run` must be used, and nothing may use their memory afterwards. The other
-    /// slots of `gap` must be open.
+    /// - The slots of `run` must be used, and nothing may use their memory afterwards.
+    /// - All other slots of `gap` must be open.
     #[cold]
     unsafe fn release_open(&mut self, run: Range<usize>, gap: Range<usize>) {
         let (start, bytes) = (self.start_of(gap.start), gap.len() * self.slot.bytes());
@@ -472,8 +476,8 @@ fn record_bytes(slot: ArenaSize) -> usize {
 
 /// Reserves `count` slots and the page after them, at the first of `starts` that is free.
 ///
-/// If no start is free, the system chooses a multiple of `align`. Returns the address of the first
-/// slot and the number of slots.
+/// Returns the address of the first slot and the number of slots. If none of the addresses in
+/// `starts` is free, the system chooses another multiple of `align`.
 fn reserve_slots(
     starts: [usize; 2],
     count: usize,
@@ -495,9 +499,9 @@ fn reserve_slots(
 
 /// Returns two multiples of `align` in `STARTS` that differ from process to process.
 ///
-/// The result depends on the address of `mapping` and on a stack address, which the system
-/// randomises. The second start is needed if another range of this process, which had the same two
-/// addresses, has taken the first one. The two starts are far away from each other.
+/// The two addresses depend on the address of `mapping` and on a stack address, because the system
+/// randomises both. They are far away from each other. The second address is needed if another
+/// range of this process already occupies the first one.
 fn random_starts(mapping: usize, align: usize) -> [usize; 2] {
     let on_stack = 0_u8;
     let seed = mapping ^ (&raw const on_stack).addr().rotate_left(20);

@@ -7,17 +7,16 @@
 //! | retained | writable | some | 0 | 1 | 0 |
 //! | used | writable | some | 1 | 0 | 0 |
 //!
-//! Free slots are normally closed, which means that they are inaccessible. However, the system
-//! keeps each run of closed slots as a mapping of its own, and limits the number of mappings. If
-//! there are many such runs, further free slots stay open, which means that they are writable.
+//! Free slots are normally closed, which means inaccessible. However, the system keeps each run of
+//! closed slots as a mapping of its own, and limits the number of mappings. If there are many such
+//! runs, further free slots stay open, which means writable.
 //!
-//! A slot is *stale* if its memory may contain old data. When a slot is no longer used, the slot is
-//! either retained or made free. A retained slot keeps its memory, so the slot is stale, and
-//! remains stale when it is used again. When a slot becomes free, its memory is returned to the
-//! system, so the slot is no longer stale.
+//! A slot is *stale* if its memory may contain old data. A slot that is retained after its use is
+//! stale, because it keeps its memory. It remains stale when it is used again. When a slot becomes
+//! free, its memory is returned to the system, so the slot is no longer stale.
 //!
-//! With huge pages, all free slots are open, and a free slot can be stale if its huge page is in
-//! use.
+//! If the range uses huge pages, all free slots are open. A free slot can then be stale, because
+//! its memory is not returned while another part of its huge page is in use.
 
 #![forbid(unsafe_code)]
 
@@ -43,10 +42,10 @@ pub(super) struct Slots<'a> {
     retained: &'a mut [usize],
     stale: &'a mut [usize],
     closed: &'a mut [usize],
-    /// The slots at which a piece of moved memory begins, until these slots are closed.
+    /// The slots at which a piece of moved memory begins.
     ///
-    /// The system keeps each piece as a mapping of its own. A piece whose first slot is closed is
-    /// no longer counted.
+    /// We count the pieces, because the system keeps each piece as a mapping of its own and limits
+    /// the number of mappings. A piece no longer counts when its first slot is closed.
     pieces: &'a mut [usize],
     /// The number of slots, at most `max`.
     len: usize,
@@ -165,8 +164,9 @@ impl<'a> Slots<'a> {
         (start < end).then_some(start..end)
     }
 
-    /// Returns how many runs of closed slots there would be if the slots of `run`, none of which is
-    /// closed, were closed too.
+    /// Returns how many runs of closed slots there would be if all slots of `run` were closed.
+    ///
+    /// None of the slots of `run` may be closed already.
     pub(super) fn closed_runs_with(&self, run: Range<usize>) -> usize {
         let before = run.start > 0 && bits::is_set(self.closed, run.start - 1);
         let behind = is_set_before(self.closed, run.end, self.len);
@@ -192,15 +192,16 @@ impl<'a> Slots<'a> {
         self.len = self.top;
     }
 
-    /// Returns how many slots must be added at the end of the range so that its last `count` slots
-    /// are not used.
+    /// Returns how many slots to add to the range to get a run of `count` unused slots at its end.
     pub(super) fn missing_at_end(&self, count: usize) -> usize {
         let free = self.len - bits::last_run(self.used, self.top).end;
         count.saturating_sub(free)
     }
 
-    /// Returns how many slots must be added at the end of the range so that its last `count` slots
-    /// are free and contain no old data.
+    /// Returns how many slots to add to the range to get a run of `count` slots without old data at
+    /// its end.
+    ///
+    /// The slots of the run are neither used nor retained.
     pub(super) fn missing_fresh_at_end(&self, count: usize) -> usize {
         let used = bits::last_run(self.used, self.top).end;
         let stale = bits::last_run(self.stale, self.top).end;
@@ -280,10 +281,12 @@ impl<'a> Slots<'a> {
 
     /// Returns `count` adjacent slots that are not used.
     ///
-    /// With [`Wants::Retained`], chooses the run with the most retained slots, and
-    /// with [`Wants::Fresh`], the run with the fewest slots that may contain old data. Among
-    /// equally good runs, prefers one in the shortest gap between used slots, and then the lowest
-    /// one. The time is proportional to the number of slots.
+    /// Chooses the run that suits `wants` best. With [`Wants::Retained`], this is the run with the
+    /// most retained slots. With [`Wants::Fresh`], it is the run with the fewest slots that may
+    /// contain old data. Among equally good runs, the function prefers a run in the shortest gap
+    /// between used slots, and then the lowest run.
+    ///
+    /// The time is proportional to the number of slots.
     pub(super) fn find_run(&self, count: usize, wants: Wants) -> Option<Range<usize>> {
         let mut best: Option<(usize, usize, usize)> = None;
         let mut at = self.hint;
@@ -302,10 +305,11 @@ impl<'a> Slots<'a> {
         }
     }
 
-    /// Finds the run of `count` adjacent slots in `gap` that has the fewest unwanted slots. Returns
-    /// the number of unwanted slots in this run, and its first slot. With [`Wants::Retained`], a
-    /// slot is unwanted if it is not retained, and with [`Wants::Fresh`], if it may contain old
-    /// data.
+    /// Finds the run of `count` adjacent slots in `gap` that has the fewest unwanted slots.
+    ///
+    /// Returns the number of unwanted slots in the run, and the first slot of the run.
+    /// With [`Wants::Retained`], a slot is unwanted if it is not retained. With [`Wants::Fresh`], a
+    /// slot is unwanted if it may contain old data.
     fn best_part(&self, gap: Range<usize>, count: usize, wants: Wants) -> (usize, usize) {
         let (marks, rank): (_, fn(usize, usize) -> usize) = match wants {
             Wants::Retained => (&*self.retained, |marked, count| count - marked),

@@ -237,9 +237,9 @@ fn a_request_is_served_although_the_memory_of_retained_slots_cannot_move() {
         assert!(is_filled(mapping.start, 0..8 * SLOT, 1));
         unmap_large(&mut source, mapping);
         source.trim();
-        // The third system call of `map_large` moves the memory of three slots, and the sixth that
-        // of five. If such a call fails, the slots that should have received this memory may no
-        // longer be mapped, so the source never uses them again.
+        // The third system call of `map_large` moves the memory of three slots, and the sixth call
+        // moves the memory of five slots. If such a call fails, the target slots may no longer be
+        // mapped, so the source never uses them again.
         let lost = match nth {
             3 => 3 * SLOT,
             6 => 5 * SLOT,
@@ -437,9 +437,8 @@ fn a_growing_mapping_is_copied_once_the_system_has_failed_to_move_one() {
     source.trim();
     let before = writable_bytes(&mut source);
     // The source has failed to move pages before, so it must now copy them. If it tried to move
-    // them again, the fourth system call would be the move. It would fail according to the plan
-    // below, and slots would be lost. The first three calls would add slots, because the trim has
-    // unmapped the unused ones, make them writable, and check the mapping.
+    // them, it would make four system calls: add slots, make them writable, check the old mapping,
+    // and move its pages. The plan below makes the fourth call fail, so slots would be lost.
     refuse(Plan::Nth(4));
     let copied = resize(&mut source, grown, 9 * SLOT);
     refuse(Plan::Never);
