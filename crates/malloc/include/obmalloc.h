@@ -45,8 +45,8 @@ typedef struct obmalloc_figures_t {
    */
   size_t highwater_bytes;
   /**
-   * The approximate total size of the blocks that other threads have freed and passed to the
-   * owners, but that the owners have not reclaimed yet.
+   * The approximate total size of freed blocks that still wait for the owner of their heap to
+   * reclaim them.
    */
   size_t waiting_bytes;
   /**
@@ -54,8 +54,8 @@ typedef struct obmalloc_figures_t {
    */
   size_t arenas;
   /**
-   * The number of heaps. Each running thread that has allocated memory has one, and there can be
-   * heaps without an owner.
+   * The number of heaps. Each running thread that has allocated memory has one. Heaps without an
+   * owner also count.
    */
   size_t heaps;
 } obmalloc_figures_t;
@@ -70,8 +70,9 @@ extern "C" {
 const char *obmalloc_version(void);
 
 /**
- * Counts the memory of all threads, without stopping them. The call takes time proportional to the
- * size of all arenas.
+ * Counts the memory of all threads, without stopping them.
+ *
+ * The call takes time proportional to the total size of all arenas.
  *
  * A signal handler must not call this function. The function waits for a lock that a thread holds
  * while it maps memory. If the signal interrupted such a thread, the handler would wait forever.
@@ -81,24 +82,32 @@ const char *obmalloc_version(void);
 struct obmalloc_figures_t obmalloc_figures(void);
 
 /**
- * Frees memory of `malloc`, `calloc` or `realloc`, as in C23. `size` must be the requested size.
- * If the program has its own `free`, the function calls that one.
+ * Frees memory that `malloc`, `calloc` or `realloc` returned, as in C23. `size` must be the size
+ * that was requested.
+ *
+ * If the program defines its own `free`, this function calls the program's `free` instead.
  *
  * # Safety
  *
- * - `ptr` must be null or point to live memory. The memory must come from the program's allocator
- *   if the program has its own `free`, and from this library otherwise. It must not be used again.
+ * - `ptr` must be null or point to live memory.
+ * - The memory must come from this library, or from the program's allocator if the program defines
+ *   its own `free`.
+ * - The memory must not be used again.
  */
 void free_sized(void *ptr, size_t size);
 
 /**
- * Frees memory of `aligned_alloc`, as in C23. `align` and `size` must be the requested values.
- * If the program has its own `free`, the function calls that one.
+ * Frees memory that `aligned_alloc` returned, as in C23. `align` and `size` must be the values that
+ * were requested.
+ *
+ * If the program defines its own `free`, this function calls the program's `free` instead.
  *
  * # Safety
  *
- * - `ptr` must be null or point to live memory. The memory must come from the program's allocator
- *   if the program has its own `free`, and from this library otherwise. It must not be used again.
+ * - `ptr` must be null or point to live memory.
+ * - The memory must come from this library, or from the program's allocator if the program defines
+ *   its own `free`.
+ * - The memory must not be used again.
  */
 void free_aligned_sized(void *ptr, size_t align, size_t size);
 

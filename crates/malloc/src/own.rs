@@ -23,13 +23,13 @@ pub struct Figures {
     pub mapped_bytes: usize,
     /// The largest total size that the arenas of heaps and the large blocks have had at one time.
     pub highwater_bytes: usize,
-    /// The approximate total size of the blocks that other threads have freed and passed to the
-    /// owners, but that the owners have not reclaimed yet.
+    /// The approximate total size of freed blocks that still wait for the owner of their heap to
+    /// reclaim them.
     pub waiting_bytes: usize,
     /// The number of arenas.
     pub arenas: usize,
-    /// The number of heaps. Each running thread that has allocated memory has one, and there can be
-    /// heaps without an owner.
+    /// The number of heaps. Each running thread that has allocated memory has one. Heaps without an
+    /// owner also count.
     pub heaps: usize,
 }
 
@@ -39,8 +39,9 @@ pub extern "C" fn obmalloc_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// Counts the memory of all threads, without stopping them. The call takes time proportional to the
-/// size of all arenas.
+/// Counts the memory of all threads, without stopping them.
+///
+/// The call takes time proportional to the total size of all arenas.
 ///
 /// A signal handler must not call this function. The function waits for a lock that a thread holds
 /// while it maps memory. If the signal interrupted such a thread, the handler would wait forever.
@@ -62,13 +63,17 @@ pub extern "C" fn obmalloc_figures() -> Figures {
     }
 }
 
-/// Frees memory of `malloc`, `calloc` or `realloc`, as in C23. `size` must be the requested size.
-/// If the program has its own `free`, the function calls that one.
+/// Frees memory that `malloc`, `calloc` or `realloc` returned, as in C23. `size` must be the size
+/// that was requested.
+///
+/// If the program defines its own `free`, this function calls the program's `free` instead.
 ///
 /// # Safety
 ///
-/// - `ptr` must be null or point to live memory. The memory must come from the program's allocator
-///   if the program has its own `free`, and from this library otherwise. It must not be used again.
+/// - `ptr` must be null or point to live memory.
+/// - The memory must come from this library, or from the program's allocator if the program defines
+///   its own `free`.
+/// - The memory must not be used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free_sized(ptr: *mut c_void, size: usize) {
     let _ = size;
@@ -76,13 +81,17 @@ pub unsafe extern "C" fn free_sized(ptr: *mut c_void, size: usize) {
     unsafe { release_in_force(ptr) };
 }
 
-/// Frees memory of `aligned_alloc`, as in C23. `align` and `size` must be the requested values.
-/// If the program has its own `free`, the function calls that one.
+/// Frees memory that `aligned_alloc` returned, as in C23. `align` and `size` must be the values that
+/// were requested.
+///
+/// If the program defines its own `free`, this function calls the program's `free` instead.
 ///
 /// # Safety
 ///
-/// - `ptr` must be null or point to live memory. The memory must come from the program's allocator
-///   if the program has its own `free`, and from this library otherwise. It must not be used again.
+/// - `ptr` must be null or point to live memory.
+/// - The memory must come from this library, or from the program's allocator if the program defines
+///   its own `free`.
+/// - The memory must not be used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free_aligned_sized(ptr: *mut c_void, align: usize, size: usize) {
     let _ = (align, size);

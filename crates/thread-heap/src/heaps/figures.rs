@@ -124,7 +124,7 @@ impl<P: Parts> Heaps<P> {
         self.figures_of(&mut self.shared.lock(), |locked| self.shared.total_arenas(locked))
     }
 
-    /// Like [`figures`](Self::figures), but returns `None` if another thread is mapping memory.
+    /// Like [`figures`](Self::figures), but returns `None` while a thread maps or unmaps memory.
     pub fn try_figures(&self) -> Option<Figures> {
         let count = |locked: &_| self.shared.count_arenas(locked);
         self.shared.try_lock().map(|mut locked| self.figures_of(&mut locked, count))
