@@ -23,6 +23,9 @@ pub(crate) type Pools = thread_heap::ThreadGeometry;
 /// The largest alignment of the blocks of a class, in bytes.
 const MAX_ALIGN: usize = Pools::SIZES.pool_size;
 
+/// The largest block, in bytes, that shares its pool with other blocks.
+const LARGEST_SHARED: usize = Pools::SIZES.pool_size / 2;
+
 const _: () = assert!(
     Shape::<Pools>::BEFORE_POOL == 0
         && Shape::<Pools>::BEFORE_FIRST_POOL.is_multiple_of(Pools::SIZES.small_threshold)
@@ -77,8 +80,22 @@ pub(crate) fn is_linked(layout: Layout) -> bool {
 /// The memory of such a layout always lies in a span, even after a resize (see [`may_lie_in`]).
 #[inline]
 pub(crate) fn is_span(size: usize) -> bool {
-    const LARGEST_SHARED: usize = Pools::SIZES.pool_size / 2;
     size.wrapping_sub(LARGEST_SHARED + 1) < Pools::SIZES.arena_threshold - LARGEST_SHARED
+}
+
+/// Returns true if a layout whose [`class_size`] is `size` has a class that is neither linked nor a
+/// class of spans.
+#[inline]
+pub(crate) fn is_medium(size: usize) -> bool {
+    let least = Pools::SIZES.linked_threshold;
+    size.wrapping_sub(1).wrapping_sub(least) < LARGEST_SHARED - least
+}
+
+/// Returns true if a layout whose [`class_size`] is `size` has a class that is not linked.
+#[inline]
+pub(crate) fn is_unlinked(size: usize) -> bool {
+    let least = Pools::SIZES.linked_threshold;
+    size.wrapping_sub(1).wrapping_sub(least) < Pools::SIZES.arena_threshold - least
 }
 
 /// Returns the size class for `layout` if that class is small, and `None` otherwise.
@@ -187,10 +204,13 @@ mod tests {
     }
 
     #[test]
-    fn exactly_the_layouts_with_a_class_of_spans_are_freed_as_spans() {
+    fn the_size_of_a_layout_tells_which_kind_of_class_it_has() {
         for size in (0..=Pools::SIZES.arena_threshold + 2).chain([usize::MAX]) {
-            let expected = SizeClass::<Pools>::of(size).is_some_and(SizeClass::is_span);
-            assert_eq!(is_span(size), expected, "{size} bytes");
+            let class = SizeClass::<Pools>::of(size);
+            let expected = class.map(|class| (class.is_span(), !class.is_linked()));
+            let (span, unlinked) = expected.unwrap_or_default();
+            assert_eq!((is_span(size), is_unlinked(size)), (span, unlinked), "{size} bytes");
+            assert_eq!(is_medium(size), unlinked && !span, "{size} bytes");
         }
     }
 

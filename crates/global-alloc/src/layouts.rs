@@ -14,7 +14,7 @@ use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 use obmalloc::{BlockPtr, LargeBlock, NewLarge, SizeClass};
 
 use crate::classes::{
-    Place, Pools, class, class_size, grown, is_linked, is_span, may_lie_in, place, rounded, serves,
+    Place, Pools, class, class_size, grown, is_linked, is_medium, is_span, is_unlinked, may_lie_in, place, rounded, serves,
     small_class,
 };
 
@@ -46,6 +46,10 @@ pub(crate) unsafe trait Layouts {
 
     /// Allocates an uninitialised block for `size` bytes. The class for this size must be linked.
     fn alloc_linked_block(&self, size: usize) -> Option<BlockPtr>;
+
+    /// Allocates an uninitialised block for `size` bytes. There must be a class for this size, and
+    /// it must not be linked.
+    fn alloc_unlinked_block(&self, size: usize) -> Option<BlockPtr>;
 
     /// Allocates a block of `class` whose first `bytes` bytes are zero.
     fn alloc_zeroed_block(&self, class: SizeClass<Pools>, bytes: usize) -> Option<BlockPtr>;
@@ -150,10 +154,10 @@ pub(crate) unsafe trait Layouts {
     /// a constant.
     #[inline(never)]
     fn allocate_above(&self, size: usize, layout: Layout, init: Init) -> Option<NonNull<u8>> {
-        match (SizeClass::unlinked_of(size), init) {
-            (Some(class), Init::Uninit) => self.alloc_block(class).map(BlockPtr::into_start),
-            _ => self.allocate_at_its_place(layout, init),
+        if init == Init::Uninit && is_unlinked(size) {
+            return self.alloc_unlinked_block(size).map(BlockPtr::into_start);
         }
+        self.allocate_at_its_place(layout, init)
     }
 
     /// Allocates memory of any kind. It is not inlined, so that requests for blocks need no stack
@@ -211,12 +215,12 @@ pub(crate) unsafe trait Layouts {
     /// - `size` must be the [`class_size`] of `layout`.
     #[inline(never)]
     unsafe fn deallocate_above(&self, ptr: NonNull<u8>, size: usize, layout: Layout) {
-        if is_span(size) {
-            // SAFETY: the layout has a class of spans, so the memory is a span (see `is_span`).
-            unsafe { self.free_span(BlockPtr::from_start(ptr)) };
-        } else if SizeClass::<Pools>::of(size).is_some() {
+        if is_medium(size) {
             // SAFETY: the layout has a class, so the memory is a block of the pools (contract).
             unsafe { self.free_block(BlockPtr::from_start(ptr)) };
+        } else if is_span(size) {
+            // SAFETY: the layout has a class of spans, so the memory is a span (see `is_span`).
+            unsafe { self.free_span(BlockPtr::from_start(ptr)) };
         } else {
             // SAFETY: the contract is the same.
             unsafe { self.deallocate_at_its_place(ptr, layout) };

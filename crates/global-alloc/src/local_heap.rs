@@ -282,6 +282,15 @@ unsafe impl Layouts for LocalHeap {
         }
     }
 
+    #[inline]
+    fn alloc_unlinked_block(&self, size: usize) -> Option<BlockPtr> {
+        // SAFETY: nothing else borrows the heap (its invariant).
+        match unsafe { &*self.heap.get() }.alloc_unlinked(size) {
+            Some(block) => Some(block),
+            None => self.alloc_block_slow(SizeClass::of(size)?),
+        }
+    }
+
     fn alloc_zeroed_block(&self, class: SizeClass<Pools>, bytes: usize) -> Option<BlockPtr> {
         self.after_trim(|heap| heap.alloc_zeroed(class, bytes))
     }

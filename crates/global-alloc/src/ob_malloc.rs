@@ -250,7 +250,7 @@ fn alloc_block_slow(class: SizeClass<Pools>) -> Option<BlockPtr> {
 /// Serves a request of `size` bytes for which the free list of its size class has no block.
 #[cold]
 #[inline(never)]
-fn alloc_linked_slow(size: usize) -> Option<BlockPtr> {
+fn alloc_sized_slow(size: usize) -> Option<BlockPtr> {
     PerThread.alloc(SizeClass::of(size)?)
 }
 
@@ -273,7 +273,15 @@ unsafe impl Layouts for ObMalloc {
     fn alloc_linked_block(&self, size: usize) -> Option<BlockPtr> {
         match PerThread.alloc_linked(size) {
             Some(block) => Some(block),
-            None => alloc_linked_slow(size),
+            None => alloc_sized_slow(size),
+        }
+    }
+
+    #[inline]
+    fn alloc_unlinked_block(&self, size: usize) -> Option<BlockPtr> {
+        match PerThread.alloc_unlinked(size) {
+            Some(block) => Some(block),
+            None => alloc_sized_slow(size),
         }
     }
 

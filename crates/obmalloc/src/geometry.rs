@@ -92,7 +92,7 @@ impl Sizes {
     }
 
     /// The largest block, in bytes, that shares its pool with other blocks.
-    const fn largest_shared(self) -> usize {
+    pub(crate) const fn largest_shared(self) -> usize {
         self.pool_size / 2
     }
 
@@ -101,10 +101,16 @@ impl Sizes {
         self.small_classes() + self.steps_to(self.largest_shared())
     }
 
+    /// Returns the binary logarithm of the distance in bytes between the classes for `last` bytes
+    /// and more.
+    pub(crate) const fn shift_of_steps_above(self, last: usize) -> u32 {
+        last.ilog2().saturating_sub(STEP_BITS)
+    }
+
     /// Returns the number of classes between the small threshold and `last` bytes.
     const fn steps_to(self, last: usize) -> usize {
         // Between two powers of two, the bits after the highest set bit number the classes.
-        let shift = last.ilog2() - STEP_BITS;
+        let shift = self.shift_of_steps_above(last);
         let doublings = (last.ilog2() - self.small_threshold.ilog2()) as usize;
         (doublings << STEP_BITS) + ((last >> shift) & ((1 << STEP_BITS) - 1))
     }

@@ -746,17 +746,27 @@ impl PoolPtr {
     /// the lowest address.
     #[inline]
     pub(crate) fn take<G: Geometry>(self, class: SizeClass<G>) -> Option<BlockPtr> {
-        if class.is_linked() {
-            return self.take_linked();
-        }
+        if class.is_linked() { self.take_linked() } else { self.take_unlinked::<G>() }
+    }
+
+    /// Takes a free block of a pool whose blocks are not linked. See [`take`](Self::take).
+    #[inline]
+    pub(crate) fn take_unlinked<G: Geometry>(self) -> Option<BlockPtr> {
         let header = self.header();
-        let block = if let Some(latest) = header.free.take_only() {
-            latest
-        } else {
-            self.block_at::<G>(header.free_bits.take_lowest()? * class.block_size())
+        let block = match header.free.take_only() {
+            Some(latest) => latest,
+            None => self.take_marked::<G>()?,
         };
         header.until_event.increment();
         Some(block)
+    }
+
+    /// Takes the block with the lowest address that is marked in `free_bits`.
+    #[inline]
+    fn take_marked<G: Geometry>(self) -> Option<BlockPtr> {
+        let number = self.header().free_bits.take_lowest()?;
+        let size = self.header().class::<G>()?.block_size();
+        Some(self.block_at::<G>(number * size))
     }
 
     /// Frees `block`, which must be a linked block or the span of this pool.

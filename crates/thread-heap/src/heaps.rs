@@ -306,6 +306,20 @@ impl<P: Parts> ThreadHeap<P> {
         self.own.with(|own| unsafe { &*own }.alloc_linked(size))
     }
 
+    /// Allocates an unlinked block for `size` bytes from a free list.
+    /// See [`Heap::alloc_unlinked`].
+    ///
+    /// [`Heap::alloc_unlinked`]: obmalloc::Heap::alloc_unlinked
+    ///
+    /// # Safety
+    ///
+    /// - The caller must own the heap, unless the heap never has an arena.
+    #[inline]
+    pub(crate) unsafe fn alloc_unlinked(&self, size: usize) -> Option<BlockPtr> {
+        // SAFETY: the caller owns the heap, or the heap never has an arena and so never changes.
+        self.own.with(|own| unsafe { &*own }.alloc_unlinked(size))
+    }
+
     /// Frees `block` if it belongs to this heap. Otherwise returns `block`, which is then still in
     /// use.
     ///

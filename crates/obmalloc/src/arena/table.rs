@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The number of arenas that a search for adjacent units visits.
-const MAX_SEARCHED: usize = 8;
+const MAX_SEARCHED: usize = 16;
 
 const WORD: usize = u64::BITS as usize;
 

@@ -65,6 +65,13 @@ impl UsedPools {
         self.heads[(last >> Shape::<G>::SHIFT) % MAX_CLASSES]
     }
 
+    /// Returns the first used pool of the class for requests of `last + 1` bytes. Returns `None` if
+    /// there is no such class or its blocks are linked. See [`first`](Self::first).
+    #[inline]
+    pub(crate) fn first_unlinked_for<G: Geometry>(&self, last: usize) -> Option<PoolPtr> {
+        Some(self.heads[SizeClass::<G>::unlinked_slot_for(last)? % MAX_CLASSES])
+    }
+
     fn set_first<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         // INVARIANT: `pool` is the first pool of `class` (the callers).
         let last = class.slot();

@@ -251,6 +251,14 @@ impl PerThread {
         unsafe { slot::get().alloc_linked(size) }
     }
 
+    /// Allocates an unlinked block for `size` bytes from a free list of the calling thread's heap.
+    /// See [`Heap::alloc_unlinked`](obmalloc::Heap::alloc_unlinked).
+    #[inline]
+    pub fn alloc_unlinked(self, size: usize) -> Option<BlockPtr> {
+        // SAFETY: the calling thread owns the heap, or it is `NO_HEAP`, which never has an arena.
+        unsafe { slot::get().alloc_unlinked(size) }
+    }
+
     fn apply_policy(self) {
         // SAFETY: the owner is not dropped, and the slot does not change while it is used.
         if let Some(mut owner) = unsafe { slot::owner() } {
