@@ -16,8 +16,7 @@ const CASE: &str = "OBMALLOC_TEST_MISUSE";
 static MEM: Debug<Malloc> = Debug::new(Malloc, Domain::Mem);
 static RAW: Debug<Malloc> = Debug::new(Malloc, Domain::Raw);
 static NUMBERED: Debug<Malloc> = MEM_WITH_SERIALS;
-const MEM_WITH_SERIALS: Debug<Malloc> =
-    Debug::new(Malloc, Domain::Mem).with_style(Style::CPYTHON_3_7);
+const MEM_WITH_SERIALS: Debug<Malloc> = Debug::with_style(Malloc, Domain::Mem, Style::CPYTHON_3_7);
 static PLACED: Debug<Malloc> = Debug::new(Malloc, Domain::Mem).with_host(&Placed);
 static LOCKED_OUT: Debug<Malloc> = Debug::new(Malloc, Domain::Obj).with_host(&LockedOut);
 

@@ -14,8 +14,8 @@ use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 use obmalloc::{BlockPtr, LargeBlock, NewLarge, SizeClass};
 
 use crate::classes::{
-    Place, Pools, class, class_size, grown, is_linked, is_medium, is_span, is_unlinked, may_lie_in, place, rounded, serves,
-    small_class,
+    Place, Pools, class, class_size, grown, is_linked, is_medium, is_span, is_unlinked, may_lie_in,
+    place, rounded, serves, small_class,
 };
 
 /// The required contents of new memory.

@@ -142,7 +142,9 @@ impl Demand {
     /// Returns the largest number of slots that the recent peak allows, minus the number in use.
     pub(crate) fn below_most(&self) -> usize {
         let peak = self.peak.max(self.previous_peak);
-        (peak + peak * self.above_peak / 100).saturating_sub(self.in_use)
+        // Users report how much they retain. Even a wrong number must not cause an overflow.
+        let above = peak.saturating_mul(self.above_peak) / 100;
+        peak.saturating_add(above).saturating_sub(self.in_use)
     }
 
     /// Returns the number of slots that are in use.

@@ -105,7 +105,7 @@ impl<S: ArenaSource> RetainingArenas<S> {
 
     /// Returns the total number of free arenas that this source and its users retain.
     pub const fn retained(&self) -> usize {
-        self.count + self.by_users
+        self.count.saturating_add(self.by_users)
     }
 
     /// Lowers the number of free arenas that the users are assumed to retain to at most `count`.
@@ -480,6 +480,22 @@ mod tests {
         assert_eq!(source.retain(8, 9), 0);
         assert_eq!(source.retain(7, 0), 0);
         assert_eq!(figures(&source), (0, 16));
+    }
+
+    #[test]
+    fn a_wrong_report_of_a_user_does_not_cause_an_overflow() {
+        for wrong in [usize::MAX, usize::MAX / 2, 1 << 56] {
+            let mut source = source(usize::MAX);
+            for _ in 0..3 {
+                let arenas = cycle(&mut source, 8);
+                source.reuse_retained(wrong);
+                source.retain(wrong, wrong - 1);
+                source.retain(0, wrong);
+                source.retain(wrong, 0);
+                unmap(&mut source, arenas);
+                wait(SECOND / 2);
+            }
+        }
     }
 
     #[test]

@@ -100,17 +100,29 @@ impl<A: fmt::Debug> fmt::Debug for Debug<A> {
 }
 
 impl<A> Debug<A> {
-    /// Wraps `below`, which serves `domain`.
+    /// Wraps `below`, which serves `domain`. The style is that of CPython from 3.8.
     pub const fn new(below: A, domain: Domain) -> Self {
-        Self { below, letter: domain.letter(), style: Style::CPYTHON_3_8, host: &Standalone }
+        Self::with_style(below, domain, Style::CPYTHON_3_8)
     }
 
-    /// Sets the filling bytes and the layout. Must not be called after the hook has returned a
-    /// block.
-    #[must_use]
-    pub const fn with_style(mut self, style: Style) -> Self {
-        self.style = style;
-        self
+    /// Wraps `below`, which serves `domain`. `style` sets the filling bytes and the layout of the
+    /// blocks.
+    ///
+    /// The style of a hook cannot be changed later, because the hook would look for the pads of its
+    /// earlier blocks in the wrong place:
+    ///
+    /// ```
+    /// # use allocator_api::{Domain, hooks::{Debug, Style}, raw_mem::Malloc};
+    /// let hook = Debug::with_style(Malloc, Domain::Mem, Style::CPYTHON_3_7);
+    /// ```
+    ///
+    /// ```compile_fail
+    /// # use allocator_api::{Domain, hooks::{Debug, Style}, raw_mem::Malloc};
+    /// let hook = Debug::new(Malloc, Domain::Mem);
+    /// let hook = hook.with_style(Style::CPYTHON_3_7);
+    /// ```
+    pub const fn with_style(below: A, domain: Domain, style: Style) -> Self {
+        Self { below, letter: domain.letter(), style, host: &Standalone }
     }
 
     /// Sets the [`Host`], which represents the program. The hook calls its methods, for example to

@@ -164,7 +164,8 @@ impl<G: Geometry> ArenaMap<G> {
         }
     }
 
-    /// Records that the reserved range has become shorter. The range keeps its start.
+    /// Records that the reserved range has become shorter. The range keeps its start. If `range` is
+    /// longer than the reserved range, or no range is reserved, the call has no effect.
     ///
     /// After `shrink` has stored the new length, other threads can still read the old length for a
     /// short time. This is harmless, because no valid pointer points into the part that was cut off
@@ -174,13 +175,13 @@ impl<G: Geometry> ArenaMap<G> {
     ///
     /// # Safety
     ///
-    /// - `range` must start where the current [reserved](Self::reserve) range starts, and must not
-    ///   be longer.
+    /// - If a range is [reserved](Self::reserve), `range` must start where that range starts.
     /// - This function cuts off the end of the reserved range. Nothing may use the part that is cut
     ///   off.
     /// - No other call to [`reserve`](Self::reserve) or `shrink` may run at the same time.
     pub unsafe fn shrink(&self, range: Range<usize>) {
-        self.length.store(range.len(), Relaxed);
+        // The source may have a longer range than this map, if it was used without the map before.
+        self.length.store(range.len().min(self.length.load(Relaxed)), Relaxed);
     }
 
     /// Adds the arena at `base` to the map.

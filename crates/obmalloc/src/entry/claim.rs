@@ -360,6 +360,24 @@ mod tests {
         unsafe { known.unmap(first, SIZE) };
     }
 
+    #[test]
+    #[cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
+    fn a_source_that_was_used_before_can_be_trimmed() {
+        let mut reserved = ReservedArenas::new(MmapArenas::new());
+        let [before, last] = [(); 2].map(|()| reserved.map(SIZE).unwrap());
+        // SAFETY: the arena came from this source, and nothing uses it.
+        unsafe { reserved.unmap(last, SIZE) };
+        let mut known = KnownArenas::new(reserved, Malloc);
+        known.trim();
+        assert!(!known.contains(0) && !known.contains(1 << 63));
+        let arena = ArenaSource::map(&mut known, SIZE).unwrap();
+        assert!(known.contains(arena.addr().get()));
+        for arena in [arena, before] {
+            // SAFETY: as above.
+            unsafe { known.unmap(arena, SIZE) };
+        }
+    }
+
     #[derive(Debug, PartialEq, Eq)]
     enum Call {
         Purge(usize),

@@ -149,7 +149,7 @@ impl ReservedRange {
     fn note_tail(&mut self, run: Range<usize>, bytes: usize) {
         let page = pages::page_size();
         let tail = self.tail_of(&run, bytes);
-        let in_use = self.demand.in_use() * (self.slot_size().bytes() / page);
+        let in_use = self.demand.in_use().saturating_mul(self.slot_size().bytes() / page);
         let most = (in_use / PART_OF_TAILS).max(MOST_TAILS / page);
         if tail == 0 || self.tails + tail <= most || self.huge.is_on() {
             self.tails += tail;

@@ -384,7 +384,7 @@ impl ReservedRange {
         self.by_users = self.by_users.saturating_sub(had);
         self.demand.occupy(had);
         self.demand.vacate(want);
-        let retained = self.slots.retained_count() + self.by_users;
+        let retained = self.by_users.saturating_add(self.slots.retained_count());
         let granted = want.min(self.demand.allowed().saturating_sub(retained));
         self.by_users += granted;
         // The user unmaps the other slots, so they count as in use until then.

@@ -80,7 +80,7 @@ fn a_new_block_has_the_layout_of_cpython() {
 
 #[test]
 fn older_versions_have_other_bytes_and_serial_numbers() {
-    let hook = Debug::new(OneBlock::new(), Domain::Raw).with_style(Style::CPYTHON_2);
+    let hook = Debug::with_style(OneBlock::new(), Domain::Raw, Style::CPYTHON_2);
     let block = hook.malloc(3).unwrap();
     let bytes = hook.below().bytes();
     let known = [&word(3)[..], b"r", &[0xFB; 7], &[0xCB; 3], &[0xFB; 8]].concat();

@@ -40,6 +40,23 @@ fn a_request_beyond_the_range_is_an_error_or_served_elsewhere() {
 }
 
 #[test]
+fn a_wrong_report_of_a_user_leaves_the_mappings_intact() {
+    for wrong in [usize::MAX, usize::MAX / 2, (1 << 56) - 100] {
+        let mut source = source();
+        let [first, second] = [(); 2].map(|()| map_large(&mut source, 3 * SLOT));
+        fill(first.start, first.bytes, 1);
+        source.retain_large(wrong, 0);
+        source.retain_large(0, wrong);
+        // The second mapping is in the way, so the first one has to move.
+        let moved = resize(&mut source, first, 9 * SLOT);
+        assert!(is_filled(moved.start, 0..3 * SLOT, 1));
+        source.retain_large(wrong, wrong - 1);
+        unmap_large(&mut source, moved);
+        unmap_large(&mut source, second);
+    }
+}
+
+#[test]
 fn the_first_large_mapping_that_comes_back_is_given_back() {
     let mut source = source();
     let mapping = map_large(&mut source, 9 * SLOT);
