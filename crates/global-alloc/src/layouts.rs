@@ -137,7 +137,10 @@ pub(crate) unsafe trait Layouts {
             Init::Zeroed => small_class(layout).is_some(),
         };
         if !is_direct {
-            return self.allocate_above(class_size(layout), layout, init);
+            return match init {
+                Init::Uninit => self.allocate_above(class_size(layout), layout),
+                Init::Zeroed => self.allocate_at_its_place(layout, init),
+            };
         }
         let start = self.alloc_linked_block(rounded(layout))?.into_start();
         if init == Init::Zeroed {
@@ -147,17 +150,17 @@ pub(crate) unsafe trait Layouts {
         Some(start)
     }
 
-    /// Allocates memory that [`allocate`](Self::allocate) does not. It is not inlined, which keeps
-    /// the code of small requests short.
+    /// Allocates uninitialised memory above `linked_threshold`. It is not inlined, which keeps the
+    /// code of small requests short.
     ///
     /// `size` must be the [`class_size`] of `layout`. Callers pass it because they often know it as
     /// a constant.
     #[inline(never)]
-    fn allocate_above(&self, size: usize, layout: Layout, init: Init) -> Option<NonNull<u8>> {
-        if init == Init::Uninit && is_unlinked(size) {
+    fn allocate_above(&self, size: usize, layout: Layout) -> Option<NonNull<u8>> {
+        if is_unlinked(size) {
             return self.alloc_unlinked_block(size).map(BlockPtr::into_start);
         }
-        self.allocate_at_its_place(layout, init)
+        self.allocate_at_its_place(layout, Init::Uninit)
     }
 
     /// Allocates memory of any kind. It is not inlined, so that requests for blocks need no stack
