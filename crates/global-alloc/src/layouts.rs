@@ -167,13 +167,13 @@ pub(crate) unsafe trait Layouts {
     /// frame.
     #[inline(never)]
     fn allocate_at_its_place(&self, layout: Layout, init: Init) -> Option<NonNull<u8>> {
-        let (start, is_zeroed) = match place(layout) {
+        let block = match place(layout) {
             Place::Nowhere => return Some(nothing(layout)),
-            Place::Block(class) if init == Init::Zeroed => {
-                (self.alloc_zeroed_block(class, layout.size())?, true)
+            // Uninitialised blocks come from `allocate` and `allocate_above`.
+            Place::Block(class) => {
+                return self.alloc_zeroed_block(class, layout.size()).map(BlockPtr::into_start);
             }
-            Place::Block(class) => (self.alloc_block(class)?, false),
-            Place::AlignedBlock(class) => (self.alloc_aligned_block(class, layout.align())?, false),
+            Place::AlignedBlock(class) => self.alloc_aligned_block(class, layout.align())?,
             Place::Mapping => {
                 let block = match init {
                     Init::Uninit => self.alloc_large(layout.size(), layout.align())?.block,
@@ -182,8 +182,8 @@ pub(crate) unsafe trait Layouts {
                 return Some(block.start());
             }
         };
-        let start = start.into_start();
-        if init == Init::Zeroed && !is_zeroed {
+        let start = block.into_start();
+        if init == Init::Zeroed {
             // SAFETY: the block is new and has at least that many bytes.
             unsafe { start.write_bytes(0, layout.size()) };
         }

@@ -36,3 +36,25 @@ unsafe impl GlobalAlloc for Mappings {
         unsafe { libc::munmap(ptr.cast(), layout.size()) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_has_at_most_the_alignment_of_a_page() {
+        let alloc = |align| {
+            let layout = Layout::from_size_align(5_000, align).unwrap();
+            // SAFETY: the layout is not empty.
+            (unsafe { Mappings.alloc(layout) }, layout)
+        };
+        let (block, layout) = alloc(4096);
+        assert!(!block.is_null() && block.addr().is_multiple_of(4096));
+        // SAFETY: the block has this size, and is not used after it is freed.
+        unsafe {
+            block.add(4_999).write(1);
+            Mappings.dealloc(block, layout);
+        }
+        assert!(alloc(8192).0.is_null());
+    }
+}

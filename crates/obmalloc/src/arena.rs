@@ -276,10 +276,9 @@ impl Arena {
             }
             RetainRule::EachClass => {
                 let class = pool.header().class::<G>();
-                for unit in class.map_or(0..0, |class| run.inner_units_of(class)) {
-                    if let Some(unit) = self.carved_at::<G>(unit) {
-                        unit.header().leave_pool();
-                    }
+                let inner = class.into_iter().flat_map(|class| run.inner_units_of(class));
+                for unit in inner.filter_map(|unit| self.carved_at::<G>(unit)) {
+                    unit.header().leave_pool();
                 }
                 self.units.put(run);
                 if !self.uncarved.is_empty() {

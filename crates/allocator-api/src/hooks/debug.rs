@@ -198,9 +198,14 @@ impl<A: MemAlloc> Debug<A> {
         unsafe { self.check(Operation::UsableSize, Block::at(ptr)) }.0
     }
 
+    /// Returns the number of bytes that an aligned block of `size` bytes takes in the allocator
+    /// below, or `None` if the number is too large.
+    fn room_of_aligned(&self, size: usize, align: usize) -> Option<usize> {
+        size.checked_add(align)?.checked_add(ALIGNED_HEADER + self.style.trailer())
+    }
+
     fn allocate_aligned(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
-        let around = ALIGNED_HEADER + self.style.trailer();
-        let base = self.below.malloc(size.checked_add(align)?.checked_add(around)?)?;
+        let base = self.below.malloc(self.room_of_aligned(size, align)?)?;
         let above = base.addr().get() + ALIGNED_HEADER;
         let distance = ALIGNED_HEADER + (above.wrapping_neg() & (align - 1));
         // SAFETY: the distance is less than `ALIGNED_HEADER + align`, so the size and the trailer
@@ -231,7 +236,7 @@ impl<A: MemAlloc> Debug<A> {
         } else {
             // SAFETY: the letter is that of an aligned block (contract).
             let [align, distance] = unsafe { block.alignment() };
-            (distance, size + align + ALIGNED_HEADER + self.style.trailer())
+            (distance, self.room_of_aligned(size, align).unwrap_or(all))
         };
         // SAFETY: the base is that far before the block.
         let base = unsafe { block.start().sub(distance) };

@@ -275,7 +275,6 @@ impl<G: Geometry> ArenaMap<G> {
     /// - `lower` must be the allocator that was passed to [`publish`](Self::publish).
     /// - No published arena may have a block in use.
     pub unsafe fn release<A: MemAlloc>(&mut self, lower: &A) {
-        self.base.store(NO_RANGE, Relaxed);
         self.length.store(0, Relaxed);
         for slot in self.slots() {
             // SAFETY: an unused leaf of this length or null (invariant of `root`, `&mut self`).

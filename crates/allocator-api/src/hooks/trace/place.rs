@@ -124,15 +124,23 @@ mod calls {
             let inside = std::ptr::without_provenance_mut(address.saturating_sub(1));
             backtrace::resolve(inside, |symbol| {
                 if let Some(function) = symbol.name() {
-                    call.text = format!("{function:#}");
-                    call.is_own = is_own_function(&call.text);
+                    call.note_function(format!("{function:#}"));
                 }
                 if let (Some(file), Some(line)) = (symbol.filename(), symbol.lineno()) {
-                    call.text = format!("{} ({}:{line})", call.text, file.display());
-                    call.is_own |= is_own_file(&file.to_string_lossy());
+                    call.note_file(&file.to_string_lossy(), line);
                 }
             });
             call
+        }
+
+        fn note_function(&mut self, name: String) {
+            self.is_own = is_own_function(&name);
+            self.text = name;
+        }
+
+        fn note_file(&mut self, path: &str, line: u32) {
+            self.is_own |= is_own_file(path);
+            self.text = format!("{} ({path}:{line})", self.text);
         }
     }
 
@@ -170,6 +178,19 @@ mod calls {
             }
             assert!(!is_own_file("/home/me/program/src/global.rs"));
             assert!(!is_own_file("/home/me/program/src/backtrace/mod.rs"));
+        }
+
+        #[test]
+        fn a_name_or_a_file_alone_marks_a_call_inside_the_allocator() {
+            let call = |name: &str, path| {
+                let mut call = Call { text: String::new(), is_own: false };
+                call.note_function(name.into());
+                call.note_file(path, 7);
+                (call.text, call.is_own)
+            };
+            let (ours, theirs) = ("/rustc/5980/library/alloc/src/raw_vec/mod.rs", "/me/main.rs");
+            assert_eq!(call("main", theirs), ("main (/me/main.rs:7)".into(), false));
+            assert!(call("main", ours).1 && call("alloc::alloc::alloc", theirs).1);
         }
     }
 }
