@@ -26,6 +26,9 @@ use crate::{
 };
 
 /// The number of arenas that a search for adjacent units visits.
+///
+/// The benchmark that replaces blocks of 1 byte to 4 MiB needs 20 % more memory than its live bytes
+/// if a search visits 8 arenas, and 17 % more if it visits 16. Visiting 64 saves nothing more.
 const MAX_SEARCHED: usize = 16;
 
 const WORD: usize = u64::BITS as usize;
