@@ -170,6 +170,20 @@ pub(crate) fn grown(
     roomy.filter(|block| may_lie_in(*block, least) && serves(roomy, new, least))
 }
 
+/// Does the same as [`grown`] for layouts with small classes, but returns a size of the class. It
+/// takes fewer instructions.
+///
+/// A layout whose alignment exceeds that of all blocks gets no spare room.
+#[inline]
+pub(crate) fn small_with_room(old: Layout, new: Layout) -> Option<usize> {
+    let (before, after) = (old.size(), new.size());
+    let roomy = (after + after / 8).next_multiple_of(Pools::SIZES.alignment);
+    let grows_a_little = after > before && after - before < before / 4;
+    let is_served = roomy <= Pools::SIZES.small_threshold && 4 * after > 3 * roomy;
+    let is_aligned = new.align() <= Pools::SIZES.alignment;
+    (grows_a_little && is_served && is_aligned).then_some(roomy)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,6 +274,20 @@ mod tests {
         assert_eq!(block(1000, 1016), None);
         assert_eq!(block(48, 58), None);
         assert_eq!([block(480 << 10, 490 << 10), block(1 << 62, 1 + (1 << 62))], [None; 2]);
+    }
+
+    #[test]
+    fn small_memory_gets_the_same_room_as_other_memory() {
+        for old in 1..=Pools::SIZES.small_threshold {
+            for new in 1..=Pools::SIZES.small_threshold {
+                let least = small_class(plain(new));
+                let roomy = grown(plain(old), plain(new), small_class).or(least);
+                let size = small_with_room(plain(old), plain(new)).unwrap_or(new);
+                assert_eq!(small_class(plain(size)), roomy, "{old} to {new}");
+            }
+        }
+        let aligned = |size| Layout::from_size_align(size, 32).unwrap();
+        assert_eq!(small_with_room(aligned(256), aligned(272)), None);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use obmalloc::{BlockPtr, LargeBlock, NewLarge, SizeClass};
 
 use crate::classes::{
     Place, Pools, class, class_size, grown, is_linked, is_medium, is_span, is_unlinked, may_lie_in,
-    place, rounded, serves, small_class,
+    place, rounded, serves, small_class, small_with_room,
 };
 
 /// The required contents of new memory.
@@ -271,7 +271,7 @@ pub(crate) unsafe trait Layouts {
                 Some(ptr)
             }
             // SAFETY: the contract is the same, and both layouts have small classes.
-            (Some(_), Some(after)) => unsafe { self.move_small(ptr, old, new, after) },
+            (Some(_), Some(_)) => unsafe { self.move_small(ptr, old, new) },
             // SAFETY: the contract is the same.
             _ => unsafe { self.resize_or_move(ptr, old, new) },
         }
@@ -288,17 +288,17 @@ pub(crate) unsafe trait Layouts {
     ///
     /// - The requirements of [`reallocate`](Self::reallocate) must be met.
     /// - The layouts `old` and `new` must have small size classes.
-    /// - `after` must be the size class for `new`.
     #[inline(never)]
     unsafe fn move_small(
         &self,
         ptr: NonNull<u8>,
         old: Layout,
         new: Layout,
-        after: SizeClass<Pools>,
     ) -> Option<NonNull<u8>> {
-        let roomy = grown(old, new, small_class).unwrap_or(after);
-        let Some(block) = self.alloc_block(roomy).or_else(|| self.alloc_block(after)) else {
+        let least = rounded(new);
+        let roomy = small_with_room(old, new).unwrap_or(least);
+        let block = self.alloc_linked_block(roomy).or_else(|| self.alloc_linked_block(least));
+        let Some(block) = block else {
             // SAFETY: `ptr` is a live linked block (contract).
             let block = unsafe { SizeClass::at_linked(ptr) };
             return fits(ptr, block, new).then_some(ptr);

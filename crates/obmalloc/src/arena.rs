@@ -45,9 +45,6 @@ use crate::{
     pool::{PoolPtr, arena_index::ArenaIndex, tag::HeapTag},
 };
 
-/// The largest number of free pools that one search visits.
-const MAX_SEARCHED: usize = 32;
-
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arena {
     /// # Invariant
@@ -199,9 +196,6 @@ impl Arena {
     }
 
     /// Takes the units of a pool for `class`.
-    ///
-    /// For a one-unit pool, prefers a unit that last served `class`, because its blocks may still
-    /// be cached.
     fn take_run<G: Geometry>(
         &mut self,
         index: ArenaIndex,
@@ -210,15 +204,10 @@ impl Arena {
         align: usize,
     ) -> Option<PoolPtr> {
         let run = if class.is_linked() {
-            let had_class = |unit: &usize| {
-                self.carved_at::<G>(*unit).is_some_and(|pool| pool.header().class() == Some(class))
-            };
             // The first pool begins at a multiple of `small_threshold`, so larger blocks would not
             // be aligned there.
             let from = usize::from(!class.is_small());
-            let carved = self.units.free_and_carved().filter(|unit| *unit >= from);
-            let preferred = carved.take(MAX_SEARCHED).find(had_class);
-            Run { first: preferred.or_else(|| self.units.lowest_from(from))?, units: 1 }
+            Run { first: self.units.lowest_from(from)?, units: 1 }
         } else {
             self.units.find_run(class.units(), align)?
         };
@@ -338,7 +327,7 @@ impl Arena {
                 }
             }
             RetainRule::EachClass => {
-                let listed = self.units.free_and_carved().count();
+                let listed = self.units.free_and_carved();
                 FreeUnits { listed, uncarved: self.units.count() - listed }
             }
         }

@@ -46,9 +46,9 @@ impl Units {
         Self { free: all, carved: 0, dirty, idle: 0 }
     }
 
-    /// Iterates over the free units whose header is written, beginning with the lowest.
-    pub(crate) fn free_and_carved(self) -> impl Iterator<Item = usize> {
-        bits(self.free & self.carved)
+    /// Returns the number of free units whose header is written.
+    pub(crate) fn free_and_carved(self) -> usize {
+        (self.free & self.carved).count_ones() as usize
     }
 
     pub(crate) fn is_carved(self, unit: usize) -> bool {
