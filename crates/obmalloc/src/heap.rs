@@ -1347,6 +1347,49 @@ mod tests {
         assert!((1..=20).contains(&asked), "the clock advances 20 times: asked {asked} times");
     }
 
+    #[test]
+    fn the_source_learns_of_reused_arenas_before_another_one_is_mapped() {
+        let mut heap: Heap<_, _, Native> = Heap::with_geometry(source(100), Malloc);
+        // The clock stands still, so the heap does not renew its permission meanwhile.
+        let clock = || Duration::from_secs(1);
+        heap.set_purge_policy(PurgePolicy::after(Duration::from_secs(10), clock));
+        let class = SizeClass::of(200 << 10).unwrap();
+        let take = |heap: &mut Heap<_, _, Native>, count| {
+            (0..count).map(|_| heap.alloc(class).unwrap()).collect::<Vec<_>>()
+        };
+        for _ in 0..3 {
+            for block in take(&mut heap, 100) {
+                // SAFETY: the block came from this heap, and is freed once.
+                unsafe { heap.free(block) };
+            }
+        }
+        let (arenas, reused) = (heap.stats().arenas.current, heap.source().reused);
+        let retained = heap.empty.count();
+        let _in_use = take(&mut heap, retained);
+        assert_eq!((heap.stats().arenas.current, heap.source().reused), (arenas, reused));
+        while heap.stats().arenas.current == arenas {
+            let _in_use = take(&mut heap, 1);
+        }
+        assert!(heap.source().reused > reused);
+    }
+
+    #[test]
+    fn all_slots_of_a_linked_class_lead_to_its_pools() {
+        let mut heap: Heap<_, _, Native> = Heap::with_geometry(source(0), Malloc);
+        for size in (513..=1024).step_by(64) {
+            let class = SizeClass::of(size).unwrap();
+            let kept = heap.alloc(class).unwrap();
+            for size in size..=class.block_size() {
+                let block = heap.alloc_linked(size).unwrap();
+                // SAFETY: the block came from this heap, and is freed once.
+                unsafe { heap.free(block) };
+            }
+            // SAFETY: as above.
+            unsafe { heap.free(kept) };
+            heap.check_invariants();
+        }
+    }
+
     /// Regression test (mutant 8).
     #[test]
     fn the_source_learns_that_retained_arenas_are_unmapped() {

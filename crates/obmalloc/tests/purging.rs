@@ -319,6 +319,19 @@ mod resident {
     }
 
     #[test]
+    fn free_units_beyond_the_limit_are_purged_in_the_next_sweep() {
+        let purges = |limit| {
+            let mut rig = Rig::new(PurgePolicy::after(SECOND, || NOW.get()).with_limit(limit));
+            (0..BLOCKS / 4).for_each(|_| rig.alloc(64, false));
+            rig.thin(1000, false);
+            let before = resident_pages(&rig.live);
+            (0..4).for_each(|_| rig.play(&Step::Wait { milliseconds: 100 }));
+            resident_pages(&rig.live) < before
+        };
+        assert_eq!([64 << 10, 1 << 20, 4 << 20].map(purges), [true, true, false]);
+    }
+
+    #[test]
     fn most_of_what_is_dropped_at_once_is_purged_at_once() {
         let rig = with_survivors(1000, 64);
         let (after, needed) = (resident_pages(&rig.live), needed_pages(&rig.live));
