@@ -1,7 +1,7 @@
 //! Sets two properties of the library.
 //!
-//! - Its soname is `libobmalloc.so`. Programs that link to the library record this name.
-//! - `dlclose` does not unload the library. Otherwise, signal handlers, handlers of `quick_exit`
+//! - Its soname, which programs that link to the library record, is `libobmalloc.so`.
+//! - `dlclose` does not unload the library. If it did, signal handlers, handlers of `quick_exit`
 //!   and destructors of threads could point to code that no longer exists.
 
 fn main() {

@@ -59,11 +59,11 @@ impl Started {
 
 /// Parses the option `-S` or `--split-string=` of `env`, which splits a text into words.
 ///
-/// Returns whether `env` also clears the environment, and the text that `env` splits. Returns
-/// `None` if `argument` is any other option or word.
+/// Returns `None` if `argument` is neither of these two options. Otherwise, returns true if `env`
+/// also clears the environment, and the text that `env` splits.
 ///
-/// The letters `i` and `v` may precede the `S`, as in `-iS`. The letter `i` makes `env` clear the
-/// environment. If any other letter precedes the `S`, the result is `None`.
+/// The options `i` and `v` may precede the letter `S` in the same word, as in `-iS`. The option `i`
+/// makes `env` clear the environment. If any other letter precedes the `S`, the result is `None`.
 fn line_to_split(argument: &[u8]) -> Option<(bool, &[u8])> {
     if let Some(line) = argument.strip_prefix(b"--split-string=") {
         return Some((false, line));

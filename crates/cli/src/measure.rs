@@ -1,10 +1,10 @@
 //! Runs a program once, and measures its time and memory.
 //!
-//! The command `obmalloc` starts the program in a child process, and the kernel reports the child's
-//! peak of resident memory. Until the child starts the program, it uses the memory of the
-//! `obmalloc` process, and the kernel counts this memory too. The reported peak is therefore never
-//! below the memory of the `obmalloc` process. This does not affect the results for Python
-//! programs, because a Python process always uses more memory than `obmalloc`.
+//! The measured peak of memory is never below the memory of the `obmalloc` process. This process
+//! starts the program in a child process, and the kernel reports the peak of the child. Until the
+//! child starts the program, it uses the memory of `obmalloc`, which the kernel counts too. The
+//! results for Python programs are correct, because a Python process always uses more memory than
+//! `obmalloc`.
 
 #![forbid(unsafe_code)]
 

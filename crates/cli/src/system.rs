@@ -124,7 +124,7 @@ extern "C" fn note_termination(_: libc::c_int) {
 ///
 /// When the user presses Ctrl-C, the terminal sends SIGINT to this process and to its children.
 /// This process ignores SIGINT, so that each child decides how to react. A SIGTERM is usually sent
-/// to this process alone, so [`pass_on`](Self::pass_on) can forward it to a child.
+/// to this process alone. The method [`pass_on`](Self::pass_on) forwards it to a child.
 ///
 /// Creating a `Waiting` changes the actions of both signals, and dropping it restores the earlier
 /// actions.

@@ -8,10 +8,10 @@ use crate::status;
 
 /// A wrapper around the heap `B` that calls [`status::beat`] before the heap allocates a span.
 ///
-/// The function `beat` schedules a refresh of the process's status page if one is due. We call it
-/// for every request for more than 512 bytes, except for a `realloc` that leaves a span in place.
-/// Requests that get no span reach the allocator [`Lower`](crate::lower::Lower), which calls `beat`
-/// itself.
+/// The function `beat` schedules a refresh of the process's status page if one is due. Every
+/// request for more than 512 bytes calls it, except a `realloc` that leaves a span in place. This
+/// wrapper calls `beat` for requests that get a span, and the
+/// allocator [`Lower`](crate::lower::Lower) calls it for all other requests of this size.
 ///
 /// Smaller requests are far more frequent, so they do not call `beat` if the heap serves them.
 #[derive(Debug)]

@@ -5,8 +5,8 @@
 //! of another interpreter's heap, although it does not hold the GIL of that interpreter. The block
 //! then waits in a queue until a thread that holds that GIL reclaims it.
 //!
-//! We find the heap of an interpreter by the interpreter's address. The main interpreter has the
-//! same address after a second `Py_Initialize`, so it keeps its heap.
+//! The address of an interpreter identifies the interpreter's heap. After a second `Py_Initialize`,
+//! the main interpreter has the same address as before, so it keeps its heap.
 //!
 //! When a subinterpreter ends, its heap is released for reuse. To notice the end, we store a
 //! capsule in the subinterpreter's dictionary. A capsule is a Python object with a destructor in C.
@@ -15,8 +15,9 @@
 //! # Fork
 //!
 //! If the parent had only one thread, the child process keeps the heaps of all interpreters.
-//! Otherwise, the child keeps only the heap of its current interpreter. It gives up the other
-//! heaps, because other threads of the parent may have been changing them during the fork.
+//! Otherwise, other threads of the parent may have been changing heaps during the fork. The child
+//! then keeps only the heap of its current interpreter, which no other thread can have been
+//! changing, because the forking thread held that interpreter's GIL.
 
 mod current;
 mod entries;
@@ -141,9 +142,9 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
     // Only a thread that holds the interpreter's GIL may release the interpreter's heap, because
     // the GIL protects the heap. After a fork, however, CPython may destroy an interpreter on a
-    // thread that does not hold its GIL. In that case, we keep the heap and its entry in the table
-    // of interpreters. If a new interpreter later starts at the same address, the function `start`
-    // finds the entry and releases the old heap.
+    // thread that does not hold that interpreter's GIL. We then leave the heap in the table of
+    // interpreters. If a new interpreter later starts at the same address, the function `start`
+    // releases the old heap.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         unsafe { entry.release() };

@@ -143,9 +143,10 @@ extern "C" fn destruct() {
 /// Python code calls this function as `ctypes.CDLL(None).obmalloc_trim()`. If the calling thread
 /// does not hold the GIL, the function takes the GIL.
 ///
-/// In CPython 3.11 or earlier, a thread that runs a subinterpreter must not call this function
-/// while it holds the GIL, for example through `ctypes.PyDLL`. The function takes the GIL with
-/// `PyGILState_Ensure`, which does not support subinterpreters, and would wait forever.
+/// In CPython 3.11 or earlier, a thread that runs a subinterpreter must not hold the GIL when it
+/// calls this function, so it must not call it through `ctypes.PyDLL`. The function takes the GIL
+/// with `PyGILState_Ensure`. In a subinterpreter, `PyGILState_Ensure` does not notice that the
+/// thread already holds the GIL, and waits forever.
 ///
 /// The function trims the heap of the current interpreter, and the heaps that no interpreter or
 /// thread owns. It cannot trim a heap with another owner, because only the owner may change that
@@ -153,9 +154,9 @@ extern "C" fn destruct() {
 /// freed by another thread, and the owner has not reclaimed any of these blocks yet. Finally, the
 /// function trims the C library's `malloc`, which serves most requests above 512 bytes.
 ///
-/// The result is the number of bytes that the heaps returned. It is 0 if our heap is not installed
-/// or CPython is not initialised. It does not include the C library's memory, because the C library
-/// does not report how much it returned.
+/// Returns the number of bytes that the heaps returned to the system, or 0 if our heap is not
+/// installed or CPython is not initialised. The number does not include memory of the C library,
+/// because the C library does not report how much it returned.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_trim() -> usize {
     let Some(Start { python, outcome: Outcome::Installed(installation), .. }) = START.get() else {
@@ -319,9 +320,9 @@ impl Start {
 /// `PYTHONMALLOC` stays set to `debug`, so that CPython also uses debug hooks in a second
 /// `Py_Initialize`.
 ///
-/// If the user has already set `PYTHONMALLOC`, the function leaves the user's value unchanged. It
-/// returns this value if the value names an allocator without debug hooks. In all other cases, the
-/// function returns `None`.
+/// If the user has already set `PYTHONMALLOC`, the variable keeps the user's value. The function
+/// returns this value if it selects an allocator without debug hooks, such as `malloc`. In all
+/// other cases, the function returns `None`.
 fn request_debug_hooks() -> Option<String> {
     const CHOICE: &str = "PYTHONMALLOC";
     let choice = env::var_os(CHOICE).unwrap_or_default();

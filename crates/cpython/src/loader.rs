@@ -1,19 +1,21 @@
 //! Queries to the dynamic loader.
 //!
-//! `dlopen` holds a lock of the loader while it runs the constructors of a library. The functions
-//! `dlsym`, `dladdr` and `dlopen` wait for this lock. A constructor may wait for the GIL. A thread
-//! that holds the GIL must therefore not call these three functions, because the two threads could
-//! wait for each other forever.
+//! A thread that holds the GIL must not call `dlsym`, `dladdr` or `dlopen`, because these functions
+//! wait for a lock of the loader. `dlopen` holds this lock while it runs the constructors of a
+//! library, and a constructor may wait for the GIL. The two threads could then wait for each other
+//! forever.
 //!
-//! We look up symbols only in our constructor, and in `late` at exit, when the loader calls us
-//! while it holds its lock.
+//! We look up symbols only in our constructor, which the loader calls, and in the module `late` at
+//! exit, when the loader already holds its lock.
 //!
-//! `dl_iterate_phdr` takes a different lock, which `dlopen` and `dlclose` hold only while they
-//! change the list of loaded libraries. However, glibc does not reset this lock in a forked child.
-//! If another thread held the lock during the fork, `dl_iterate_phdr` never returns in the child.
+//! The function `dl_iterate_phdr`, which lists the loaded libraries, takes a different lock.
+//! `dlopen` and `dlclose` hold this lock only while they change the list. However, glibc does not
+//! reset the lock in a forked child. If another thread held the lock during the fork,
+//! `dl_iterate_phdr` never returns in the child.
 //!
-//! We therefore list the loaded libraries once, at the start, and later use this list to determine
-//! which library contains a function. Only `late` lists them again, at exit.
+//! At the start, we list the loaded libraries once. Later, we use this list instead of
+//! `dl_iterate_phdr` to determine which library contains a function. Only the module `late` lists
+//! the libraries again, at exit.
 
 use std::{
     env,

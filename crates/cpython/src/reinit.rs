@@ -1,16 +1,15 @@
 //! Installs the heap in a CPython that sets its own allocators, and in a second `Py_Initialize`.
 //!
-//! CPython sets its own allocators in two cases. It does so at the start of an initialisation if
-//! the user sets `PYTHONMALLOC` or `-X dev`. From CPython 3.12 on, it also does so in every
-//! `Py_Initialize` after the first. In both cases, we then replace CPython's allocators with our
-//! heap, unless the user has requested a different allocator, for example with
-//! `PYTHONMALLOC=malloc`.
+//! CPython sets its own allocators at two moments: at the start of an initialisation if the user
+//! has set `PYTHONMALLOC` or `-X dev`, and, from CPython 3.12 on, in every `Py_Initialize` after
+//! the first. We then replace CPython's allocators with our heap, unless the user has requested a
+//! different allocator, for example with `PYTHONMALLOC=malloc`.
 //!
-//! After a second `Py_Initialize` has set CPython's own allocators, the process may still have
-//! blocks of our heap. If Python code then freed such a block, CPython's allocators would abort the
-//! process. We must therefore install our heap again before the program's Python code can run. We
-//! do this when CPython creates its first module, which is `_thread` in CPython 3.8 and 3.9, and
-//! `_imp` in later versions.
+//! When a second `Py_Initialize` sets CPython's own allocators, blocks of our heap may still be
+//! live. If Python code then freed such a block, CPython's allocators would abort the process. We
+//! must therefore install our heap again before the program's Python code can run. We do this when
+//! CPython creates its first module, which is `_thread` in CPython 3.8 and 3.9, and `_imp` in later
+//! versions.
 //!
 //! CPython's own allocators may have allocated blocks before we install the heap. When CPython
 //! frees one of these blocks, the heap passes the block back to CPython's own allocators.
@@ -18,9 +17,8 @@
 //! If CPython has set its debug hooks, we replace them with ours. Our hooks can also free the
 //! blocks that CPython's hooks have allocated, because both use the same block layout.
 //!
-//! When a program calls `Py_Initialize` again, we install the heap only if an earlier interpreter
-//! used it. Otherwise, the program may have chosen CPython's own allocators, and we respect that
-//! choice.
+//! In a later `Py_Initialize`, we install the heap only if an earlier interpreter used it. If none
+//! did, the program may have chosen CPython's own allocators, and we respect that choice.
 
 use std::{
     ffi::{CStr, c_void},
@@ -215,8 +213,8 @@ impl Watch {
         for (domain, vtable) in domains.iter().zip(vtables) {
             // In CPython 3.8, we set no debug hook for the raw domain, because the hook would
             // report an error in a correct program that forks. CPython 3.8 allocates one of its own
-            // blocks without the hook, so the block has no guard bytes. In a forked child, CPython
-            // frees this block through the hook, which would report the block as damaged.
+            // blocks without the hook, so the block has no guard bytes. A forked child frees this
+            // block through the hook, which would report the block as damaged.
             if *domain == Domain::Raw && self.is_3_8 {
                 continue;
             }

@@ -16,10 +16,10 @@ unsafe extern "C" {
 
 /// Removes the start-up code and the library's constants from the memory of the process.
 ///
-/// At each page fault in the mapping of the library's file, the kernel maps up to 16 pages,
-/// including pages that the process does not need. `release` removes such pages from memory once
-/// the library has started. If the process later uses a page that `release` has removed, the kernel
-/// maps the page again from the library's file.
+/// When the process first uses a page of the library's file, the kernel maps up to 16 pages around
+/// it, including pages that the process does not need. `release` removes such pages from memory
+/// once the library has started. If the process later uses a removed page, the kernel maps the page
+/// again from the library's file.
 ///
 /// This function is inlined into its caller, which must not be part of the removed code.
 #[inline(always)]

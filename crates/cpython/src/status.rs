@@ -94,19 +94,19 @@ static CLIENT: OnceLock<Client> = OnceLock::new();
 
 /// Creates the status page of this process. The library's constructor calls this function.
 ///
-/// The status page first contains the text that `first` returns, or no text if `first` returns
-/// `None`. The function `refresh` must replace this text with new figures.
+/// At first, the status page contains the text that `first` returns, or no text if `first` returns
+/// `None`. The function `refresh` must later replace the text with new figures.
 ///
-/// When a refresh is due, our heap schedules it during a request for more than 512 bytes
-/// (see [`beat`]). CPython then calls `refresh` in its main thread, which holds the main
-/// interpreter's GIL. If our heap is not installed, `refresh` is never called.
+/// CPython calls `refresh` in its main thread, which then holds the main interpreter's GIL. Our
+/// heap schedules this call during a request for more than 512 bytes, when a refresh is due
+/// (see [`beat`]). If our heap is not installed, `refresh` is never called.
 ///
 /// # Errors
 ///
 /// Fails if the status page cannot be created.
 ///
 /// If the process does not export CPython's function `Py_AddPendingCall`, `start` creates no page
-/// and returns `Ok`. Without this function, we could not keep the figures up to date.
+/// and returns `Ok`, because we could not keep the figures up to date without this function.
 pub(crate) fn start(
     python: &CPython,
     refresh: Refresh,
@@ -132,11 +132,12 @@ unsafe extern "C" fn after_fork() {
 
 /// Makes this process stop using the parent's page `inherited`, and later create its own page.
 ///
-/// Does nothing if `inherited` is null, or if the process no longer uses this page. The mapping and
-/// `inherited` are leaked, because another thread may be using them.
+/// Does nothing if `inherited` is null, or if the process has already stopped using this page. The
+/// function frees neither `inherited` nor the mapping of the page, because another thread may be
+/// using them.
 ///
 /// A child that was created with `vfork` shares its parent's memory. If such a child calls this
-/// function, the parent also stops using its page, and later creates a page again.
+/// function, the parent also stops using its page, and creates a new page later.
 fn forget(inherited: *mut Shown) {
     if inherited.is_null() {
         return;
@@ -184,9 +185,9 @@ fn own() -> Option<&'static Shown> {
 /// Schedules a refresh of the process's status page if one is due. Called for requests for more
 /// than 512 bytes.
 ///
-/// A refresh is due if the figures on the page are old or a client has sent a command. A forked
-/// child has no page at first. In such a child, this function creates the page once enough time has
-/// passed since the fork.
+/// A refresh is due if the figures on the page are old, or if a client has written a command to the
+/// page. A forked child has no page at first, so this function creates one when more than about a
+/// second has passed since the fork.
 #[inline]
 pub(crate) fn beat() {
     if STATE.load(Relaxed) != OFF {

@@ -8,9 +8,9 @@
 //!
 //! The script that registers our trim function can run only after the interpreter has started, but
 //! CPython offers no callback for this moment. We therefore add an audit hook, which CPython calls
-//! at every import and at many other events. When the hook is first called in a started
-//! interpreter, it asks CPython to run the script in the main thread as soon as possible
-//! (`Py_AddPendingCall`).
+//! at every import and at many other events. The first time that CPython calls the hook in a
+//! started interpreter, the hook asks CPython to run the script in the main thread as soon as
+//! possible (`Py_AddPendingCall`).
 
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},

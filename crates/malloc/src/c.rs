@@ -1,9 +1,9 @@
 //! `malloc` and the functions of `<stdlib.h>` that belong to it.
 //!
-//! These functions call other functions of this library directly rather than by an exported symbol,
-//! because the dynamic loader could bind the symbol to a different library. Some functions must
-//! call the program's version of a function if there is one. They find that version with `in_force`
-//! or `cpp/in_force`.
+//! Functions of this library call each other directly rather than by an exported symbol, because
+//! the dynamic loader could bind the symbol to a different library. A few functions must call the
+//! program's own version of a function, such as its `free`, if there is one. They find that version
+//! with `in_force` or `cpp/in_force`.
 
 use std::{
     ffi::c_void,
@@ -144,11 +144,12 @@ pub unsafe extern "C" fn reallocarray(ptr: *mut c_void, count: usize, size: usiz
 
 /// Returns how many bytes the program may use at `ptr`, or 0 if `ptr` is null.
 ///
-/// If the program has its own `free`, the result is also 0 for a block outside of this library's
-/// memory, except in debug mode.
+/// If the program has its own `free`, a block outside of our memory belongs to the program's
+/// allocator. The result is then 0, except in debug mode.
 ///
-/// A program's own allocator may take its memory from this library and begin each block after a
-/// header. Such a program must define its own `malloc_usable_size`.
+/// A program's own allocator may take memory from this library and put a header before each block.
+/// Such a program must define its own `malloc_usable_size`, because the addresses of its blocks are
+/// not addresses of our blocks.
 ///
 /// # Safety
 ///

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Debug mode adds no code to the fast paths of `malloc` and `free`, because no thread opens its
-//! heap in debug mode. The fast path of `malloc` needs an open heap. Every call therefore takes the
-//! slow path, which checks for debug mode. The fast path of `free` handles only blocks of a
-//! thread's heap. No such block exists in debug mode, so `free` also takes its slow path.
+//! heap in debug mode. The fast path of `malloc` needs an open heap, so every call takes the slow
+//! path, which checks for debug mode. The fast path of `free` handles only blocks of a thread's
+//! heap, and no such block exists, so `free` also takes its slow path.
 
 mod one_heap;
 

@@ -6,8 +6,9 @@
 //! register them in a constructor, because the constructors of some libraries run earlier.
 //!
 //! We export our own version of `__register_atfork`, which registers our handlers before the first
-//! handlers of any other code. Each program and library, except very old ones, contains a copy of
-//! `pthread_atfork` that calls `__register_atfork`.
+//! handlers of any other code. Other code calls it through `pthread_atfork`, because each program
+//! and library, except very old ones, contains a copy of `pthread_atfork` that calls
+//! `__register_atfork`.
 
 use std::{
     cell::Cell,
@@ -49,9 +50,9 @@ pub unsafe extern "C" fn __register_atfork(
     if !is_ours {
         heap::open();
     }
-    // We register our handlers with a null library, because the C library never removes such
-    // handlers. At exit, it removes the handlers of each library, although other threads may still
-    // fork. Our handlers stay in memory until the process ends.
+    // At exit, the C library removes the handlers of each library, although other threads may still
+    // fork. It never removes handlers whose library is null, so we register ours in this way. They
+    // remain safe to call, because this library is never unloaded.
     let library = if is_ours { ptr::null_mut() } else { library };
     match real() {
         // SAFETY: the contract is the same.
@@ -64,8 +65,8 @@ pub unsafe extern "C" fn __register_atfork(
 ///
 /// In some versions of the C library, the look-up allocates memory. If the thread has no heap yet,
 /// the allocation opens a heap, which tries to register our handlers and calls this function again.
-/// The second call returns `None`, so the heap is opened without handlers. When the first call
-/// continues, our handlers are registered.
+/// This inner call returns `None`, so the heap is opened without handlers. The handlers are
+/// registered after the outer call has returned.
 fn real() -> Option<Register> {
     static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
     let mut function = REAL.load(Relaxed);

@@ -1,9 +1,9 @@
 //! The C functions that are in force in this process, which means that calls by name reach them.
 //!
-//! A program may define its own `malloc`, `calloc`, `realloc` and `free`, and still call other
-//! functions of this library, such as `reallocarray`. The blocks that it passes to these functions
-//! then come from its own allocator. The functions below therefore call the program's function,
-//! just as `reallocarray` of the C library calls the program's `realloc`:
+//! A program may define its own `malloc`, `calloc`, `realloc` and `free`, and still pass blocks of
+//! its own allocator to other functions of this library, such as `reallocarray`. The functions
+//! below therefore call the program's function, just as `reallocarray` of the C library calls the
+//! program's `realloc`:
 //!
 //! ```text
 //!   reallocarray ──────► realloc
@@ -14,13 +14,12 @@
 //!
 //! `malloc_usable_size` cannot ask the program, so it returns 0 for a block outside of our memory.
 //!
-//! The address of each function is in a variable. Because the functions are exported, the dynamic
-//! loader fills in the variables when it loads this library. If the program defines a function too,
-//! the loader takes the program's function.
+//! The address of each function in force is in a variable. The dynamic loader fills in the
+//! variables when it loads this library, and chooses the program's function if the program defines
+//! it.
 //!
-//! We define the variables in assembly rather than as Rust statics. In the initialiser of a static,
-//! the compiler may replace a function by another one that has the same code, such as `free` by
-//! `operator delete`.
+//! We define the variables in assembly. In the initialiser of a Rust static, the compiler could
+//! replace a function by another one that has the same code, such as `free` by `operator delete`.
 
 use std::{arch::global_asm, ffi::c_void};
 
@@ -76,9 +75,9 @@ pub(crate) fn free_of_program() -> Option<Free> {
 /// We assume this case only if neither of the two is ours, because an allocator may define one of
 /// them: mimalloc, for example, defines `__libc_pvalloc`, but not `malloc_info`.
 ///
-/// This function can also return true although the program replaces nothing. If a program is not
-/// position-independent and takes the address of `free` or `realloc`, the linker uses a stub in the
-/// program as the address of the function. This is harmless, because the stub calls our function.
+/// The result can also be true although the program replaces nothing. If a program is not
+/// position-independent and takes the address of `free` or `realloc`, the linker uses the address
+/// of a stub in the program instead. This is harmless, because the stub calls our function.
 #[inline(always)]
 fn is_of_program(address: usize) -> bool {
     !is_ours(address) && (is_ours(INFO) || is_ours(PVALLOC))

@@ -21,10 +21,10 @@ use crate::{
 
 /// Names of environment variables, each as a C string and as a Rust string.
 ///
-/// The names begin with `OBMALLOC_MALLOC_`, because one process can load this library, which
-/// replaces `malloc`, and our library for CPython. The library for CPython reads variables such as
-/// `OBMALLOC_STATS` for the same purposes. With different names, the user can set a different
-/// output file and different limits for each library.
+/// The names begin with `OBMALLOC_MALLOC_`, because our library for CPython reads variables such as
+/// `OBMALLOC_STATS` for the same purposes. One process can load that library and also this one,
+/// which replaces `malloc`. With different names, the user can set a different output file and
+/// different limits for each library.
 const PLACE: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS", "OBMALLOC_MALLOC_STATS");
 const MOMENTS: (&CStr, &str) = (c"OBMALLOC_MALLOC_STATS_ON", "OBMALLOC_MALLOC_STATS_ON");
 const LIMIT: (&CStr, &str) = (c"OBMALLOC_MALLOC_LIMIT", "OBMALLOC_MALLOC_LIMIT");

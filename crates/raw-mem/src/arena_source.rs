@@ -82,8 +82,8 @@ pub unsafe trait ArenaSource {
     ///
     /// - `arena` must be an arena that this source mapped with the size `size` and has not unmapped
     ///   since.
-    /// - If a wrapper around this source handed out the arena, only the wrapper may make this call.
-    ///   All other code must call `unmap` of the wrapper.
+    /// - If the arena came from a wrapper around this source, only that wrapper may make this call.
+    ///   All other code must call the wrapper's `unmap`.
     /// - Nothing may use the memory of the arena after this call.
     unsafe fn unmap(&mut self, arena: NonNull<u8>, size: ArenaSize);
 
@@ -105,8 +105,8 @@ pub unsafe trait ArenaSource {
     ///
     /// - `start` and `bytes` must be the address and the size of a large mapping of this source.
     /// - `align` must be the alignment that was requested for this mapping.
-    /// - If a wrapper around this source handed out the mapping, only the wrapper may make this
-    ///   call. All other code must call `unmap_large` of the wrapper.
+    /// - If the mapping came from a wrapper around this source, only that wrapper may make this
+    ///   call. All other code must call the wrapper's `unmap_large`.
     /// - Nothing may use the memory of the mapping after this call.
     unsafe fn unmap_large(&mut self, start: NonNull<u8>, bytes: usize, align: ArenaSize) {
         if let Some(below) = self.below() {
@@ -117,9 +117,8 @@ pub unsafe trait ArenaSource {
 
     /// Grows or shrinks a large mapping from `old` to at least `new` bytes without copying it.
     ///
-    /// The mapping stays in place, or the source moves its pages within
-    /// the [reserved](Self::reserved) range of addresses. The first `min(old, new)` bytes keep
-    /// their contents.
+    /// The source leaves the mapping in place, or moves its pages to other addresses in
+    /// the [reserved](Self::reserved) range. The first `min(old, new)` bytes keep their contents.
     ///
     /// If this call fails, [`resize_or_copy`] copies the contents to a new mapping instead.
     ///
@@ -131,8 +130,8 @@ pub unsafe trait ArenaSource {
     ///
     /// - `start` and `old` must be the address and the size of a large mapping of this source.
     /// - `align` must be the alignment that was requested for this mapping.
-    /// - If a wrapper around this source handed out the mapping, only the wrapper may make this
-    ///   call. All other code must call `resize_large` of the wrapper.
+    /// - If the mapping came from a wrapper around this source, only that wrapper may make this
+    ///   call. All other code must call the wrapper's `resize_large`.
     /// - If the call succeeds, only the mapping that it returns may be used afterwards.
     unsafe fn resize_large(
         &mut self,
@@ -152,17 +151,17 @@ pub unsafe trait ArenaSource {
     ///
     /// The range is empty if the source has reserved no addresses.
     ///
-    /// Every call that maps or resizes memory may extend the range. A caller that stores the range
-    /// must therefore read it again after each of these calls.
+    /// The range may grow whenever the source maps or resizes memory. A caller that stores a copy
+    /// of the range must therefore update the copy after each call that maps or resizes memory.
     fn reserved(&mut self) -> Range<usize> {
         self.below().map_or(0..0, |below| below.reserved())
     }
 
     /// Keeps the range of reserved addresses from growing beyond `bytes` bytes.
     ///
-    /// Only this source can use the addresses that it has reserved, even after the arenas at these
-    /// addresses are unmapped. In a process with a small address space, a limit leaves enough
-    /// addresses for other mappings.
+    /// A limit is useful in a process with a small address space. The source keeps its reserved
+    /// addresses even after it has unmapped the arenas there, so nothing else in the process can
+    /// use these addresses.
     fn reserve_at_most(&mut self, bytes: usize) {
         if let Some(below) = self.below() {
             below.reserve_at_most(bytes);
@@ -182,19 +181,18 @@ pub unsafe trait ArenaSource {
 
     /// Releases reserved addresses that nothing uses, so that other mappings can use them.
     ///
-    /// If the [reserved](Self::reserved) range becomes shorter, the source first calls `publish`
-    /// with the range that remains. The caller can then update its own copy of the range, for
-    /// example in an arena map. The source releases the other addresses only after `publish` has
-    /// returned.
+    /// If the [reserved](Self::reserved) range becomes shorter, the source calls `publish` with the
+    /// new range before it releases any address of the old one. In `publish`, the caller can update
+    /// its own copy of the range, for example in an arena map.
     ///
     /// A mapping that failed for lack of addresses may succeed after this call.
     ///
     /// # Safety
     ///
     /// - `publish` must not unwind.
-    /// - When `publish` returns, nothing may rely on an earlier value of the range.
-    /// - If a wrapper around this source stores the range, only the wrapper may make this call. All
-    ///   other code must call `shrink_reserved` of the wrapper.
+    /// - After `publish` has returned, nothing may rely on an older copy of the range.
+    /// - If a wrapper around this source stores the range, only that wrapper may make this call.
+    ///   All other code must call the wrapper's `shrink_reserved`.
     unsafe fn shrink_reserved(&mut self, publish: &mut dyn FnMut(Range<usize>)) {
         if let Some(below) = self.below() {
             // SAFETY: the contract is the same.
@@ -253,9 +251,9 @@ pub unsafe trait ArenaSource {
 
     /// Asks how many free arenas a user, such as a heap, may retain instead of unmapping them.
     ///
-    /// The user retains `had` free arenas now, and would like to retain `want`. Returns the number
-    /// of free arenas that the user may retain from now on, which is at most `want`. The user must
-    /// unmap all of its free arenas beyond this number.
+    /// `had` is the number of free arenas that the user retains now, and `want` is the number that
+    /// it would like to retain. Returns the number that the user may retain from now on, which is
+    /// at most `want`. The user must unmap all of its free arenas beyond this number.
     fn retain(&mut self, had: usize, want: usize) -> usize {
         self.below().map_or(0, |below| below.retain(had, want))
     }
@@ -292,7 +290,7 @@ pub unsafe trait ArenaSource {
 ///
 /// - `start` and `old` must be the address and the size of a large mapping of `source`.
 /// - `align` must be the alignment that was requested for this mapping.
-/// - If a wrapper around `source` handed out the mapping, only the wrapper may make this call. All
+/// - If the mapping came from a wrapper around `source`, only that wrapper may make this call. All
 ///   other code must pass the wrapper as `source`.
 /// - If the call succeeds, only the mapping that it returns may be used afterwards.
 pub unsafe fn resize_or_copy<S: ArenaSource + ?Sized>(

@@ -6,10 +6,10 @@
 //! memory again, the source begins to retain memory, because retained memory could have served the
 //! request. Two rules limit how much memory the source retains:
 //!
-//! - Used and retained memory together may exceed the recent peak of used memory by at most a
+//! - The sum of used and retained memory may exceed the recent peak of used memory by at most a
 //!   certain percentage. Each arena source sets this percentage.
-//! - If the program has requested no memory for the decay time, the source retains no memory. The
-//!   decay time is one second by default.
+//! - Once the program has requested no memory for the decay time, which is one second by default,
+//!   the source retains no memory.
 
 #![forbid(unsafe_code)]
 

@@ -54,9 +54,10 @@ pub unsafe trait MemAlloc {
     /// Resizes the block at `ptr` to `size` bytes, or allocates a block if `ptr` is `None`.
     ///
     /// On success, the returned block replaces the block at `ptr`, and the caller must not use
-    /// `ptr` again. This is also true if `size` is 0: the returned block then has 0 bytes, and must
-    /// be freed like any other block. If the result is `None`, the block at `ptr` is still live and
-    /// unchanged. A block from [`malloc_aligned`](Self::malloc_aligned) keeps its alignment.
+    /// `ptr` again. If the result is `None`, the block at `ptr` is still live and unchanged.
+    ///
+    /// A request of 0 bytes also returns a block, which must be freed like any other block. A block
+    /// from [`malloc_aligned`](Self::malloc_aligned) keeps its alignment.
     ///
     /// # Safety
     ///

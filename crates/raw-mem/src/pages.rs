@@ -122,9 +122,9 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
 
 /// Returns `bytes` bytes of memory at `start` to the system.
 ///
-/// After a purge, the pages are still mapped and read as zero. We do not map new pages over them
-/// with `mmap` and `MAP_FIXED`, because Linux before 6.12 can leave the range unmapped if that call
-/// fails.
+/// The pages stay mapped, and read as zero afterwards. We use `madvise` rather than map new pages
+/// over the old ones. Before Linux 6.12, an `mmap` with `MAP_FIXED` that fails can leave the range
+/// unmapped.
 ///
 /// # Safety
 ///
@@ -202,10 +202,10 @@ pub(crate) unsafe fn purge_inside(start: NonNull<u8>, len: usize) -> Result<(), 
 
 /// Returns `bytes` bytes of memory at `start` to the system, and makes the range inaccessible.
 ///
-/// The call replaces the old mapping of the range with an inaccessible one in a single step, so no
-/// other mapping can take its addresses in between. If the call fails, the old mapping usually
-/// remains unchanged. However, if the kernel runs out of memory during the call, Linux before 6.12
-/// may leave the range unmapped.
+/// A single system call replaces the old mapping with an inaccessible one, so no other mapping can
+/// take the addresses in between. If the call fails, the old mapping usually remains unchanged.
+/// However, Linux before 6.12 may leave the range unmapped if the kernel runs out of memory during
+/// the call.
 ///
 /// # Safety
 ///

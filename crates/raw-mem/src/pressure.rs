@@ -12,9 +12,9 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Memory counts as short if tasks waited for memory during at least this percentage of the time.
 ///
-/// The percentage applies to the last ten seconds and to the tasks of the process's control group.
-/// If we cannot read how long these tasks waited, we use the waiting time of all tasks in the
-/// system.
+/// We measure the waiting time during the last ten seconds, for the tasks of the process's control
+/// group. If we cannot read how long these tasks waited, we use the waiting time of all tasks in
+/// the system.
 const STALLED_PERCENT: u64 = 10;
 
 /// The longest path, with its final zero byte.

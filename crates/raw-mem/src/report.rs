@@ -38,8 +38,8 @@ pub struct Output<'fd> {
 impl Output<'_> {
     /// Creates a writer for stderr that makes no system call except `write`.
     ///
-    /// Unlike the writer of `new`, this writer does not check the limit on the size of files,
-    /// because the check needs other system calls.
+    /// This writer does not check the process's limit on the size of files, because the check needs
+    /// other system calls. A writer from `new` makes this check.
     #[must_use]
     pub const fn stderr() -> Self {
         Self::of(STDERR, false)
@@ -133,7 +133,9 @@ pub fn abort_with(line: fmt::Arguments<'_>) -> ! {
 /// system.
 ///
 /// Code that reports heap corruption should call this function before it reads through a pointer
-/// that may be damaged, because such a read could crash the process before the report is complete.
+/// that may be damaged. Without this test, the read could crash the process before the report is
+/// complete.
+///
 /// On some systems, or if the process has no free file descriptor, this function cannot test the
 /// memory. It then returns true, although a read may still crash.
 #[must_use]

@@ -11,10 +11,10 @@
 //! On the first request, the source reserves a range of addresses, divided into slots of the size
 //! of an arena.
 //!
-//! Only this source has memory in the range, so one comparison shows whether an address belongs to
-//! the source. There is one exception: if a failed system call unmaps a part of the range, another
-//! mapping can take the place of this part. This is unlikely, because the system uses these
-//! addresses only if the program asks for one of them.
+//! Only this source maps memory in the range, so a single comparison shows whether an address
+//! belongs to the source. The only exception is a part of the range that a failed system call has
+//! unmapped, because another mapping can take its place. This is unlikely, because the system uses
+//! these addresses only if the program asks for one of them.
 //!
 //! - The range begins with 16 MiB and grows at its end, up to [`RESERVED_BYTES`]. It can grow as
 //!   long as the addresses after it are free and the system allows it.
@@ -187,12 +187,13 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
         });
     }
 
-    /// Usually makes no system call if enough adjacent slots are retained. Otherwise, makes one
-    /// system call, which makes the new mapping writable.
+    /// Usually makes no system call if the source has retained enough adjacent memory. Otherwise,
+    /// makes one system call, which makes the memory of the new mapping writable.
     ///
-    /// The source may also move the memory of retained slots to the new mapping. This takes three
-    /// more system calls for each run of adjacent slots: one checks the run, one moves its pages,
-    /// and one makes the old slots inaccessible.
+    /// To reuse memory that it has retained at other addresses, the source may move this memory to
+    /// the new mapping. Each piece of retained memory takes three more system calls: one checks
+    /// that the piece can be moved, one moves its pages, and one makes the old addresses
+    /// inaccessible.
     fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
         self.try_map_large(bytes, align).or_else(|error| match self.trim_range() {
             true => self.try_map_large(bytes, align),

@@ -35,9 +35,9 @@ const IS_ALONE: &str = "RAW_MEM_ALONE";
 /// Runs `test`, which must be the body of the test `name`, while no other test of this process
 /// runs.
 ///
-/// Tests usually run side by side in one process. As soon as `test` unmaps memory, another test may
-/// map its own memory at the same address. `alone` therefore starts a second process that runs only
-/// the test `name`. In the second process, `alone` calls `test`.
+/// Tests usually run side by side in one process, so another test may map memory at an address that
+/// `test` has just unmapped. `alone` therefore starts a second process that runs only the test
+/// `name`. In the second process, the same test calls `alone` again, which then runs `test`.
 pub(crate) fn alone(name: &str, test: impl FnOnce()) {
     if env::var_os(IS_ALONE).is_some() {
         return test();

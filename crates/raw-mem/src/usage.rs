@@ -95,13 +95,13 @@ impl Usage {
 
     /// Counts `more` bytes as in use before they are mapped, so that the hard limit covers them.
     ///
-    /// The caller holds the bytes of a request while it tries to map them. Once the outcome is
-    /// known, the caller must [`remove`](Self::remove) the held bytes. If the bytes were mapped,
-    /// the caller must then [`add`](Self::add) them.
+    /// Call this function before asking the system for the memory. Once the outcome is known,
+    /// call [`remove`](Self::remove) with the same number of bytes. If the bytes were mapped, then
+    /// call [`add`](Self::add) as well.
     ///
-    /// Holding bytes does not raise the peak and leads to no warning. However, a call
-    /// to [`add`](Self::add) for another request includes the held bytes when it updates the peak
-    /// and checks the soft limit.
+    /// Held bytes alone do not raise the peak and cause no warning. However, if [`add`](Self::add)
+    /// is called for another request while bytes are held, the held bytes count towards the peak
+    /// and the soft limit.
     pub fn hold(&mut self, more: usize) {
         self.bytes = self.bytes.saturating_add(more);
     }

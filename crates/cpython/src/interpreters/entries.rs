@@ -23,9 +23,9 @@ pub(super) struct Entry {
     ///
     /// # Invariant
     ///
-    /// If this field contains the address of an interpreter, the field `heap` is `Some`. Only a
-    /// thread that holds the interpreter's GIL may store or remove the address. If the process has
-    /// only one thread, that thread may do both without holding the GIL.
+    /// While this field contains the address of an interpreter, the field `heap` is `Some`. Only a
+    /// thread that holds the interpreter's GIL may store or remove the address. In a process with
+    /// only one thread, this thread may do so without the GIL.
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///
@@ -84,7 +84,7 @@ impl Entry {
     ///
     /// # Safety
     ///
-    /// - This entry of the table must be assigned to an interpreter (see [`assign`](Self::assign)).
+    /// - An interpreter must have been assigned to this entry with [`assign`](Self::assign).
     /// - The calling thread must hold the GIL of that interpreter, or be the only thread that uses
     ///   CPython.
     /// - The calling thread must not already hold a reference to the interpreter's heap.
@@ -100,9 +100,9 @@ impl Entry {
     ///
     /// # Safety
     ///
-    /// - This entry must not be assigned to an interpreter yet.
-    /// - The calling thread must have reserved the entry with [`claim`], unless the entry is
-    ///   `MAIN`, which belongs to the main interpreter.
+    /// - No interpreter may be assigned to this entry yet.
+    /// - The calling thread must have reserved the entry with [`claim`]. Only the entry `MAIN`
+    ///   needs no reservation, because it always belongs to the main interpreter.
     /// - The calling thread must hold the GIL of `interpreter`.
     pub(super) unsafe fn assign(&self, interpreter: Interpreter, heap: OwnedHeap) {
         // SAFETY: the entry has no interpreter, so only this thread may access `heap` (contract).

@@ -13,8 +13,8 @@ use crate::{
 
 /// The sizes before and after each `realloc` of the trial, in bytes.
 ///
-/// The heap serves some of these sizes with a small block and some with a span. It passes requests
-/// for the other sizes to the allocator below it.
+/// The sizes are of three kinds. The heap serves sizes up to 512 bytes with a small block, and some
+/// larger sizes with a span. It passes all other sizes on to the allocator below it.
 const SIZES: [(usize, usize); 8] = [
     (1, 40),
     (40, 512),

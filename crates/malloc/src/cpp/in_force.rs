@@ -1,9 +1,9 @@
 //! The forms of `operator new` and `operator delete` that are in force in this process.
 //!
-//! A C++ program may replace `operator new` and `operator delete`, or only some of their forms. The
-//! C++ standard derives some forms from others. For example, `new[]` calls `new` by default, so a
-//! program that replaces only `operator new(size_t)` also changes what `new[]` does. Each derived
-//! form of this library therefore calls the form in force, as the C++ runtime's own forms do:
+//! A C++ program may replace `operator new` and `operator delete`, or only some of their forms. By
+//! default, some forms call others. For example, `new[]` calls `new`, so a program that replaces
+//! only `operator new(size_t)` also changes what `new[]` does. The forms of this library must
+//! therefore call the program's replacement if there is one, as the C++ runtime's own forms do:
 //!
 //! ```text
 //!   new nothrow ────────► new ◄──── new[] ◄──── new[] nothrow
@@ -11,13 +11,12 @@
 //!   delete nothrow ─┘                          └─ delete[] nothrow
 //! ```
 //!
-//! The diagram also applies to the forms with an alignment. They call one another in the same way,
-//! but never call a form without an alignment.
+//! The forms that take an alignment call one another as shown in the diagram. They never call a
+//! form without an alignment.
 //!
-//! Each static below contains the address of an exported function. Because the function is
-//! exported, the dynamic loader fills in the address when it loads this library. If the program
-//! defines the function too, the loader takes the program's function. A plain call in Rust would
-//! always reach our own function.
+//! Each static below contains the address of an exported function. The dynamic loader fills in the
+//! address when it loads this library, and chooses the program's function if the program defines
+//! the function too. A plain call in Rust would always reach our own function.
 
 use std::{ffi::c_void, ptr};
 

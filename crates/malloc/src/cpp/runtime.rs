@@ -3,8 +3,8 @@
 //! If an `operator new` of this library cannot allocate memory, it calls functions of the C++
 //! runtime. These are `std::get_new_handler`, the function that throws `std::bad_alloc`, and the
 //! runtime's own forms of `operator new` that return null instead of throwing. We look up these
-//! functions by name. We do not link this library against a C++ runtime, because the library also
-//! serves programs without C++.
+//! functions by name instead of linking against a C++ runtime, because the library also serves
+//! programs without C++.
 
 use std::{
     ffi::{CStr, c_void},
@@ -132,8 +132,9 @@ pub(super) fn nothrow_operator(form: Form) -> *mut c_void {
 
 /// Calls the runtime's own `operator new` of the given form, which never throws.
 ///
-/// The runtime's operator calls the throwing `operator new` in force, catches any exception and
-/// then returns null. The result is `None` if the process has no C++ runtime with such an operator.
+/// The runtime's operator calls the throwing `operator new` in force. If this call throws an
+/// exception, the runtime's operator catches it and returns null. This function returns `None` if
+/// the process has no C++ runtime with such an operator.
 pub(super) fn new_nothrow(form: Form, size: usize, align: usize) -> Option<*mut c_void> {
     let operator = nothrow_operator(form);
     let nothrow = (&raw const NOTHROW).cast::<c_void>();

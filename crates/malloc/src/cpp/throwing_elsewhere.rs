@@ -4,9 +4,9 @@
 //! Instead, they end the process if a request fails and the program has installed no handler with
 //! `std::set_new_handler`.
 //!
-//! The process also ends if other code throws an exception through one of these functions. Such
-//! code can be the program's handler, or the program's own `operator new` when `operator new[]`
-//! calls it.
+//! The process also ends if code of the program throws an exception through one of these functions.
+//! This code can be the program's handler, or the program's `operator new`, which our
+//! `operator new[]` calls.
 
 use std::ffi::c_void;
 

@@ -57,20 +57,20 @@ pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) 
 
 /// Asks the kernel whether it keeps the whole range as a single mapping.
 ///
-/// Before the function [`relocate`] asks `mremap` to move the range, it must know whether the range
-/// is a single mapping. `mremap` cannot move a range that consists of several mappings. It fails
-/// for such a range, but only after it has unmapped the target range.
+/// The function [`relocate`] calls this function before it asks `mremap` to move the range.
+/// `mremap` cannot move a range that consists of several mappings. It fails for such a range, but
+/// only after it has unmapped the target range.
 ///
 /// To find out whether the range is a single mapping, we ask the kernel to extend the range in
 /// place by one page. The kernel refuses, because the page after the range is in use. The error
 /// code `ENOMEM` means that the range is a single mapping, and `EFAULT` means that it consists of
-/// several. This function returns any other error, for example if a sandbox does not allow
-/// `mremap`.
+/// several mappings. This function returns any other error to its caller, for example if a sandbox
+/// does not allow `mremap`.
 ///
 /// # Safety
 ///
 /// - The caller must have mapped the range.
-/// - The page directly after the range must be mapped, or its address must never be used, because
+/// - The page directly after the range must be mapped, or nothing may ever use its address, because
 ///   this function may map a page there.
 unsafe fn is_one_mapping(start: NonNull<u8>, bytes: usize) -> Result<bool, OsCode> {
     refuse_on_demand()?;

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A large mapping occupies whole slots, each as large as an arena, but it rarely fills its last
-//! slot. The unused part of the last slot may still be backed by memory that an earlier mapping has
-//! touched. To save system calls, we return this unused memory to the system only when there is
+//! slot. The rest of the last slot may still be backed by memory, because an earlier mapping may
+//! have touched it. To save system calls, we return this memory to the system only when there is
 //! much of it.
 
 #![forbid(unsafe_code)]

@@ -10,8 +10,9 @@
 //! accessible memory.
 //!
 //! We normally return a huge page to the system only when no part of it is used or retained. Until
-//! then, its free parts are still backed by memory and may contain old data. A trim returns the
-//! memory of the free parts immediately, although this breaks up the huge page.
+//! then, the free parts of the huge page are still backed by memory and may contain old data. A
+//! trim returns the memory of free parts immediately, although this splits the huge page into small
+//! pages.
 
 use core::ops::Range;
 
@@ -25,9 +26,9 @@ use crate::{
 impl ReservedRange {
     /// Returns the access that a slot has while nothing uses it.
     ///
-    /// With huge pages, even free slots are writable, so the whole range can be a single writable
-    /// mapping. The system must not check whether there is enough memory for all of it, because a
-    /// fork would then fail.
+    /// With huge pages, even free slots are writable, so the whole range is writable. We ask the
+    /// system not to check whether it has enough memory for the whole range. With this check, a
+    /// fork could fail, although most of the range is not in use.
     pub(super) fn access_when_free(huge: HugePages) -> Access {
         if huge.is_on() { Access::ReadWriteUnchecked } else { Access::Reserved }
     }

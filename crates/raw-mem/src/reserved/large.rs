@@ -68,9 +68,9 @@ impl ReservedRange {
     /// Returns whether a run of `count` slots should reuse the memory of retained slots.
     ///
     /// We reuse retained memory only if there is enough of it for at least half of the run, because
-    /// reuse can be expensive. If even one slot of a mapping may contain old data, a program that
-    /// needs zeroed memory must clear the whole mapping. The whole mapping is then backed by
-    /// memory, even if the program uses only a small part.
+    /// a mapping that reuses memory may contain old data. A program that needs zeroed memory must
+    /// clear such a mapping completely. The whole mapping is then backed by memory, even the parts
+    /// that the program never uses.
     fn wants_for(&self, count: usize) -> Wants {
         if 2 * self.slots.retained_count() >= count { Wants::Retained } else { Wants::Fresh }
     }
@@ -89,9 +89,9 @@ impl ReservedRange {
     ///
     /// `run` must be in use. Returns the number of slots whose memory has moved.
     ///
-    /// If the system fails to move memory to some slots of `run`, these slots may no longer be
-    /// mapped. They stay marked as used, so that nothing uses them again. The function then
-    /// releases the other slots of `run` and returns `None`.
+    /// If the system call that moves memory fails, the slots that should receive the memory may no
+    /// longer be mapped. They stay marked as used, so that nothing uses them again. The function
+    /// then releases the other slots of `run` and returns `None`.
     fn fill_from_retained(&mut self, run: Range<usize>, wants: Wants) -> Option<usize> {
         let (mut at, mut end, mut most, mut moved) = (run.start, usize::MAX, run.len(), 0);
         while wants == Wants::Retained && self.can_move_memory() {
@@ -144,8 +144,8 @@ impl ReservedRange {
 
     /// Adds the tail of a mapping of `bytes` bytes to the total size of all tails.
     ///
-    /// The tail is the unused part of the last slot that may still be backed by memory. If the
-    /// total would become too large, the function purges this tail instead.
+    /// The tail of a mapping is the unused part of its last slot, as far as it may still be backed
+    /// by memory. If the total would become too large, the function purges this tail instead.
     fn note_tail(&mut self, run: Range<usize>, bytes: usize) {
         let page = pages::page_size();
         let tail = self.tail_of(&run, bytes);

@@ -39,8 +39,8 @@ const MOST_PIECES: usize = 1024;
 
 /// The largest number of runs of inaccessible slots.
 ///
-/// Linux limits the number of mappings of a process (see [`MOST_PIECES`]). Each run of inaccessible
-/// slots is a mapping of its own, and so is the writable memory between two runs.
+/// Each run of adjacent inaccessible slots is a mapping of its own, and so is the writable memory
+/// between two runs. Linux limits the number of mappings of a process (see [`MOST_PIECES`]).
 const MOST_CLOSED_RUNS: usize = 8192;
 
 /// The sizes in bytes that a slot of a range may have.
@@ -315,10 +315,12 @@ impl ReservedRange {
 
     /// Returns the memory of a run of used slots to the system, and makes the slots free.
     ///
-    /// The slots are closed, which means inaccessible, and so are the open slots beside them. They
-    /// stay open, which means writable, if there would be too many runs of closed slots. They also
-    /// stay open if the system refuses to close them, for example because the process has too many
-    /// mappings.
+    /// The slots are normally closed, which means that they become inaccessible. Adjacent free
+    /// slots that are still open, which means writable, are closed with them.
+    ///
+    /// If there would then be too many separate runs of closed slots, the released slots stay open
+    /// instead. They also stay open if the system refuses to close them, for example because the
+    /// process has too many mappings.
     ///
     /// If the system does not take back the memory, the slots are retained instead of freed.
     ///
@@ -349,14 +351,14 @@ impl ReservedRange {
 
     /// Purges the slots of `gap`, and makes the slots of `run`, a part of `gap`, free and open.
     ///
-    /// The purge fails if a failed system call has unmapped a page of `gap`. All slots of `gap` are
-    /// then lost, which means that nothing uses them again. If the purge fails for another reason,
-    /// the slots of `run` are retained.
+    /// If a page of `gap` is no longer mapped because an earlier system call failed, the purge
+    /// fails with `ENOMEM`. All slots of `gap` then stay marked as used, so that nothing uses them
+    /// again. After any other failure, the slots of `run` are retained.
     ///
     /// # Safety
     ///
-    /// - The slots of `run` must be used, and nothing may use their memory afterwards.
-    /// - All other slots of `gap` must be open.
+    /// - The slots of `run` must be marked as used, and nothing may use their memory afterwards.
+    /// - All other slots of `gap` must be open, which means free and writable.
     #[cold]
     unsafe fn release_open(&mut self, run: Range<usize>, gap: Range<usize>) {
         let (start, bytes) = (self.start_of(gap.start), gap.len() * self.slot.bytes());
@@ -476,8 +478,8 @@ fn record_bytes(slot: ArenaSize) -> usize {
 
 /// Reserves `count` slots and the page after them, at the first of `starts` that is free.
 ///
-/// Returns the address of the first slot and the number of slots. If none of the addresses in
-/// `starts` is free, the system chooses another multiple of `align`.
+/// If both addresses in `starts` are in use, the system chooses another multiple of `align`.
+/// Returns the address of the first slot and the number of slots.
 fn reserve_slots(
     starts: [usize; 2],
     count: usize,
@@ -499,9 +501,9 @@ fn reserve_slots(
 
 /// Returns two multiples of `align` in `STARTS` that differ from process to process.
 ///
-/// The two addresses depend on the address of `mapping` and on a stack address, because the system
-/// randomises both. They are far away from each other. The second address is needed if another
-/// range of this process already occupies the first one.
+/// We derive the addresses from `mapping`, which is the address of a mapping, and from the address
+/// of a local variable, because the system randomises both. The second address is far away from the
+/// first. It is needed if another range of this process already occupies the first one.
 fn random_starts(mapping: usize, align: usize) -> [usize; 2] {
     let on_stack = 0_u8;
     let seed = mapping ^ (&raw const on_stack).addr().rotate_left(20);

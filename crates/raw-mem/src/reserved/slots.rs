@@ -7,16 +7,16 @@
 //! | retained | writable | some | 0 | 1 | 0 |
 //! | used | writable | some | 1 | 0 | 0 |
 //!
-//! Free slots are normally closed, which means inaccessible. However, the system keeps each run of
-//! closed slots as a mapping of its own, and limits the number of mappings. If there are many such
-//! runs, further free slots stay open, which means writable.
+//! A free slot is normally *closed*, which means that it is inaccessible. Adjacent closed slots
+//! form a single mapping of the system, and the system limits the number of mappings. If there are
+//! too many runs of closed slots, a slot that becomes free stays *open*, which means writable.
 //!
-//! A slot is *stale* if its memory may contain old data. A slot that is retained after its use is
-//! stale, because it keeps its memory. It remains stale when it is used again. When a slot becomes
-//! free, its memory is returned to the system, so the slot is no longer stale.
+//! A slot is *stale* if its memory may contain old data. A retained slot is stale, because it keeps
+//! the memory of its last use, and it remains stale when it is used again. A slot that becomes free
+//! is normally not stale, because its memory is returned to the system.
 //!
 //! If the range uses huge pages, all free slots are open. A free slot can then be stale, because
-//! its memory is not returned while another part of its huge page is in use.
+//! the system gets back the memory of a huge page only when the whole huge page is free.
 
 #![forbid(unsafe_code)]
 
@@ -44,8 +44,9 @@ pub(super) struct Slots<'a> {
     closed: &'a mut [usize],
     /// The slots at which a piece of moved memory begins.
     ///
-    /// We count the pieces, because the system keeps each piece as a mapping of its own and limits
-    /// the number of mappings. A piece no longer counts when its first slot is closed.
+    /// A piece is a run of slots whose memory has moved together. The system keeps each piece as a
+    /// mapping of its own and limits the number of mappings, so we count the pieces. We no longer
+    /// count a piece once its first slot is closed.
     pieces: &'a mut [usize],
     /// The number of slots, at most `max`.
     len: usize,
@@ -198,10 +199,9 @@ impl<'a> Slots<'a> {
         count.saturating_sub(free)
     }
 
-    /// Returns how many slots to add to the range to get a run of `count` slots without old data at
-    /// its end.
+    /// Returns how many slots to add so that the range ends with `count` slots without old data.
     ///
-    /// The slots of the run are neither used nor retained.
+    /// None of these `count` slots is used or retained.
     pub(super) fn missing_fresh_at_end(&self, count: usize) -> usize {
         let used = bits::last_run(self.used, self.top).end;
         let stale = bits::last_run(self.stale, self.top).end;
@@ -281,10 +281,10 @@ impl<'a> Slots<'a> {
 
     /// Returns `count` adjacent slots that are not used.
     ///
-    /// Chooses the run that suits `wants` best. With [`Wants::Retained`], this is the run with the
-    /// most retained slots. With [`Wants::Fresh`], it is the run with the fewest slots that may
-    /// contain old data. Among equally good runs, the function prefers a run in the shortest gap
-    /// between used slots, and then the lowest run.
+    /// With [`Wants::Retained`], the function chooses the `count` slots that include the most
+    /// retained slots. With [`Wants::Fresh`], it chooses those that include the fewest slots with
+    /// old data. If several choices are equally good, it prefers slots from the smallest gap
+    /// between used slots, and then the lowest slots.
     ///
     /// The time is proportional to the number of slots.
     pub(super) fn find_run(&self, count: usize, wants: Wants) -> Option<Range<usize>> {
@@ -307,9 +307,9 @@ impl<'a> Slots<'a> {
 
     /// Finds the run of `count` adjacent slots in `gap` that has the fewest unwanted slots.
     ///
-    /// Returns the number of unwanted slots in the run, and the first slot of the run.
     /// With [`Wants::Retained`], a slot is unwanted if it is not retained. With [`Wants::Fresh`], a
-    /// slot is unwanted if it may contain old data.
+    /// slot is unwanted if it may contain old data. Returns the number of unwanted slots in the run
+    /// that was found, and the first slot of this run.
     fn best_part(&self, gap: Range<usize>, count: usize, wants: Wants) -> (usize, usize) {
         let (marks, rank): (_, fn(usize, usize) -> usize) = match wants {
             Wants::Retained => (&*self.retained, |marked, count| count - marked),

@@ -254,9 +254,9 @@ fn a_request_is_served_although_the_memory_of_retained_slots_cannot_move() {
         assert!(is_filled(mapping.start, 0..8 * SLOT, 1));
         unmap_large(&mut source, mapping);
         source.trim();
-        // The third system call of `map_large` moves the memory of three slots, and the sixth call
-        // moves the memory of five slots. If such a call fails, the target slots may no longer be
-        // mapped, so the source never uses them again.
+        // Of the seven system calls of `map_large`, call 3 moves the memory of three slots, and
+        // call 6 that of five slots. If one of these two calls fails, the slots that should receive
+        // the memory may no longer be mapped, so the source never uses them again.
         let lost = match nth {
             3 => 3 * SLOT,
             6 => 5 * SLOT,
@@ -453,9 +453,10 @@ fn a_growing_mapping_is_copied_once_the_system_has_failed_to_move_one() {
     while map(&mut source) < grown.start {}
     source.trim();
     let before = writable_bytes(&mut source);
-    // The source has failed to move pages before, so it must now copy them. If it tried to move
-    // them, it would make four system calls: add slots, make them writable, check the old mapping,
-    // and move its pages. The plan below makes the fourth call fail, so slots would be lost.
+    // The source must now copy pages, because it has failed to move pages before. A move would be
+    // its fourth system call, after three calls that add slots, make them writable and check the
+    // old mapping. We let the fourth call fail, so a source that tried to move pages would lose
+    // slots.
     refuse(Plan::Nth(4));
     let copied = resize(&mut source, grown, 9 * SLOT);
     refuse(Plan::Never);
