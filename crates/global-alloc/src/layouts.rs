@@ -289,12 +289,7 @@ pub(crate) unsafe trait Layouts {
     /// - The requirements of [`reallocate`](Self::reallocate) must be met.
     /// - The layouts `old` and `new` must have small size classes.
     #[inline(never)]
-    unsafe fn move_small(
-        &self,
-        ptr: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Option<NonNull<u8>> {
+    unsafe fn move_small(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
         let least = rounded(new);
         let roomy = small_with_room(old, new).unwrap_or(least);
         let block = self.alloc_linked_block(roomy).or_else(|| self.alloc_linked_block(least));
