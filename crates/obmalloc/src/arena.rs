@@ -135,7 +135,7 @@ impl Arena {
         self.free_units as usize
     }
 
-    /// Returns true if no block of the arena is in use and classes retain some of its pools.
+    /// Returns true if all pools of the arena are free or retained, and at least one is retained.
     pub(crate) fn is_pinned<G: Geometry>(&self) -> bool {
         let retained = self.retained_units as usize;
         retained > 0 && self.free_units() + retained == Shape::<G>::POOLS

@@ -101,8 +101,7 @@ impl Sizes {
         self.small_classes() + self.steps_to(self.largest_shared())
     }
 
-    /// Returns the binary logarithm of the distance in bytes between the classes for `last` bytes
-    /// and more.
+    /// Returns the binary logarithm of the distance in bytes between the classes just above `last`.
     pub(crate) const fn shift_of_steps_above(self, last: usize) -> u32 {
         last.ilog2().saturating_sub(STEP_BITS)
     }
@@ -116,8 +115,8 @@ impl Sizes {
     }
 
     /// Returns the index of the smallest class whose blocks have more than `last` bytes.
-    // We always inline this function. The sizes are constants of the geometry, so most of it is
-    // then computed at compile time.
+    // We always inline this function, so that the compiler can compute most of it from the sizes,
+    // which are constants of the geometry.
     #[inline(always)]
     pub(crate) const fn class_of(self, last: usize) -> usize {
         if last < self.small_threshold {
@@ -165,8 +164,8 @@ pub struct Rules {
     /// is a pool with a single block.
     ///
     /// `spans_from` must be greater than `pool_size / 2`, because blocks of up to that size share
-    /// their pools with other blocks. The geometries that imitate CPython use [`usize::MAX`],
-    /// because CPython passes all requests above the small threshold to the layer below.
+    /// their pools with other blocks. The geometries that imitate CPython use [`usize::MAX`], so
+    /// that no request gets a span.
     pub spans_from: usize,
 }
 
@@ -204,10 +203,10 @@ pub enum RetainRule {
     /// Each class can retain one pool until another class needs it.
     ///
     /// A class of [spans](crate::SizeClass::is_span), which are pools of one block, can retain
-    /// several empty spans. Many spans are used only once, however. When the first span of a class
-    /// becomes empty after a sweep (a regular search for unused memory), the span therefore returns
-    /// to its arena. If the class had retained spans around the time of the sweep, it can retain
-    /// this first span as well.
+    /// several empty spans. However, many spans are used only once. A class therefore does not
+    /// retain the first span that becomes empty after a sweep (a regular search for unused memory).
+    /// This span returns to its arena. A class that has recently retained spans can retain the
+    /// first one, too.
     ///
     /// An arena in which no block is in use can stay mapped for two reasons: classes retain pools
     /// of the arena, or the heap retains the whole arena. The arena source decides how many such
@@ -254,9 +253,9 @@ pub enum HeaderRule {
 /// let heap = Heap::<_, _, Uneven>::with_geometry(MmapArenas::new(), Malloc);
 /// ```
 ///
-/// A pool must be smaller than 2 GiB, because its header stores offsets in 31 bits. A pool of
-/// several blocks can take up an eighth of an arena. This is 1 GiB in the first example. In the
-/// second example, it is 2 GiB, so the program does not compile:
+/// A pool must be smaller than 2 GiB, because its header stores offsets in 31 bits. The largest
+/// pool of several blocks takes up an eighth of an arena. In the first example, this is 1 GiB. In
+/// the second example, it is 2 GiB, so the program does not compile:
 ///
 /// ```
 /// # use obmalloc::{Geometry, HeaderRule, RetainRule, Rules, SizeClass, Sizes};

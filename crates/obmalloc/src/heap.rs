@@ -60,9 +60,9 @@ pub(crate) struct Found {
 
 /// A heap of blocks, each of which has a [`SizeClass`] or is a [`LargeBlock`](crate::LargeBlock).
 ///
-/// To serve requests of any size, [`Pymalloc`](crate::Pymalloc) combines a heap and a layer below
-/// it. `S` is the source of the arenas, `A` allocates the records of the arenas, and `G` is the
-/// geometry.
+/// The type [`Pymalloc`](crate::Pymalloc) serves requests of any size from a heap and another
+/// allocator. The source `S` maps the arenas, `A` allocates the records of the arenas, and the
+/// geometry `G` defines the sizes and rules.
 ///
 /// A new heap allocates nothing, so a heap can be a `static`. Dropping a heap unmaps its arenas.
 ///
@@ -165,15 +165,13 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         block
     }
 
-    /// Allocates a block of at least `size` bytes from the free list of the first pool of its
-    /// class.
+    /// Allocates a linked block of at least `size` bytes from the first pool of its class.
     ///
-    /// Returns `None` if this free list is empty, if `size` is 0, or if `size`
+    /// Returns `None` if the free list of this pool is empty, if `size` is 0, or if `size`
     /// exceeds [`linked_threshold`](crate::Sizes::linked_threshold).
     ///
-    /// If the compiler does not know `size`, this method is faster
-    /// than [`alloc_listed`](Self::alloc_listed), because it finds the first pool without computing
-    /// the size class.
+    /// Unless `size` is a compile-time constant, this method is faster
+    /// than [`alloc_listed`](Self::alloc_listed), because it does not compute the size class.
     #[inline]
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_linked(&self, size: usize) -> Option<BlockPtr> {
@@ -186,11 +184,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         block
     }
 
-    /// Allocates a block of at least `size` bytes from the free list of the first pool of its
-    /// class, whose blocks must not be linked.
+    /// Allocates an unlinked block of at least `size` bytes from the first pool of its class.
     ///
-    /// Returns `None` if this free list is empty, if there is no class for `size`, or if
-    /// `size` is at most [`linked_threshold`](crate::Sizes::linked_threshold).
+    /// A block is *unlinked* if it is larger
+    /// than [`linked_threshold`](crate::Sizes::linked_threshold). A pool of such blocks stores in
+    /// its header which of them are free. Returns `None` if no block of the pool is free, or if no
+    /// class has unlinked blocks for `size`.
     ///
     /// This is faster than [`alloc_listed`](Self::alloc_listed), which must also handle linked
     /// blocks.
@@ -220,13 +219,13 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates a block of `class` from the second pool in the class's list of used pools.
     ///
-    /// The method does this only if the first pool in the list has run out of blocks. If `class` is
-    /// a class of [spans](SizeClass::is_span), it allocates the block of the next retained span.
+    /// Returns `None` if the first pool has not run out of blocks, or if there is no second pool
+    /// with a block on its free list. In both cases, [`alloc`](Self::alloc) may still allocate a
+    /// block, but it takes longer and may map memory.
     ///
-    /// For spans, returns `None` if no retained span is empty. For other classes, returns `None` if
-    /// the first pool can still provide a block, or if there is no second pool with a block on its
-    /// free list. In both cases, [`alloc`](Self::alloc) may still allocate a block, but it takes
-    /// longer and may map memory.
+    /// A pool of a class of [spans](SizeClass::is_span) has only one block. For such a class, this
+    /// method allocates the block of the first span in the list that is not in use. Returns `None`
+    /// if all spans in the list are in use.
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_from_next_pool(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
         let block = if class.is_span() {
@@ -312,9 +311,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Frees `block`, which must be linked or a span. The block must not be used afterwards.
     ///
-    /// Linked blocks and spans always begin in the first unit of their pool. This function is
-    /// therefore faster than [`free`](Self::free), which must also find the pools of blocks that
-    /// begin in later units.
+    /// This function is faster than [`free`](Self::free), because a linked block or a span always
+    /// begins in the first unit of its pool. `free` must also find the pool of a block that begins
+    /// in a later unit.
     ///
     /// # Safety
     ///
@@ -553,9 +552,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         pool.become_used(class);
         self.purging.note_tightened(class.units());
         if class.is_span() {
-            // A retained span stays in the list when the fast path allocates its block. If the
-            // first span is in use for this reason, `push_front` would remove it from the list, but
-            // the heap would still count it as retained.
+            // We do not call `push_front`, because it removes the first pool from the list if the
+            // pool has no free block. The first span may be in use and still count as retained,
+            // because the fast path does not end the retention of a span whose block it allocates.
             self.used.link_first(class, pool);
         } else {
             self.used.push_front(class, pool);
@@ -563,16 +562,18 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         Some(pool)
     }
 
-    /// Makes the full pools of `class` that have free blocks used again. Returns one. O(pools).
+    /// Puts the full pools of `class` that have free blocks back into the class's list. O(pools).
     ///
-    /// The heap calls this function if there is no memory for a new pool. It otherwise allocates
-    /// only from used pools. A full pool does not become used again until several of its blocks
-    /// have been freed, so it can have a few free blocks. This function makes these blocks
+    /// A pool that has run out of blocks leaves its class's list and is marked as full. It returns
+    /// to the list only after several of its blocks have been freed, so a full pool can have a few
+    /// free blocks. If there is no memory for a new pool, this function makes these free blocks
     /// available.
     ///
-    /// All full pools of the class without free blocks become exhausted, which means that they
-    /// become used again as soon as one block is freed. The class therefore needs no second search
-    /// until the heap maps an arena.
+    /// Full pools without a free block are marked as exhausted. An exhausted pool returns to the
+    /// list as soon as one of its blocks is freed. The heap therefore need not search the full
+    /// pools of the class again until it has mapped an arena.
+    ///
+    /// Returns the first pool in the list, or `None` if no full pool has a free block.
     #[cold]
     fn full_pool_with_room(&mut self, class: SizeClass<G>) -> Option<PoolPtr> {
         if class.frees_until_used() == 1 || !self.used.note_short(class) {
@@ -627,9 +628,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Handles a free that changed the state of `pool`.
     ///
-    /// If the pool was full, it becomes used again. If the pool is now empty, it is retained by its
-    /// size class or returns to its arena. If the heap then checks its clock, this function also
-    /// calls `after_sweep`, because a sweep may have returned memory to the system.
+    /// If the pool was full, it returns to its class's list of used pools. If the pool is now
+    /// empty, it is retained by its class or returns to its arena. If the heap then checks its
+    /// clock, a sweep may return memory to the system, so this function also calls `after_sweep`.
     #[cold]
     #[inline(never)]
     fn pool_event(&mut self, pool: PoolPtr, after_sweep: impl FnOnce(&mut Self)) {
@@ -729,13 +730,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         false
     }
 
-    /// Tells the source how many arenas are in use again after only retained pools kept them
-    /// mapped.
+    /// Tells the source how many arenas of retained pools are in use again.
     ///
-    /// With the source's permission, an arena without a block in use can stay mapped because size
-    /// classes retain pools of the arena. An allocation from one of these pools brings the arena
-    /// back into use. To stay fast, the allocation does not tell the source. The heap therefore
-    /// calls this function in each sweep, and before it maps an arena.
+    /// If size classes retain pools of an arena without a block in use, the source may permit the
+    /// arena to stay mapped. When the program allocates from one of these pools, the arena is in
+    /// use again. Allocations must be fast, so they do not tell the source. Instead, the heap calls
+    /// this function in each sweep, and before it maps an arena.
     fn report_reuse(&mut self) {
         let pinned = self.arenas.pinned_by_permission::<G>();
         if pinned < self.arenas_of_pools {
@@ -746,10 +746,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Tells the source how many retained arenas were used again, and asks to retain them anew.
     ///
-    /// With the source's permission, an arena can stay mapped only because of retained pools. A
-    /// loop that allocates and frees one span can bring this arena into use and out of use in each
-    /// iteration. Instead of telling the source each time, the heap calls this function from time
-    /// to time.
+    /// If size classes retain pools of an arena without a block in use, the source may permit the
+    /// arena to stay mapped. A loop that allocates and frees one span of this arena uses the arena
+    /// again in each iteration. Telling the source each time would take too long, so the heap calls
+    /// this function only when it checks its clock.
     pub(crate) fn renew_permission(&mut self) {
         let (least, most) = self.arenas.take_extremes();
         let used = self.arenas_of_pools.saturating_sub(least);
@@ -773,7 +773,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.arenas.could_be_free::<G>(pool.header().arena(), class.units())
     }
 
-    /// Ends the retention of the pools of `class`, which takes a slow path.
+    /// Ends the retention of the pools of `class`, before a slow path uses or changes these pools.
     ///
     /// Under [`RetainRule::Unobservable`], ends the retention of the pools of every class.
     #[inline]
@@ -825,9 +825,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Unmaps free arenas until the heap retains at most `most` free arenas.
     ///
     /// We always inline this function, because its name contains `unmap`. In the library for
-    /// CPython, the linker groups functions by their names, and places those with `unmap` in their
-    /// names in a part of the code that the library removes from memory once it has started. A call
-    /// of a function in this part would load a page of it into memory again.
+    /// CPython, the linker puts functions with `unmap` in their names into a part of the code that
+    /// the library removes from memory once it has started. A call of a function in this part would
+    /// load a page of it again.
     #[inline(always)]
     fn unmap_retained_beyond(&mut self, most: usize) {
         while self.arenas.retained() > most
@@ -981,10 +981,9 @@ mod tests {
         drain(&mut heap, blocks);
     }
 
-    /// If no arena can be mapped, a heap also allocates free blocks of pools that are marked as
-    /// full. In this test, a pool marked as full has the only free block of the size class, and
-    /// this block does not begin at a multiple of 4096 bytes. An ordinary request may get the
-    /// block, but a request with an alignment of 4096 bytes must not.
+    /// The heap cannot map an arena, and the only free block of the class lies in a pool that is
+    /// marked as full. The block does not begin at a multiple of 4096 bytes. An ordinary request
+    /// may get the block, but a request with an alignment of 4096 bytes must not.
     #[test]
     fn an_aligned_block_is_aligned_or_refused_when_no_arena_can_be_mapped() {
         let source = LimitedArenas::new(MmapArenas::new(), Limits::hard(1 << 20));

@@ -17,8 +17,8 @@
 //! The tag of a large mapping is [`HeapTag::LARGE`]. The tag of an arena identifies the heap that
 //! owns the arena.
 //!
-//! The header of a large block begins at the last multiple of `arena_size` before the block. To
-//! find the header, we round down the address of the byte before the block.
+//! The header of a large block begins at the last multiple of `arena_size` before the block. We
+//! find the header by rounding the address of the byte before the block down to this multiple.
 
 use core::ptr::NonNull;
 
@@ -164,8 +164,10 @@ impl LargeBlock {
         (self.0.addr().get() - 1) % Shape::<G>::ARENA.bytes() + 1
     }
 
-    /// Returns a pointer to the block's header. The pointer may be dereferenced only if the block
-    /// is in use, and its heap has the geometry `G`.
+    /// Returns a pointer to the block's header.
+    ///
+    /// The pointer may be dereferenced only if the block is in use, in a heap with the geometry
+    /// `G`.
     fn header<G: Geometry>(self) -> NonNull<Header> {
         let header = self.0.as_ptr().wrapping_sub(self.distance_to_header::<G>());
         // The fallback is never used for a block in use, because nothing is mapped at address 0.

@@ -58,9 +58,9 @@
 //!
 //! A request of `n` bytes has the size class `(n - 1) / alignment`. Each pool is one arena unit.
 //!
-//! The geometry [`Native`] also has classes of larger blocks. Up to 8 KiB, there are eight classes
-//! from each power of two to the next. The arenas begin with the headers of all units. The size of
-//! a request determines how it is served:
+//! The geometry [`Native`] also has size classes for larger blocks. From 512 bytes to 8 KiB, there
+//! are eight classes for each doubling. Each arena begins with the headers of all its units. The
+//! size of a request determines how it is served:
 //!
 //! | request | served by |
 //! | --- | --- |

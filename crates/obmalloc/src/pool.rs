@@ -12,9 +12,9 @@
 //! to this header.
 //!
 //! The *free list* of a pool contains its free blocks. Blocks of up to `Sizes::linked_threshold`
-//! bytes form a linked list, in which each block contains a link to the next one. In a pool of
-//! larger blocks, bits in the header say which blocks are free, and the header also has the address
-//! of the block that was freed last. These blocks therefore need no links (decision 0020).
+//! bytes are *linked*, so each free block contains a link to the next one. Larger free blocks
+//! contain no links (decision 0020). The header of their pool stores the address of the block that
+//! was freed last, and a bit for each other free block.
 //!
 //! When the free list of a pool is empty, the heap *carves* unused memory of the pool, which means
 //! that it divides the memory into blocks. It carves one block, and all further blocks that begin
@@ -24,9 +24,9 @@
 //! at once.
 //!
 //! If a page of a pool holds only free blocks, the heap can remove these blocks from the free list.
-//! The page is then *uncarved*, which means that it is no longer divided into blocks, so the heap
-//! can return it to the system. The arena's record marks the uncarved pages (see
-//! `arena::uncarved`), and a flag in the pool's header shows whether the pool has uncarved pages.
+//! The page is then *uncarved*, which means that it is no longer divided into blocks. The heap can
+//! return an uncarved page to the system. The arena's record has a bit for each uncarved page (see
+//! `arena::uncarved`). A flag in the pool's header shows whether the pool has any.
 //!
 //! ```text
 //!                 a class needs a pool             out of blocks
@@ -83,8 +83,9 @@ pub(crate) enum State {
     Retained,
     /// Every block is in use. The pool is in no list until a block is freed.
     ///
-    /// A pool gets this state instead of `Full` while there is no memory for another pool of its
-    /// class. A request can then take every block that is freed.
+    /// While there is no memory for another pool of its class, a pool gets this state instead of
+    /// `Full`. The first free then returns the pool to the list, where the next request finds the
+    /// block.
     Exhausted,
 }
 
@@ -126,8 +127,8 @@ const HAS_UNCARVED_PAGES: u32 = 1 << 31;
 pub(crate) struct PoolHeader {
     /// The free list of a pool of linked blocks.
     ///
-    /// In any other pool, this field contains at most one block: the one that was freed last. The
-    /// other free blocks have a bit in `free_bits`, so they need no links.
+    /// In a pool whose blocks are not linked, this field contains at most one block, which is the
+    /// one that was freed last. `free_bits` has a bit for each other free block.
     free: FreeList,
     /// The number of frees after which the pool's state changes.
     ///
@@ -342,9 +343,9 @@ impl PoolHeader {
     /// CPython.
     ///
     /// Under [`RetainRule::EachClass`], this function clears the free list. When the pool is used
-    /// again, it then provides its blocks in the order of their addresses, instead of the order in
-    /// which the old blocks were freed. Blocks that are allocated one after another are therefore
-    /// adjacent, which makes a Python program that walks a tree of objects 8 % faster.
+    /// again, it then provides its blocks in the order of their addresses, not in the order in
+    /// which the old blocks were freed. Successive requests therefore get adjacent blocks, which
+    /// makes a Python program that walks a tree of objects 8 % faster.
     ///
     /// While the pool is free, the field `next_offset` still shows how much of the pool was divided
     /// into blocks. When the pool is reused, [`PoolPtr::become_used`] divides this part into blocks
@@ -654,10 +655,10 @@ impl PoolPtr {
                 start.as_ptr().map_addr(|address| address & !(G::SIZES.pool_size - 1)).cast()
             }
             HeaderRule::InArena => {
-                // The header of unit `n` begins at offset `n * POOL_OVERHEAD` of the arena. We need
-                // `n * STEP` for this offset, where `STEP` is the largest power of two that divides
-                // `POOL_OVERHEAD`. Instead of computing `n` first, we divide the address by
-                // `pool_size / STEP` and mask the result, which yields `n * STEP` at once.
+                // The header of unit `n` begins at byte `n * POOL_OVERHEAD` of the arena. To save a
+                // shift, we compute `n * STEP` instead of `n`. For example, with units of 16 KiB
+                // and headers of 48 bytes, `STEP` is 16. We divide an address in unit 5 by 1024 and
+                // mask the result, which gives 5 * 16 = 80. The header begins at byte 80 * 3 = 240.
                 const STEP: usize = 1 << POOL_OVERHEAD.trailing_zeros();
                 let units = start.addr().get() / (G::SIZES.pool_size / STEP);
                 let unit = units & ((Shape::<G>::POOLS - 1) * STEP);
@@ -708,10 +709,9 @@ impl PoolPtr {
     /// Makes a free pool used by `class`.
     ///
     /// A new pool is divided into blocks one page at a time, so that a page is backed by physical
-    /// memory only when one of its blocks is needed. If the pool was in use before, the memory up
-    /// to `next_offset` is usually backed already, so dividing it page by page would save nothing.
-    /// Under [`RetainRule::EachClass`], this function therefore divides this memory into blocks of
-    /// `class` at once.
+    /// memory only when one of its blocks is needed. If the pool was in use before, memory usually
+    /// backs the part up to `next_offset` already. Under [`RetainRule::EachClass`], this function
+    /// therefore divides this part into blocks of `class` at once.
     pub(crate) fn become_used<G: Geometry>(self, class: SizeClass<G>) {
         let header = self.header();
         debug_assert_eq!(header.state(), State::Free);
@@ -771,9 +771,9 @@ impl PoolPtr {
 
     /// Frees `block`, which must be a linked block or the span of this pool.
     ///
-    /// Returns true if the caller must now change the state of the pool. A [`State::Used`] pool
-    /// changes its state when no block is in use any more. A [`State::Full`] pool changes its state
-    /// when enough of its blocks have been freed to make it used again.
+    /// Returns true if the caller must now change the state of the pool. This is the case if the
+    /// pool is [`State::Used`] and no block is in use any more. It is also the case if the pool
+    /// is [`State::Full`] and enough of its blocks have been freed to make it used again.
     ///
     /// Writes a link to the block. The link of a span is never read, because a span has no other
     /// block.
@@ -885,8 +885,8 @@ impl PoolPtr {
 
     /// Makes adjacent blocks free, and returns their total size. No block of the pool may be free.
     ///
-    /// `offset` is the offset of the first block in the pool. The last block begins at most `span`
-    /// bytes after the first one. None of these blocks may be in use.
+    /// The first block begins at `offset` in the pool. The last block begins at most `span` bytes
+    /// after the first one. None of these blocks may be in use.
     fn list_adjacent<G: Geometry>(self, class: SizeClass<G>, offset: usize, span: usize) -> usize {
         let (header, size) = (self.header(), class.block_size());
         debug_assert!(header.has_no_free_block::<G>());

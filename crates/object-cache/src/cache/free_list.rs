@@ -7,9 +7,9 @@ use crate::list::{BoundedStack, CacheStats, Cleared, FreeObject, Storage};
 
 /// A cache for objects of type `T` that retains the storage of up to `bound` free objects.
 ///
-/// The method [`take`](StorageSource::take) returns the storage that was put back last. If the
-/// cache is empty, `take` allocates new storage from `A`. If the cache is
-/// full, [`put`](StorageSource::put) frees the storage to `A`.
+/// The method [`put`](StorageSource::put) adds the storage of a dropped object to the cache, or
+/// frees it to `A` if the cache is full. The method [`take`](StorageSource::take) returns the
+/// storage that was put back last. If the cache is empty, `take` allocates new storage from `A`.
 ///
 /// Only one thread at a time can use a free list. Several threads can use
 /// a [`SharedCache`](crate::SharedCache) or [`thread_cache!`](crate::thread_cache!) instead.

@@ -10,10 +10,11 @@ use crate::{
 /// A cache for objects that consist of a header `H` and a number of items `E`, like tuples in
 /// CPython.
 ///
-/// Free objects with the same number of items form a list. There is one list for each number from 1
-/// to `LENGTHS`, so objects without items and objects with more than `LENGTHS` items are not
-/// cached. The cache provides uninitialised storage. The caller must write the contents, and must
-/// drop them before it returns the storage.
+/// There is one list of free objects for each number of items from 1 to `LENGTHS`. Objects without
+/// items and objects with more than `LENGTHS` items are not cached.
+///
+/// The cache provides uninitialised storage. The caller must write the contents, and must drop them
+/// before it returns the storage.
 ///
 /// ```
 /// use object_cache::cpython::TupleLists;

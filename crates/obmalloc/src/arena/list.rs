@@ -11,8 +11,9 @@
 //! reads the header of every pool. The arenas stay mapped during the count, because a thread that
 //! unmaps an arena must first lock the list and remove the arena from it.
 //!
-//! The heaps' owner threads may allocate and free blocks during the count. The result is therefore
-//! approximate, and the counting thread reads the headers with atomic loads to avoid data races.
+//! During the count, the threads that own the heaps may allocate and free blocks. The result is
+//! therefore approximate. To avoid data races, the counting thread reads the headers with atomic
+//! loads.
 
 use core::{
     ptr::NonNull,

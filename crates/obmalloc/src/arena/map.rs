@@ -140,7 +140,7 @@ impl<G: Geometry> ArenaMap<G> {
     /// Records that all memory in `range` belongs to the source of the arenas.
     ///
     /// After this call, [`contains`](Self::contains) returns true for every address in `range`, so
-    /// the arenas in `range` need no entries in the map. If `range` is empty, the call has no
+    /// the arenas in `range` need no entries of their own. If `range` is empty, the call has no
     /// effect.
     ///
     /// If a range has grown, the caller must record the new range before it allocates any memory in
@@ -164,8 +164,10 @@ impl<G: Geometry> ArenaMap<G> {
         }
     }
 
-    /// Records that the reserved range has become shorter. The range keeps its start. If `range` is
-    /// longer than the reserved range, or no range is reserved, the call has no effect.
+    /// Shortens the reserved range of this map to `range`, which must have the same start.
+    ///
+    /// The call has no effect if no range is reserved, or if `range` is longer than the reserved
+    /// range.
     ///
     /// After `shrink` has stored the new length, other threads can still read the old length for a
     /// short time. This is harmless, because no valid pointer points into the part that was cut off
@@ -176,8 +178,7 @@ impl<G: Geometry> ArenaMap<G> {
     /// # Safety
     ///
     /// - If a range is [reserved](Self::reserve), `range` must start where that range starts.
-    /// - This function cuts off the end of the reserved range. Nothing may use the part that is cut
-    ///   off.
+    /// - Nothing may use the part of the reserved range that lies after the end of `range`.
     /// - No other call to [`reserve`](Self::reserve) or `shrink` may run at the same time.
     pub unsafe fn shrink(&self, range: Range<usize>) {
         // The source may have a longer range than this map, if it was used without the map before.
@@ -188,9 +189,11 @@ impl<G: Geometry> ArenaMap<G> {
     ///
     /// Returns false if `lower` cannot allocate a node, or if the address has too many bits.
     ///
-    /// An arena in the [reserved](Self::reserve) range needs no entry, so the call has no effect. A
-    /// large mapping needs an entry for its start. If its block's header does not lie at the start,
-    /// the header needs a second entry.
+    /// If `base` lies in the [reserved](Self::reserve) range, it needs no entry, so the call has no
+    /// effect.
+    ///
+    /// A large mapping outside the range needs an entry for its start. If the header of its block
+    /// does not lie at the start, a second call must add the address of the header.
     ///
     /// # Safety
     ///

@@ -1,8 +1,9 @@
 //! Pages of used pools that are no longer divided into blocks, and pages that are purged.
 //!
-//! If all blocks on a page are free, the heap can remove these blocks from the free list. The page
-//! is then *uncarved*, which means that it is not divided into blocks. If the pool does not need an
-//! uncarved page for some time, the heap returns the page's memory to the system.
+//! If all blocks on a page are free, the heap can remove these blocks from the free list of their
+//! pool. The page is then *uncarved*, which means that it is not divided into blocks. An uncarved
+//! page that is not needed for some time is purged, which means that its memory returns to the
+//! system.
 //!
 //! ```text
 //!   pool        ├─ page ──────┼─ page ──────┼─ page ──────┼─ page ──────┤
@@ -112,9 +113,10 @@ impl FreeBytes {
 impl Arena {
     /// Takes the blocks on completely free pages off the free lists of their pools.
     ///
-    /// The pages are then *uncarved*, which means that they are no longer divided into blocks. They
-    /// are still backed by memory until [`purge`](Self::purge) returns this memory to the system.
-    /// This function searches only pools that have several blocks and are neither free nor full.
+    /// This function searches the pools that have several blocks and are neither free nor full. If
+    /// all blocks on a page are free, they leave the free list, and the page becomes *uncarved*,
+    /// which means that it is no longer divided into blocks. Later, [`purge`](Self::purge) can
+    /// return its memory to the system.
     ///
     /// Takes O(pools) time. For each pool that has enough free bytes for a page, adds O(free
     /// blocks).

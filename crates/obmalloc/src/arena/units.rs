@@ -76,10 +76,12 @@ impl Units {
     /// Finds `units` adjacent free units, the first of which has an index that is a multiple of
     /// `align`.
     ///
-    /// `align` must be a power of two. Prefers runs in which all units are dirty (not known to be
-    /// zero), because such units may already be backed by memory. If there is no such run, any run
-    /// of free units qualifies. If several runs qualify, returns the one with the highest index.
-    /// Never returns the arena's first unit, which holds the headers.
+    /// `align` must be a power of two. The result never contains the arena's first unit, which
+    /// holds the headers.
+    ///
+    /// Prefers units that are all dirty (not known to be zero), because memory may already back
+    /// them. If several groups of adjacent units are equally good, returns the one with the highest
+    /// index.
     pub(crate) fn find_run(self, units: usize, align: usize) -> Option<Run> {
         let aligned = ALIGNED[align.ilog2() as usize % ALIGNED.len()];
         let highest = |mask: u64| {

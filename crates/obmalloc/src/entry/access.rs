@@ -42,9 +42,8 @@ pub trait Access {
 ///
 /// # Safety
 ///
-/// - All calls of [`enter`](Self::enter) on the same value must pass the same heap to their
-///   closures.
-/// - Nothing else may borrow the heap while the closure runs.
+/// - All calls of [`enter`](Self::enter) on the same value must pass the same heap to `visit`.
+/// - Nothing else may borrow this heap while `visit` runs.
 pub(crate) unsafe trait Enter {
     type Heap;
 

@@ -52,10 +52,10 @@ pub unsafe trait Blocks {
 
     /// Lets the calling thread's heap return memory that has been free for a long time.
     ///
-    /// A heap checks the time only on its slow paths. If a program rarely reaches them, its heap
-    /// could retain free memory for too long. To prevent this, [`Pymalloc`](crate::Pymalloc) calls
-    /// this function whenever it allocates a block that is not small, resizes a block of the layer
-    /// below, or moves a block.
+    /// A heap checks the time only on its slow paths. If a program rarely takes these paths, its
+    /// heap could retain free memory for too long. Therefore, [`Pymalloc`](crate::Pymalloc) also
+    /// calls this function whenever it moves a block, resizes a block of the layer below, or serves
+    /// a request that is not small.
     #[inline]
     fn visit(&self) {}
 

@@ -158,9 +158,10 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
 
     /// Returns an empty range.
     ///
-    /// Only the map of this source stores the range that the source below has reserved. A wrapper
-    /// around this source must not store the range, because [`trim`](ArenaSource::trim) can make
-    /// the range shorter without telling the wrapper.
+    /// The source that a `KnownArenas` wraps can reserve a range of addresses. Only the map of the
+    /// `KnownArenas` stores this range. An outer wrapper must not store it,
+    /// because [`trim`](ArenaSource::trim) of the `KnownArenas` can shorten the range without
+    /// telling the outer wrapper.
     fn reserved(&mut self) -> Range<usize> {
         0..0
     }
@@ -181,8 +182,10 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
     }
 }
 
-/// Safe code can trim the source below a `KnownArenas`, but cannot shrink the range that this
-/// source has reserved, because the arena map would not learn of the change:
+/// Safe code cannot make the source below a `KnownArenas` shorten its reserved range.
+///
+/// The arena map of the `KnownArenas` would otherwise still contain the longer range. Safe code can
+/// trim the source below:
 ///
 /// ```
 /// # use obmalloc::KnownArenas;

@@ -157,8 +157,9 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
 
     /// Allocates a block for a request that is not small.
     ///
-    /// The block is a span, or comes from the layer below. This function is never inlined into
-    /// `malloc`, so that `malloc` needs no stack frame for a small request.
+    /// The heap serves requests that get a span, and the layer below serves all others. This
+    /// function is never inlined into `malloc`, so that `malloc` needs no stack frame for a small
+    /// request.
     #[inline(never)]
     fn malloc_above(&self, size: usize) -> Option<NonNull<u8>> {
         self.heap.visit();
@@ -233,9 +234,9 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
 
     /// Moves a block to a new block of `new_size` bytes.
     ///
-    /// If there is no memory for a new block, the old block remains live and unchanged. In this
-    /// case, the function returns `ptr` if the old block is a span of at least `new_size` bytes,
-    /// and `None` otherwise.
+    /// If there is no memory for a new block, the old block stays live and unchanged. The function
+    /// then returns `ptr` if the old block is a span of at least `new_size` bytes, and `None`
+    /// otherwise.
     ///
     /// This function is never inlined, so `realloc` needs no stack frame if a block stays in place.
     ///
@@ -430,9 +431,9 @@ mod tests {
         ] {
             // SAFETY: the block is live, and is replaced by the result.
             let new = unsafe { pymalloc.realloc(Some(block), size) }.unwrap();
-            // `stays` says whether a span must keep its address. We check this only while the heap
-            // has a span: the request for 2 MiB moves the contents to a block of the C library,
-            // which may or may not move when it is resized.
+            // `stays` says whether the block must keep its address. We check this only while the
+            // block is a span of the heap. The request for 2 MiB moves the contents to a block of
+            // the C library, which may or may not move when it is resized.
             assert!(spans(&pymalloc) == 0 || (new == block) == stays, "{size}");
             block = new;
             kept = kept.min(size);

@@ -69,10 +69,8 @@ impl<G: Geometry> Shape<G> {
     /// True if free units and free pages inside pools can be purged.
     ///
     /// A purge returns free pages to the system, which discards their contents. The heap must
-    /// therefore not keep its own data in free pages.
-    ///
-    /// Pool headers must lie at the start of the arena, which is never purged. Free units must be
-    /// recorded outside of their own memory.
+    /// therefore not store its own data in free pages. The pool headers must lie at the start of
+    /// the arena, which is never purged. Whether a unit is free must be recorded outside the unit.
     pub(crate) const PURGES: bool = matches!(G::RULES.headers, HeaderRule::InArena)
         && matches!(G::RULES.retain, RetainRule::EachClass)
         && G::SIZES.pool_size >= PAGE

@@ -6,10 +6,11 @@
 //! pools may be the only reason why an arena stays mapped. In that case, the arena source decides
 //! whether these pools may stay.
 //!
-//! Under [`RetainRule::Unobservable`], retaining a pool must not change the addresses that a
-//! program receives. A size class may therefore retain an empty pool only if the heap would take
-//! this pool next after it had returned to its arena. The next class that needs a pool then gets
-//! this pool whether or not it was retained. All other empty pools return to their arenas at once.
+//! CPython retains no empty pools. Under [`RetainRule::Unobservable`], a heap must return the same
+//! addresses as CPython. A size class may therefore retain an empty pool only if the heap would
+//! take this pool next after the pool had returned to its arena. Whether or not the pool is
+//! retained, the next class that needs a pool then gets this one. All other empty pools return to
+//! their arenas at once.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -32,9 +33,9 @@ pub(crate) struct EmptyPools {
     idle: [u64; WORDS],
     /// The classes that may retain the next of their spans that becomes empty.
     ///
-    /// A class joins the set when one of its spans becomes empty. The class does not retain this
-    /// first span, because many spans are used only once. `note_idle` removes the classes that have
-    /// had no retained pools recently, so their next empty span counts as the first one again.
+    /// Many spans are used only once. If a span becomes empty and its class is not in the set, the
+    /// span therefore returns to its arena, and the class joins the set. Each sweep calls
+    /// `note_idle`, which removes the classes that have not recently retained a pool.
     freed: [u64; WORDS],
     /// The number of units in the retained pools.
     units: usize,
@@ -101,10 +102,9 @@ impl EmptyPools {
     /// Records that a span of `class` has become empty. Returns true if the class may retain this
     /// span.
     ///
-    /// Many spans are used only once. A class may therefore not retain the first of its spans that
-    /// becomes empty after a call of [`note_idle`](Self::note_idle), but may retain all later ones.
-    /// If the class had retained pools around the time of that call, it may also retain the first
-    /// one.
+    /// Many spans are used only once. A class may therefore not retain the first span that becomes
+    /// empty after a call of [`note_idle`](Self::note_idle), but may retain all later ones. A class
+    /// that has retained pools shortly before this call may also retain the first one.
     pub(crate) fn note_freed<G: Geometry>(&mut self, class: SizeClass<G>) -> bool {
         let (word, bit) = place(class);
         let had_freed = self.freed[word] & bit != 0;
@@ -178,9 +178,9 @@ impl EmptyPools {
 
     /// Ends the retention of a pool that has enough units for a pool of `class`, and returns it.
     ///
-    /// Searches `class` first, and then the classes of larger blocks. Skips classes whose pools
-    /// have too few units. A class of larger blocks can have smaller pools, because a span has only
-    /// the units that its one block needs.
+    /// Searches the retained pools of `class` first, and then those of classes with larger blocks.
+    /// Skips pools that have too few units. (A class with larger blocks can have smaller pools,
+    /// because a span has only as many units as its one block needs.)
     ///
     /// The returned pool is empty and in no list. Returns `None` if there is no such pool.
     pub(crate) fn end_larger<G: Geometry>(

@@ -49,8 +49,8 @@ impl Kind {
 pub struct InUse {
     /// The number of blocks in use.
     pub blocks: usize,
-    /// The total usable size of these blocks, in bytes. The usable size of a block is the block
-    /// size of its class, unless the block is large.
+    /// The total size of these blocks, in bytes. A block can be larger than requested, because
+    /// requests are rounded up to the size of their class or mapping.
     pub allocated: usize,
     /// The bytes of the pools or mappings that contain these blocks, including purged pages.
     pub active: usize,

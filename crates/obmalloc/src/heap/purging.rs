@@ -16,10 +16,9 @@
 //! - If a quarter of the heap becomes free at once, that memory is purged immediately. Likewise,
 //!   the arena source immediately unmaps the first memory that a program frees.
 //!
-//! A purge counts as a mistake if the program soon reuses more than a quarter of the purged pages.
-//! After a mistake in a sweep, the next sweeps purge nothing for a while. After a mistake in an
-//! immediate purge, there is no immediate purge for a while. Each further mistake of the same kind
-//! doubles the pause, up to a limit.
+//! A purge takes place in a sweep or immediately. A purge was a mistake if the program soon reuses
+//! more than a quarter of the purged pages. After a mistake, the heap makes no purge of the same
+//! kind for a while. Each further mistake of this kind doubles the pause, up to a limit.
 
 #![forbid(unsafe_code)]
 
@@ -121,10 +120,11 @@ impl PurgePolicy {
     /// Returns all unused memory while memory is short, regardless of the decay time.
     ///
     /// `is_short` must return true while the system or the container is running out of memory. The
-    /// heap calls it from time to time, and passes the time that `clock` has returned. While
-    /// `is_short` returns true, the heap trims itself repeatedly. To limit the cost, it waits
-    /// between two trims for at least half a second, and for at least 16 times as long as the last
-    /// trim took.
+    /// heap calls this function from time to time, with the time that `clock` has returned.
+    ///
+    /// While `is_short` returns true, the heap trims itself repeatedly. To limit the cost, the heap
+    /// waits between two trims for at least half a second, and for at least 16 times as long as the
+    /// last trim took.
     ///
     /// `is_short` should return quickly. It must not use the heap, and must leave `errno`
     /// unchanged. If it panics, the process is aborted.

@@ -90,9 +90,8 @@ pub(crate) fn freeing<G: Geometry>(pool: PoolPtr, block: &BlockPtr) {
     }
     let header = pool.header();
     let Some(class) = header.class::<G>() else {
-        // When a pool is freed, its first unit keeps the class, but its other units lose it. The
-        // block therefore did not begin in the first unit of its pool, and the pool has already
-        // been freed.
+        // The unit in which the block begins has no class, so the block's pool has already been
+        // freed. (When a pool is freed, all of its units except the first one lose their class.)
         let start = block.start();
         fail(format_args!("the block at {start:p} was freed twice"));
     };

@@ -13,10 +13,11 @@
 //!   in no list           span, full      when its block is freed, it can return to the front
 //! ```
 //!
-//! A retained span serves only requests of its own class, but many spans are used only once. When
-//! the first span of a class becomes empty after a sweep, it therefore returns to its arena, where
-//! its units can serve any class. Later spans may be retained. If the class had retained spans
-//! around the time of the sweep, it can retain the first span as well.
+//! Many spans are used only once, and a retained span can serve only its own class. A class
+//! therefore does not retain the first span that becomes empty after a sweep, which is a regular
+//! search for unused memory. This span returns to its arena, where any class can use its units. The
+//! class can retain all spans that become empty later. A class that has recently retained spans can
+//! retain the first one, too.
 //!
 //! The arena source limits how many arenas may stay mapped only because they contain retained
 //! pools.
@@ -46,8 +47,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates the block of the first span in the list of `class` that is not in use.
     ///
-    /// Marks every span that it visits as full, which removes the span from the list. Returns
-    /// `None` if every span in the list is in use.
+    /// Removes the allocated span and all spans before it from the list, and marks them as full.
+    /// Returns `None` if every span in the list is in use.
     ///
     /// The next retained span then comes first in the list, so the fast path serves the next
     /// request.
@@ -68,11 +69,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates the block of a retained span that begins at a multiple of `align` bytes.
     ///
-    /// Searches only the first [`MAX_SEARCHED`] spans in the list of `class`. Returns `None` if
-    /// none of them is aligned, or if the block of the first aligned span is in use.
-    ///
-    /// Before the search, removes all spans in use from the front of the list, and marks them as
-    /// full.
+    /// First removes the spans in use from the front of the list, and marks them as full. Then
+    /// searches the first [`MAX_SEARCHED`] spans that remain in the list for one that begins at a
+    /// multiple of `align`. Returns `None` if there is none, or if the block of that span is in
+    /// use.
     pub(crate) fn alloc_aligned_span(
         &mut self,
         class: SizeClass<G>,
@@ -248,8 +248,8 @@ mod tests {
         put(&mut heap, 0);
         put(&mut heap, 1);
         let used_again = heap.alloc_listed(class).unwrap();
-        // The heap retains this span at the front of the list. To make room for an aligned span, it
-        // must then return the units of this span to the arena.
+        // The heap retains this span at the front of the list. The aligned request below needs the
+        // units of this span, so the heap must return them to the arena.
         put(&mut heap, 0);
         let aligned = heap.alloc_aligned(class, 64 << 10).unwrap();
         assert_eq!(heap.stats().arenas.current, 1);
@@ -258,8 +258,9 @@ mod tests {
         free(&mut heap, blocks);
     }
 
-    /// Regression test: to make room for several units, the heap released only a retained span of
-    /// one unit. It then mapped an arena, although it retained a larger span.
+    /// Regression test: a request for a pool of several units mapped an arena.
+    ///
+    /// The heap also retained a large enough span, but released only a retained span of one unit.
     #[test]
     fn a_larger_retained_span_is_found_behind_retained_spans_of_one_unit() {
         let one_unit = SizeClass::<Native>::of(16 << 10).unwrap();

@@ -33,9 +33,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// If a sweep is due, returns memory to the system that has been free for a long time.
     ///
-    /// The heap calls this function on its slow paths. A program that makes few requests rarely
-    /// reaches the slow paths. It should also call this function from time to time, so that free
-    /// memory is returned. Most calls are cheap, because only every 64th call checks the clock.
+    /// The heap itself calls this function whenever it takes a slow path. A program that allocates
+    /// rarely should also call this function from time to time, because its free memory may
+    /// otherwise stay mapped. Most calls take little time, because only every 64th call checks the
+    /// clock.
     ///
     /// Returns true if the call checked the clock, and may therefore have returned memory.
     #[inline(always)]

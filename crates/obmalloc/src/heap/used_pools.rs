@@ -15,8 +15,8 @@ use crate::{
 pub(crate) struct UsedPools {
     /// # Invariant
     ///
-    /// Each size class has one or more *slots*, which are entries of `heads` (see
-    /// `SizeClass::slot`). Every slot of a class contains the first pool in the class's list, or
+    /// Each size class has one or more entries in `heads`, which are its *slots* (see
+    /// `SizeClass::slot`). Each slot of a class contains the first pool in the class's list, or
     /// `PoolPtr::NONE` if this list is empty.
     ///
     /// All pools in the list of a class have this class, and are used or retained.
@@ -57,16 +57,17 @@ impl UsedPools {
     /// Returns the first used pool of the linked class for requests of `last + 1` bytes,
     /// or [`PoolPtr::NONE`].
     ///
-    /// `last` must be less than `linked_threshold`. If the compiler does not know `last`, this
-    /// function is faster than [`first`](Self::first), because the caller need not compute the size
-    /// class.
+    /// `last` must be less than `linked_threshold`. Unless `last` is a compile-time constant, this
+    /// function is faster than [`first`](Self::first), because it does not need the size class.
     #[inline]
     pub(crate) fn first_for<G: Geometry>(&self, last: usize) -> PoolPtr {
         self.heads[(last >> Shape::<G>::SHIFT) % MAX_CLASSES]
     }
 
-    /// Returns the first used pool of the class for requests of `last + 1` bytes. Returns `None` if
-    /// there is no such class or its blocks are linked. See [`first`](Self::first).
+    /// Returns the first used pool of the class for requests of `last + 1` bytes.
+    ///
+    /// The result is [`PoolPtr::NONE`] if the class has no used pool. It is `None` if there is no
+    /// such class, or if the blocks of the class are linked.
     #[inline]
     pub(crate) fn first_unlinked_for<G: Geometry>(&self, last: usize) -> Option<PoolPtr> {
         Some(self.heads[SizeClass::<G>::unlinked_slot_for(last)? % MAX_CLASSES])
@@ -107,8 +108,9 @@ impl UsedPools {
         self.set_first(class, pool);
     }
 
-    /// Removes `pool`, which has run out of blocks, from its class's list. Marks it as exhausted if
-    /// there is no memory for another pool of the class, and as full otherwise.
+    /// Removes `pool`, which must have run out of blocks, from its class's list.
+    ///
+    /// Marks the pool as full, or as exhausted if there is no memory for another pool of the class.
     pub(crate) fn remove_full<G: Geometry>(&mut self, class: SizeClass<G>, pool: PoolPtr) {
         self.remove(class, pool);
         if self.short.contains(class) {

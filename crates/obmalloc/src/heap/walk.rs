@@ -46,8 +46,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// Blocks that other threads have freed count as in use until the heap reclaims them.
     ///
-    /// A unit of the geometry must have room for at most 2,048 blocks of the smallest class. In the
-    /// second example, it has room for 4,096 blocks, so the call does not compile:
+    /// The geometry must not have units with room for more than 2,048 blocks of the smallest class.
+    /// In the second example, a unit has room for 4,096 such blocks, so the call does not compile:
     ///
     /// ```
     /// # use obmalloc::{Geometry, Heap, Sizes};

@@ -1,8 +1,8 @@
 //! The sizes of mappings that a heap retains for later requests.
 //!
-//! The size of a mapping is rounded up, so that requests of similar sizes can reuse the same
-//! mapping. There are eight sizes per power of two, so at most an eighth of a mapping is unused.
-//! The unused part takes up addresses, but no memory.
+//! The size of a mapping above 512 KiB is rounded up, so that requests of similar sizes can reuse
+//! the same mapping. There are eight rounded sizes for each doubling, up to 8 MiB. At most a ninth
+//! of a mapping is unused. The unused part takes up addresses, but no memory.
 
 #![forbid(unsafe_code)]
 

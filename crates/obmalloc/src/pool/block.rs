@@ -83,7 +83,7 @@ pub(crate) struct FreeList {
     ///
     /// - The list exclusively owns its blocks.
     /// - In a pool of linked blocks, the first word of each block links to the next block.
-    /// - In any other pool, the list has at most one block, which may contain anything. The
+    /// - In any other pool, the list has at most one block, which need not contain a link. The
     ///   functions that read links must not be used there: [`pop`](Self::pop), [`iter`](Self::iter)
     ///   and [`retain`](Self::retain).
     head: Cell<Link>,

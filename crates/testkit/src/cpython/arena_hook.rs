@@ -2,8 +2,8 @@
 //!
 //! CPython calls the arena hook to allocate and free its arenas. This hook aligns each arena to the
 //! arena's own size, so the first pool begins at the start of the arena. Without the hook, an arena
-//! is aligned only to 4 KiB, so the start of the arena is usually not aligned for a pool. CPython
-//! then skips the bytes before the first aligned address, and the arena has room for one pool less.
+//! is aligned only to 4 KiB. CPython then skips the bytes before the first address that is aligned
+//! for a pool, so the arena usually has room for one pool less.
 //!
 //! Since 3.11, CPython also calls the hook to allocate its data stack. These requests are not
 //! logged and never fail.

@@ -1,8 +1,8 @@
 //! Finds the CPythons on this machine.
 //!
-//! If the environment variable `OBMALLOC_PYTHONS` is set, it lists the Pythons to use, separated as
-//! in `PATH`. Otherwise, we search the usual places, such as `PATH` and the folder of pyenv. We ask
-//! each program for its version, because file names are not reliable: pyenv's scripts can run any
+//! The environment variable `OBMALLOC_PYTHONS` can list the Pythons to use, separated as in `PATH`.
+//! If it is not set, we search the usual places, such as `PATH` and the folder of pyenv. We ask
+//! each program for its version, because a file name does not show it: pyenv's scripts can run any
 //! version.
 
 pub mod brought;
