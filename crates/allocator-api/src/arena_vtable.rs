@@ -123,7 +123,7 @@ unsafe extern "C" fn alloc<S: ArenaSource>(ctx: *mut c_void, size: usize) -> *mu
 /// - `ctx` must be the context of a vtable that [`ArenaVTable::of`] created for a source of type
 ///   `S`.
 /// - `arena` must be null, or an arena that [`alloc`] returned for the same `ctx` and `size`.
-/// - The arena must not have been freed yet, and the caller must not use it after this call.
+/// - `arena` must not have been freed before, and must not be used after this call.
 unsafe extern "C" fn free<S: ArenaSource>(ctx: *mut c_void, arena: *mut c_void, size: usize) {
     // SAFETY: `ctx` is a `&'static LockedSource<S>` (contract of `free`).
     let source = unsafe { &*ctx.cast::<LockedSource<S>>() };

@@ -16,8 +16,9 @@ const WORD: usize = size_of::<usize>();
 /// A global allocator of a Rust program or library that allocates from `A`.
 ///
 /// Every alignment is supported. If `A` does not [support alignment](MemAlloc::supports_alignment),
-/// a block that is aligned to more than a word is placed inside a larger block of `A`. It takes `n`
-/// extra bytes for an alignment of `n` bytes, and moves whenever it is reallocated.
+/// a block that must be aligned to more than a word is placed inside a larger block of `A`. For an
+/// alignment of `n` bytes, the larger block has `n` extra bytes. Reallocating a block that was
+/// placed in this way always moves it.
 ///
 /// If `A` panics, the process is aborted, because a global allocator must not unwind.
 ///
@@ -248,9 +249,9 @@ impl CFunctions {
     ///
     /// # Safety
     ///
-    /// - The functions must meet the requirements of [`MemAlloc`].
-    /// - A request for 0 bytes must not return null, unless memory is exhausted.
-    /// - The functions must be safe to call from any thread at any time.
+    /// - The four functions must meet the requirements of the trait [`MemAlloc`].
+    /// - A request for 0 bytes must return a non-null pointer unless memory is exhausted.
+    /// - The four functions must be safe to call from any thread at any time.
     pub const unsafe fn new(
         malloc: unsafe extern "C" fn(usize) -> *mut c_void,
         calloc: unsafe extern "C" fn(usize, usize) -> *mut c_void,

@@ -1,8 +1,8 @@
 //! A limit on the number of bytes that one domain has in use.
 //!
-//! The hook [`Limited`] must count the bytes of every request, because a domain such as
-//! `Domain::Mem` does not map memory itself. A limit on a whole heap or process costs less, because
-//! it is checked only when the heap or the process maps memory.
+//! The hook [`Limited`] counts the bytes of every request to a domain. It cannot count mapped
+//! memory instead, because a domain such as `Domain::Mem` does not map memory itself. A limit on a
+//! whole heap or process costs less, because it is checked only when memory is mapped.
 
 use core::{cell::Cell, ptr::NonNull};
 use std::collections::BTreeMap;
@@ -20,10 +20,10 @@ use sync::Mutex;
 /// hook refuses that request and does not call the callback again. If the original request resizes
 /// a block, the callback must not free or resize that block.
 ///
-/// The bytes of a request already count as in use while the allocator below serves the request.
-/// Otherwise, several threads together could exceed the hard limit. If another thread gets a block
-/// during this time, these bytes also count for the peak and the soft limit, even if the request
-/// then fails.
+/// The hook counts the bytes of a request as in use before it passes the request to the allocator
+/// below. Otherwise, several threads that allocate at the same time could together exceed the hard
+/// limit. If the request fails, the hook subtracts its bytes again. If another thread gets a block
+/// before that, these bytes count for the peak and the soft limit.
 ///
 /// The allocator that `Limited` wraps should know the [usable size](MemAlloc::usable_size) of its
 /// blocks. If it does not, `Limited` stores the size of each block in a table. `Limited` holds its
@@ -79,8 +79,8 @@ impl<A: MemAlloc> Limited<A> {
 
     /// Counts `bytes` as in use before the request for them is made (see [`Usage::hold`]).
     ///
-    /// If the hard limit does not allow that, calls the callback, and tries again if the callback
-    /// returns true. Returns true on success.
+    /// If the bytes would exceed the hard limit, calls the program's callback. If the callback
+    /// returns true, tries once more to count the bytes. Returns true if the bytes were counted.
     fn charge(&self, bytes: usize) -> bool {
         match self.try_charge(bytes) {
             None => true,
@@ -88,8 +88,8 @@ impl<A: MemAlloc> Limited<A> {
         }
     }
 
-    /// Counts `bytes` as in use before the request for them is made. If the hard limit does not
-    /// allow that, returns the limit that was reached.
+    /// Counts `bytes` as in use before the request for them is made. If they would exceed the hard
+    /// limit, counts nothing and returns the limit that was reached.
     fn try_charge(&self, bytes: usize) -> Option<LimitReached> {
         let mut state = sync::lock(&self.state);
         if state.usage.allows(bytes) {
@@ -103,8 +103,8 @@ impl<A: MemAlloc> Limited<A> {
     /// If this thread is already running the callback of a [`Limited`], returns false and does not
     /// call the callback.
     ///
-    /// The callback may free memory of this domain, so we do not hold the lock of the state while
-    /// the callback runs.
+    /// The callback runs without the lock of `self.state`, because it may free memory of this
+    /// domain, which takes this lock.
     #[cold]
     fn ask(&self, reached: LimitReached) -> bool {
         if IS_ASKING.replace(true) {
@@ -117,8 +117,8 @@ impl<A: MemAlloc> Limited<A> {
 
     /// Counts the size of `block` instead of the `charged` bytes that were held for the request.
     ///
-    /// If the request failed, `block` is `None`, and only the held bytes are removed. Warns if the
-    /// bytes in use exceed the soft limit for the first time.
+    /// If `block` is `None`, the request failed, and the function only subtracts the `charged`
+    /// bytes. It writes a warning when the bytes in use first exceed the soft limit.
     fn adjust(&self, block: Option<NonNull<u8>>, charged: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is live, and came from `below`.
         let usable = block.and_then(|block| unsafe { self.below.usable_size(block) });

@@ -1,8 +1,9 @@
 //! Publishes vtables to other threads, which read them without a lock.
 //!
-//! A record holds one vtable and never changes, so threads can read it without a lock.
-//! A [`DomainTable`](crate::DomainTable) owns a list of records, and frees them when it is dropped.
-//! If the same vtable is set again, the table reuses the record of this vtable.
+//! A record holds one vtable, which is a set of allocator functions and their context. Records
+//! never change, so threads can read them without a lock. A [`DomainTable`](crate::DomainTable)
+//! owns a list of records, and frees them when it is dropped. If the same vtable is set again, the
+//! table reuses its record.
 
 use core::{ptr, ptr::NonNull};
 

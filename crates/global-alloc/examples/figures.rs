@@ -48,12 +48,11 @@ fn work(seed: usize) {
     }
 }
 
-/// Measures for a quarter of a second, and returns the average processor time per request in
-/// nanoseconds. During the measurement, this function calls `stats` at a rate of `rate` calls per
-/// second.
+/// Returns the average processor time that the busy threads need for a request, in nanoseconds.
 ///
-/// If all processors are busy, this thread sleeps for longer than requested. It then makes the
-/// overdue calls of `stats` one right after another.
+/// The measurement takes a quarter of a second. Meanwhile, the calling thread makes `rate` calls of
+/// `stats` per second, and sleeps between them. If all processors are busy, the thread may sleep
+/// too long, and then makes the overdue calls one right after another.
 fn cost(rate: f64) -> f64 {
     let (turns, time, start) = (TURNS.load(Relaxed), TIME.load(Relaxed), Instant::now());
     let is_over = || start.elapsed() >= Duration::from_millis(250);

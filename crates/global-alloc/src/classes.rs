@@ -9,8 +9,8 @@
 //!     each block starts at a multiple of 128, because no header precedes the first one
 //! ```
 //!
-//! The class depends only on the layout, so freeing a block of up to 1 KiB needs no lookup of its
-//! size.
+//! The size class depends only on the layout, which is known when a block is freed. Freeing a block
+//! of up to 1 KiB therefore needs no lookup of its size.
 
 #![forbid(unsafe_code)]
 
@@ -132,11 +132,11 @@ pub(crate) fn serves(now: Option<SizeClass<Pools>>, new: Layout, after: SizeClas
 
 /// Returns true if memory whose layout has the class `after` may lie in a block of class `block`.
 ///
-/// When memory is freed, its layout alone decides which function frees it. The function for linked
-/// classes writes a link into the block, and assumes that the block lies in the first unit of its
-/// pool. Memory whose layout has a linked class must therefore lie in a linked block. Likewise,
-/// memory whose layout has a class of spans must lie in a span. All other memory may lie in any
-/// block.
+/// After a resize, memory may lie in a block whose class differs from the class of the memory's
+/// layout. When the memory is freed, the layout alone selects one of three functions: one for
+/// linked classes, one for classes of spans, and one for any block. The first two accept only
+/// blocks of their own kind. Memory whose layout has a linked class must therefore lie in a linked
+/// block, and memory whose layout has a class of spans must lie in a span.
 #[inline]
 pub(crate) fn may_lie_in(block: SizeClass<Pools>, after: SizeClass<Pools>) -> bool {
     (block.is_linked() || !after.is_linked()) && (block.is_span() || !after.is_span())

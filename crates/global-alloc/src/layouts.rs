@@ -32,8 +32,8 @@ pub(crate) enum Init {
 /// - Blocks from `alloc_block` and `alloc_zeroed_block` must meet the requirements of
 ///   [`obmalloc::Blocks`].
 /// - A block from `alloc_block` or `alloc_zeroed_block` must be aligned to the largest power of two
-///   that divides the size of the block, but at most to the pool size. For example, a 48-byte block
-///   must be aligned to 16 bytes.
+///   that divides its size, but at most to the pool size. For example, a 48-byte block must be
+///   aligned to 16 bytes.
 /// - Blocks from `alloc_aligned_block` and `alloc_large` must have the requested alignment.
 /// - No two live blocks may overlap.
 pub(crate) unsafe trait Layouts {
@@ -105,8 +105,8 @@ pub(crate) unsafe trait Layouts {
     ///   [`resize_large`](Self::resize_large), and must not be used again.
     unsafe fn free_large(&self, block: LargeBlock);
 
-    /// Resizes a block that has its own mapping to `room` bytes if there is enough memory, and
-    /// otherwise to `size` bytes. If the function returns `None`, the block is unchanged.
+    /// Resizes a block that has its own mapping. Its new size is `room` bytes if there is enough
+    /// memory, and `size` bytes otherwise. If the function returns `None`, the block is unchanged.
     ///
     /// # Safety
     ///
@@ -286,8 +286,8 @@ pub(crate) unsafe trait Layouts {
     ///
     /// # Safety
     ///
-    /// - The requirements of [`reallocate`](Self::reallocate) must be met.
-    /// - The layouts `old` and `new` must have small size classes.
+    /// - The caller must meet the requirements of [`reallocate`](Self::reallocate).
+    /// - Both layouts, `old` and `new`, must have a small size class (see [`small_class`]).
     #[inline(never)]
     unsafe fn move_small(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
         let least = rounded(new);
@@ -310,9 +310,10 @@ pub(crate) unsafe trait Layouts {
     /// Resizes or moves memory of any kind. It is not inlined, which keeps the code of small
     /// requests short.
     ///
-    /// If no new block can be allocated, the memory stays in its old block, provided that:
-    /// - `old` and `new` each have a size class (see [`class`]).
-    /// - The old block is large enough and sufficiently aligned for `new`.
+    /// If there is no memory for a new block, the contents stay in the old block if possible. All
+    /// of these conditions must hold:
+    /// - Both layouts, `old` and `new`, have a size class (see [`class`]).
+    /// - The old block is large enough for `new`, and sufficiently aligned.
     /// - Memory for `new` may lie in a block of the old block's class (see [`may_lie_in`]).
     ///
     /// # Safety
@@ -368,8 +369,9 @@ pub(crate) unsafe trait Layouts {
     }
 }
 
-/// Returns true if the block at `ptr` is large enough and sufficiently aligned for `new`. The
-/// parameter `block` is the size class of the block at `ptr`.
+/// Returns true if the block at `ptr` is large enough and sufficiently aligned for `new`.
+///
+/// The parameter `block` is the size class of this block.
 fn fits(ptr: NonNull<u8>, block: Option<SizeClass<Pools>>, new: Layout) -> bool {
     block.is_some_and(|block| new.size() <= block.block_size())
         && ptr.addr().get().is_multiple_of(new.align())
@@ -377,8 +379,8 @@ fn fits(ptr: NonNull<u8>, block: Option<SizeClass<Pools>>, new: Layout) -> bool 
 
 /// Returns the size to map when a large block is resized from `old` to `new`.
 ///
-/// A block that grows by less than a quarter is likely to grow again, so we add an eighth of the
-/// new size. The extra pages use no memory until the program accesses them.
+/// A block that grows by less than a quarter is likely to grow again, so we map an eighth more than
+/// its new size. The extra pages use no memory until the program accesses them.
 fn with_room(old: Layout, new: Layout) -> usize {
     let grows_a_little = new.size() > old.size() && new.size() - old.size() < old.size() / 4;
     // A layout has at most isize::MAX bytes, so the addition cannot overflow.

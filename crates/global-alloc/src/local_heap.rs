@@ -24,10 +24,11 @@ type PoolHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Pools>;
 /// A heap for collections on one thread, which borrow the heap and are all dropped together.
 ///
 /// When the heap is dropped or [reset](Self::reset), it frees all of its memory. It unmaps
-/// allocations of more than 480 KiB one by one, and frees all others at once. This also frees the
-/// memory of a collection that the program has passed to `mem::forget`. Forgetting a collection
-/// instead of dropping it saves the time that dropping each item would take. Do this only if the
-/// items of the collection need not be dropped.
+/// allocations of more than 480 KiB one by one, and frees all others at once.
+///
+/// The heap also frees the memory of collections that the program has passed to `mem::forget`.
+/// Forgetting a collection instead of dropping it saves the time that dropping each item would
+/// take. Do this only if the items need not be dropped.
 ///
 /// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` implements `Allocator`
 /// of that version of allocator-api2:
@@ -48,8 +49,9 @@ pub struct LocalHeap {
     /// # Invariant
     ///
     /// No two borrows of this cell's contents overlap. Each method of `LocalHeap` ends its borrow
-    /// before it returns, and before it runs the callback in `before_refusal`, because the callback
-    /// may use the heap. The type is not `Sync`, so no two threads run methods at the same time.
+    /// before it returns. It also ends the borrow before it runs the callback in `before_refusal`,
+    /// because the callback may use the heap. Two threads never run methods at the same time,
+    /// because the type is not `Sync`.
     heap: UnsafeCell<PoolHeap>,
     /// `None` while the callback runs.
     before_refusal: Cell<Option<Callback>>,
@@ -92,10 +94,10 @@ impl LocalHeap {
 
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// If the callback returns true, the heap tries the request again. The callback may use this
-    /// heap. If one of the callback's own requests exceeds the hard limit, the heap refuses it
-    /// without calling the callback again. If the callback panics, the process is aborted, because
-    /// an allocation must not unwind.
+    /// The callback may use this heap. If it returns true, the request that exceeded the hard limit
+    /// is tried again. While the callback runs, further requests that exceed the limit fail without
+    /// another call of the callback. If the callback panics, the process is aborted, because an
+    /// allocation must not unwind.
     pub fn before_refusal(&mut self, callback: impl FnMut(LimitReached) -> bool + Send + 'static) {
         self.before_refusal.set(Some(Box::new(callback)));
     }
@@ -166,8 +168,9 @@ impl LocalHeap {
 
     /// Sets when the heap returns free memory to the system automatically.
     ///
-    /// The heap returns memory to the system once the memory has been free for `decay`. If `decay`
-    /// is `None`, which is the default, only [`trim`](Self::trim) returns memory.
+    /// The heap returns memory to the system once the memory has been free for the time `decay`. By
+    /// default, `decay` is `None`, and the heap returns memory only when [`trim`](Self::trim) is
+    /// called.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -176,10 +179,9 @@ impl LocalHeap {
     /// heap.set_decay(Some(Duration::from_secs(1)));
     /// ```
     pub fn set_decay(&mut self, decay: Option<Duration>) {
-        // The heap calls the clock of its purge policy while one of our methods borrows the heap
-        // mutably. A clock that the program supplies could call another method of this `LocalHeap`,
-        // which would borrow the heap a second time. We therefore always use our own clock,
-        // `coarse_now`.
+        // We use our own clock, `coarse_now`, and no clock that the program supplies. The heap
+        // reads its clock while a method of `LocalHeap` borrows the heap mutably. A clock of the
+        // program could call another method, which would borrow the heap a second time.
         let policy = |decay| PurgePolicy::after(decay, coarse_now);
         self.heap.get_mut().set_purge_policy(decay.map_or(PurgePolicy::NEVER, policy));
     }
@@ -207,8 +209,8 @@ impl LocalHeap {
         self.heap.get_mut().for_each_block(visit);
     }
 
-    /// Allocates a block when the free list of `class` is empty. If that fails, trims the heap and
-    /// retries, as `after_trim` describes.
+    /// Allocates a block when the free list of `class` is empty. If there is no memory, trims the
+    /// heap and tries again (see `after_trim`).
     #[cold]
     #[inline(never)]
     fn alloc_block_slow(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
@@ -218,13 +220,13 @@ impl LocalHeap {
     /// Calls `request`, which allocates from this `LocalHeap`. If `request` fails, this function
     /// returns unused memory of this `LocalHeap` to the system and calls `request` again.
     ///
-    /// Before the second call, the function also returns the unused memory of the heap that the
-    /// calling thread uses through [`PerThread`], unless the hard limit of this `LocalHeap` was the
-    /// reason for the failure.
+    /// If the first call failed although the hard limit of this `LocalHeap` allows the request, the
+    /// system has no memory left. In this case, the function also flushes [`PerThread`] before the
+    /// second call, because the calling thread's heap may hold unused memory.
     ///
-    /// If the second call fails because of the hard limit, the function calls the callback that the
-    /// program passed to [`before_refusal`](Self::before_refusal()). If the callback returns true,
-    /// the function calls `request` a third and last time.
+    /// If the second call of `request` exceeds the hard limit, the function calls the callback that
+    /// the program passed to [`before_refusal`](Self::before_refusal()). If the callback returns
+    /// true, the function calls `request` a third and last time.
     fn after_trim<T>(&self, request: impl Fn(&mut PoolHeap) -> Option<T>) -> Option<T> {
         // SAFETY: nothing else borrows the heap (its invariant).
         request(unsafe { &mut *self.heap.get() }).or_else(|| {
@@ -247,8 +249,8 @@ impl LocalHeap {
         })
     }
 
-    /// Calls the callback of [`before_refusal`](Self::before_refusal()) if the last request failed
-    /// because of the hard limit. Returns true if the request should be repeated.
+    /// Calls the program's callback (see [`before_refusal`](Self::before_refusal())) if the last
+    /// request exceeded the hard limit. Returns true if the caller should repeat the request.
     #[cold]
     fn ask_before_refusal(&self) -> bool {
         // SAFETY: nothing else borrows the heap (its invariant).

@@ -30,9 +30,9 @@ use crate::{
 /// assert_eq!(words.concat().len(), 2890);
 /// ```
 ///
-/// `ObMalloc` can also serve a single collection, through the trait `Allocator` of the crate
-/// allocator-api2. With the feature `allocator-api2-02`, it implements this trait of version 0.2,
-/// and with the feature `allocator-api2-04`, that of version 0.4:
+/// `ObMalloc` can also be the allocator of a single collection, through the trait `Allocator` of
+/// the crate allocator-api2. The feature `allocator-api2-02` enables this for version 0.2 of that
+/// crate, and the feature `allocator-api2-04` for version 0.4:
 #[cfg_attr(feature = "allocator-api2-04", doc = "```")]
 #[cfg_attr(not(feature = "allocator-api2-04"), doc = "```ignore")]
 /// # use allocator_api2_04 as allocator_api2;
@@ -81,10 +81,10 @@ impl ObMalloc {
 
     /// Sets when the heaps return free memory to the system automatically.
     ///
-    /// A heap returns memory to the system once the memory has been free for `decay`, which is one
-    /// second by default. If `decay` is zero, free memory is returned immediately. If `decay` is
-    /// `None`, only [`flush`](Self::flush) returns memory. While a thread makes no requests, its
-    /// heap returns no memory automatically.
+    /// A heap returns memory to the system once the memory has been free for the time `decay`. The
+    /// default is one second. If `decay` is zero, free memory is returned immediately. If `decay`
+    /// is `None`, only [`flush`](Self::flush) returns memory. The heap of a thread that makes no
+    /// requests does not return memory automatically.
     ///
     /// Call this function at program start, because it affects only the calling thread's heap and
     /// heaps that are opened later.
@@ -99,12 +99,12 @@ impl ObMalloc {
 
     /// Sets whether the heaps use huge pages. The default is [`HugePages::Off`].
     ///
-    /// With huge pages, a heap keeps the free parts of an arena, because returning them to the
-    /// system would break up huge pages. It returns them only while memory is short or during
+    /// Returning a part of a huge page to the system breaks up the huge page. With huge pages, a
+    /// heap therefore keeps the free parts of its arenas, except while memory is short or during
     /// a [`flush`](Self::flush).
     ///
-    /// Call this function at program start, because heaps of other threads that are already open
-    /// continue to return parts of arenas.
+    /// Call this function at program start. Heaps that other threads have already opened do not get
+    /// the new setting, and continue to return parts of arenas.
     ///
     /// ```
     /// # use global_alloc::{HugePages, ObMalloc};
@@ -119,8 +119,9 @@ impl ObMalloc {
     ///
     /// Memory is short, for example, when a container is near its memory limit.
     ///
-    /// Call this function once, at program start. Later calls have no effect, and the setting
-    /// applies only to the calling thread's heap and to heaps that are opened later.
+    /// Call this function once, at program start. Later calls have no effect. The setting applies
+    /// to the calling thread's heap and to heaps that are opened later, but not to heaps that other
+    /// threads have already opened.
     ///
     /// ```
     /// # use global_alloc::{MemoryPressure, ObMalloc};
@@ -132,9 +133,9 @@ impl ObMalloc {
 
     /// Counts the memory of the process, without stopping other threads.
     ///
-    /// The call takes about a microsecond for each mapped MiB, and threads that map or unmap memory
-    /// must wait until it ends. All other threads continue to run. If they allocate or free memory
-    /// during the call, the returned counts are approximate.
+    /// The call takes about a microsecond for each MiB of mapped memory. Threads that need to map
+    /// or unmap memory wait until the call ends, and all other threads continue to run. If they
+    /// allocate or free memory during the call, the returned counts are approximate.
     ///
     /// ```
     /// # use global_alloc::{Detail, ObMalloc};
@@ -203,10 +204,10 @@ impl ObMalloc {
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
     /// The callback may allocate and free memory, for example to empty one of the program's caches.
-    /// If the callback returns true, the allocator tries the request again. If the callback itself
-    /// makes a request that exceeds the hard limit, this request is refused without another call of
-    /// the callback. If the callback panics, the process is aborted, because an allocation must not
-    /// unwind.
+    /// If it returns true, the request that exceeded the hard limit is tried again. While the
+    /// callback runs, further requests of the same thread that exceed the limit fail without
+    /// another call of the callback. If the callback panics, the process is aborted, because an
+    /// allocation must not unwind.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         PerThread.before_refusal(callback);
     }
@@ -214,8 +215,9 @@ impl ObMalloc {
     /// Returns the number of bytes that the program may use at `ptr`. It is at least the requested
     /// size.
     ///
-    /// The bytes beyond the requested size are uninitialised. If the memory is reallocated, their
-    /// contents may be lost. The caller must still free the memory with its original layout.
+    /// The usable bytes beyond the requested size are uninitialised, and their contents may be lost
+    /// when the memory is reallocated. The caller must still free the memory with its original
+    /// layout.
     ///
     /// # Safety
     ///

@@ -104,9 +104,11 @@ impl Moments {
     }
 }
 
-/// Returns the signal whose name or number is `value`, such as `USR1` or `10`. Returns `None` if
-/// `value` switches the setting off, because it is empty or a word such as `off`. `setting` is the
-/// name of the environment variable that contained `value`, and is used only in error messages.
+/// Returns the signal whose name or number is `value`, such as `USR1` or `10`.
+///
+/// Returns `None` if `value` is empty or a word such as `off`, which switches the setting off.
+/// `setting` is the name of the environment variable that contained `value`. The name is used only
+/// in error messages.
 ///
 /// # Errors
 ///

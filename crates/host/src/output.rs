@@ -11,8 +11,10 @@ pub fn errno() -> c_int {
     unsafe { *libc::__errno_location() }
 }
 
-/// Writes `obmalloc: ` and one line to stderr. Ignores errors, such as a closed stderr
-/// or a file that has reached the size limit of the process.
+/// Writes one line to stderr, preceded by `obmalloc: `.
+///
+/// Errors are ignored. For example, stderr may be closed, or may be a file that has reached the
+/// file size limit of the process.
 pub fn say(line: fmt::Arguments<'_>) {
     // SAFETY: any code may borrow the descriptor of stderr at any time, because nothing owns it.
     let mut stderr = unsafe { Output::new(libc::STDERR_FILENO) };

@@ -125,9 +125,10 @@ impl Path {
 
     /// Writes the file at this path, as [`Place::write`] describes.
     ///
-    /// If possible, the report is written to a draft, which is a new file with another name. The
-    /// draft is then renamed, so that a reader never sees a part of a report. Otherwise, the file
-    /// itself is opened and written.
+    /// The function first writes the report to a draft, which is a new file in the same folder. It
+    /// then renames the draft to the final name, so that a reader never sees an incomplete report.
+    /// If it cannot use a draft, or cannot rename it, the function writes to the final file
+    /// directly.
     fn write(mut self, pid: u32, is_json: bool, write: impl FnOnce(&mut Output<'_>, bool)) {
         let draft = self.mode_if_replaceable().and_then(|mode| self.create_draft(pid, mode));
         let is_written = match &draft {
@@ -182,8 +183,8 @@ impl Path {
 
     /// Creates an empty file in the folder of this path.
     ///
-    /// The name of the file contains the process id and the time, so that neither another process
-    /// nor a signal handler that interrupts this thread uses the same file.
+    /// The name of the file contains the process id and the time in nanoseconds. Another process,
+    /// or a signal handler that interrupts this thread, therefore uses a file with another name.
     fn create_draft(&mut self, pid: u32, mode: Option<libc::mode_t>) -> Option<Draft> {
         let folder = self.open_folder()?;
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -423,10 +424,9 @@ mod tests {
         of(file.to_str().unwrap()).write(process::id(), |out, _| out.write_str(text).unwrap());
     }
 
-    /// Regression test: an earlier version emptied the file with the old report, and then wrote the
-    /// new report to this file. A reader could therefore see an incomplete report. If a signal
-    /// ended the process before the new report was complete, the incomplete report stayed in the
-    /// file.
+    /// Regression test: an earlier version emptied the file that contained the old report, and then
+    /// wrote the new report into it. Meanwhile, a reader could see an incomplete report. If a
+    /// signal ended the process during this time, the report stayed incomplete.
     #[test]
     fn a_reader_sees_the_old_report_until_the_new_one_is_complete() {
         let folder = folder("old");

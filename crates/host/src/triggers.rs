@@ -8,16 +8,16 @@
 //!   fork ───────────────────────► in the child: a timer of its own
 //! ```
 //!
-//! We do not write the reports from a thread of our own, because the program could notice the
+//! We do not start a thread that writes the reports, because the program could notice the
 //! additional thread. CPython, for example, warns when a process with several threads forks.
 //!
 //! This library exports its own versions of `sigaction` and `signal`, which hide our signal
 //! handlers from the program:
 //!
-//! - If the program asks for the handler of a signal that has our handler, our functions report the
-//!   default action.
-//! - If the program restores the default action of a signal that we watch, our functions install
-//!   our handler instead.
+//! - If the program asks for the current handler of a signal and that handler is ours, our
+//!   functions report the default action instead.
+//! - If the program restores the default action of a signal that causes a report, our functions
+//!   install our handler instead.
 //! - If the program sets a handler of its own, this handler replaces ours.
 
 use std::{
@@ -57,7 +57,7 @@ static NAMED: AtomicI32 = AtomicI32::new(0);
 static TIMER: AtomicI32 = AtomicI32::new(0);
 /// The time between two signals of the timer, in milliseconds.
 static INTERVAL: AtomicUsize = AtomicUsize::new(0);
-/// A bit for each signal that has our handler, unless the program has set its own handler.
+/// A bit for each signal on which we installed our handler. The program may have replaced it.
 static WATCHED: AtomicU64 = AtomicU64::new(0);
 static IS_WATCHING: AtomicBool = AtomicBool::new(false);
 
@@ -82,11 +82,10 @@ const TERMINATING: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc
 ///
 /// A signal can interrupt any code, such as an allocation or code that holds a lock.
 ///
-/// - At each moment except [`Moment::Exit`], `trigger` must be safe to call in a signal handler. It
-///   must not allocate or free memory, wait for a lock, or access data that the interrupted code
-///   may be changing.
-/// - At [`Moment::Exit`], the same applies if the program may call `_exit` or `quick_exit` in a
-///   signal handler.
+/// - `trigger` must be safe to call in a signal handler. It must not allocate or free memory, wait
+///   for a lock, or access data that the interrupted code may be changing.
+/// - At [`Moment::Exit`], `trigger` need not meet this requirement if the program calls `_exit` and
+///   `quick_exit` only outside of signal handlers.
 ///
 /// ```no_run
 /// # use host::{Moments, watch};
@@ -275,8 +274,9 @@ fn start_timer() {
     unsafe { libc::timer_settime(timer, 0, &raw const setting, ptr::null_mut()) };
 }
 
-/// The real version of a function that this library also exports. It belongs to the next library in
-/// the search order, which is usually the C library.
+/// The original version of a function that this library replaces.
+///
+/// The original version is in the next library of the loader's search order, usually the C library.
 struct Real {
     name: &'static CStr,
     /// The address of the function, or null before it is looked up.
@@ -315,10 +315,10 @@ impl Real {
 /// Looks up the C library's functions that our versions call. The library's constructor must call
 /// this function.
 ///
-/// A later look-up could deadlock, because it waits for the dynamic loader's lock. For example, a
-/// thread may call `_exit` while it holds Python's GIL. Another thread may be in `dlopen`, where it
-/// holds the loader's lock and runs a constructor that waits for the GIL. Neither thread could then
-/// continue.
+/// A look-up waits for the lock of the dynamic loader, so a later look-up could deadlock. For
+/// example, one thread calls `_exit` while it holds Python's GIL, and its look-up waits for the
+/// loader's lock. Another thread holds the loader's lock, because it is in `dlopen`, where it runs
+/// a constructor that waits for the GIL.
 pub fn look_up() {
     for real in [&SIGACTION, &SIGNAL, &SYSV_SIGNAL, &EXIT] {
         real.address();
@@ -382,10 +382,10 @@ pub(crate) extern "C" fn __sysv_signal(signal: c_int, handler: sighandler_t) -> 
     set_handler(&SYSV_SIGNAL, signal, handler)
 }
 
-/// Sets the handler of a signal by calling the C library's function `real`, which is `signal` or
-/// `__sysv_signal`. There is one exception: if the program restores the default action of a signal
-/// that we watch, this function installs our handler instead, so that the signal still causes a
-/// report.
+/// Sets the handler of a signal through `real`, the C library's `signal` or `__sysv_signal`.
+///
+/// If the program restores the default action of a signal that causes a report, this function
+/// installs our handler instead, so that the signal continues to cause reports.
 fn set_handler(real: &Real, signal: c_int, handler: sighandler_t) -> sighandler_t {
     type Signal = unsafe extern "C" fn(c_int, sighandler_t) -> sighandler_t;
     let before = if IS_WATCHING.load(Acquire) && handler == libc::SIG_DFL && is_watched(signal) {

@@ -215,11 +215,11 @@ pub fn bytes<'v>(setting: &'static str, value: &'v [u8]) -> Result<Option<usize>
     size.map(Some).ok_or(UnknownWord::new(setting, value, SIZES))
 }
 
-/// Returns the limits that two settings specify, one for the hard limit and one for the soft limit.
-/// Each setting is given as its name and its value.
+/// Returns the memory limits that the settings `hard` and `soft` specify. Each of these parameters
+/// is the name of a setting and its value.
 ///
-/// If [`bytes`] rejects the value for the hard or the soft limit, this function calls `report` with
-/// the error, and does not set that limit. The other limit is not affected.
+/// If [`bytes`] rejects the value of a setting, this function calls `report` with the error, and
+/// does not set the limit of this setting. The other limit is not affected.
 pub fn limits<'v>(
     hard: (&'static str, &'v [u8]),
     soft: (&'static str, &'v [u8]),

@@ -81,8 +81,8 @@ impl Page {
         &self.text
     }
 
-    /// Publishes a new text and the time. Returns false if the text is too long, or if another
-    /// process owns this page.
+    /// Publishes `text` and the current time on this page. If the text is too long, or if another
+    /// process owns the page, publishes nothing and returns false.
     pub fn publish(&self, text: &[u8]) -> bool {
         let is_published = self.is_own() && self.text.publish(text);
         if is_published {
@@ -144,10 +144,10 @@ impl Page {
 
 /// A mapped status page and the path of its file.
 ///
-/// While a `StatusFile` exists, no process may make its file shorter. Otherwise, an access to the
-/// missing part of the mapped file could end this process with SIGBUS. The functions that create or
-/// open a page are unsafe because of this requirement. The file belongs to one user, and no other
-/// user has access to it.
+/// While a `StatusFile` exists, no process may make its file shorter. Otherwise, this process could
+/// be ended by SIGBUS when it accesses the missing part of the mapped file. The functions that
+/// create or open a page are unsafe because of this requirement. Only the user who owns the file
+/// has access to it.
 #[derive(Debug)]
 pub struct StatusFile {
     path: PathBuf,
@@ -169,8 +169,8 @@ impl StatusFile {
     /// # Safety
     ///
     /// - While the returned `StatusFile` exists, no process may make its file shorter.
-    /// - During the call, no process may make the file of another page of this user shorter,
-    ///   because the function may read these pages.
+    /// - During the call, no process may make the files of this user's other status pages shorter,
+    ///   because the function may read these files.
     pub unsafe fn create(pid: u32) -> io::Result<Self> {
         // SAFETY: the contract is the same.
         unsafe { Self::create_in_first(&folder::candidates(), pid) }
@@ -202,8 +202,8 @@ impl StatusFile {
     ///
     /// # Errors
     ///
-    /// Fails if the file cannot be created or mapped, if the process does not exist, or if the
-    /// calling process may not create files of this size.
+    /// Returns an error if the file cannot be created or mapped, if the process `pid` does not
+    /// exist, or if the file would exceed the file size limit of the calling process.
     ///
     /// # Safety
     ///
@@ -386,8 +386,9 @@ impl Deref for StatusFile {
 
 /// Returns the id of the calling process.
 ///
-/// We make the system call ourselves, because glibc before 2.25 caches the result of `getpid`. In a
-/// child that was forked by a direct system call, its `getpid` returns the id of the parent.
+/// We make the system call ourselves, because the function `getpid` of glibc before 2.25 caches its
+/// result. In a child that was forked by a direct system call, this function returns the id of the
+/// parent.
 pub fn this_process() -> u32 {
     // SAFETY: the call has no arguments and accesses no memory.
     unsafe { libc::syscall(libc::SYS_getpid) as u32 }

@@ -52,8 +52,10 @@ impl BeforeRefusal {
         self.0.store(callback as *mut (), Release);
     }
 
-    /// Calls the callback if [`note`] has stored a refusal for this thread, and removes the
-    /// refusal. If this thread is already running the callback, only removes the refusal.
+    /// Calls the program's callback if [`note`] has stored a refusal for this thread.
+    ///
+    /// The function removes the stored refusal in any case. If this thread is already running the
+    /// callback, the callback is not called again.
     ///
     /// Returns true if the callback was called and the request should be repeated.
     pub(crate) fn ask(&self) -> bool {

@@ -1,8 +1,9 @@
 //! A stack of abandoned heaps, from which a new thread takes a heap without looking at others.
 //!
-//! The stack only says which heaps are probably abandoned. The inbox of a heap decides whether the
-//! heap has an owner. For example, a thread that frees a block of an abandoned heap owns the heap
-//! for a moment, while the heap stays on the stack.
+//! A heap on the stack is usually abandoned, which means that it has no owner. However, only the
+//! inbox of a heap tells for certain whether the heap has an owner. For example, a thread that
+//! frees a block of an abandoned heap owns the heap for a moment, and the heap stays on the stack
+//! meanwhile.
 //!
 //! ```text
 //!   owner                              thread that needs a heap
@@ -11,10 +12,11 @@
 //!   3. links it if it was unmarked     3. tries to adopt the heap, and otherwise takes the next one
 //! ```
 //!
-//! An abandoned heap is missing from the stack only for a moment, because the owner and the thread
-//! that unlinks the heap exchange the mark atomically. If the mark is removed first, the owner
-//! finds the heap unmarked, and links it again. If the mark is set first, the thread that removes
-//! it sees that the heap is abandoned, and can adopt it.
+//! An abandoned heap is missing from the stack only for a moment, even if its owner marks it as
+//! stacked while another thread unlinks it and removes the mark. Both threads exchange the mark
+//! atomically. If the mark is removed first, the owner finds the heap unmarked, and links it again.
+//! If the mark is set first, the other thread then sees that the heap is abandoned, and can adopt
+//! it.
 //!
 //! Threads link heaps without a lock, but must hold a lock to unlink one. The lock prevents the ABA
 //! problem. Without it, a thread that unlinks heap A could read that heap B lies below A, and could
@@ -111,8 +113,8 @@ impl<T: Stackable + 'static, O: Orders> HeapStack<T, O> {
     ///
     /// `lock` must acquire a lock that all callers share. It is not called if the stack is empty.
     ///
-    /// The caller must try to adopt the returned heap. If this fails, the heap has an owner, which
-    /// pushes it again later.
+    /// The caller must try to adopt the returned heap. If the heap still has an owner, this fails,
+    /// and the owner pushes the heap again when it abandons it.
     pub(crate) fn pop<L>(&self, lock: impl FnOnce() -> L) -> Option<&'static T> {
         if self.top.load(Relaxed).is_null() {
             return None;

@@ -38,14 +38,14 @@ pub(crate) use self::left_open::LeftOpen;
 
 /// A family of heaps that share one arena source.
 ///
-/// A heap of the family is abandoned while it has no [`Owner`](crate::Owner), until a new owner
-/// adopts it. Blocks of an abandoned heap can still be in use, so a thread can free one of them at
-/// any time. The thread then accesses the value of type `Heaps` that represents the family. This
-/// value must therefore live forever, for example as a `static` or a leaked value.
+/// A heap of the family that has no [`Owner`](crate::Owner) is abandoned, until a new owner adopts
+/// it. Blocks of an abandoned heap can still be in use, and any thread may free them at any time.
+/// To free such a block, the thread accesses the `Heaps` value of the family. This value must
+/// therefore live forever, for example as a `static` or a leaked value.
 ///
-/// `P` is a tuple of an arena source, a metadata allocator, and a geometry, which defines the sizes
-/// of arenas, pools and blocks. Neither the arena source nor the metadata allocator may call back
-/// into a heap.
+/// `P` is a tuple of three types: an arena source, a metadata allocator, and a geometry, which
+/// defines the sizes of arenas, pools and blocks. The arena source and the metadata allocator must
+/// not call back into a heap.
 ///
 /// ```
 /// use obmalloc::{BlockPtr, Pools16K, SizeClass};
@@ -102,11 +102,11 @@ impl<P: Parts> Heaps<P> {
 
     /// Locks the arena source until the guard is dropped.
     ///
-    /// A program must hold this lock across a `fork`. If another thread held the lock during the
-    /// fork, the child's copy of the lock would stay locked forever.
+    /// A program must hold the lock of the arena source across a `fork`. If another thread held the
+    /// lock during the fork, the child's copy of the lock would stay locked forever.
     ///
-    /// While a thread holds this lock, it must not use a heap or [open] one. It would otherwise
-    /// wait forever for the lock that it already holds.
+    /// While a thread holds the lock of the arena source, it must not use or [open] a heap. This
+    /// could need the same lock, and the thread would wait forever for itself.
     ///
     /// [open]: Self::open
     pub fn lock_source(&self) -> SourceGuard<'_, P::Source> {
@@ -155,8 +155,8 @@ pub(crate) struct ThreadHeap<P: Parts> {
     ///
     /// Only the [`Owner`](crate::Owner) of the heap accesses this field.
     pub(crate) outbox: UnsafeCell<Outbox<Self>>,
-    /// The number and the size of the large blocks that the heap retains. Only its owner updates
-    /// them, at the end of each operation that can change them.
+    /// The number and the total size of the large blocks that the heap retains. Only the heap's
+    /// owner updates them, at the end of each operation that can change them.
     retained_large: LargeCounts,
     /// Separates the inbox, to which other threads write, from the cache lines of the owner's
     /// fields.

@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 //! # What happens before what
 //!
-//! Each row of the table names two events, of which the first must happen before the second. The
+//! Each row of this table names two events. The first event must happen before the second, and the
 //! third column contains the atomic operations that ensure this order. Each test in the last column
 //! weakens one of these operations, and checks that loom, a model checker, then finds a bug.
 //!
@@ -35,10 +35,10 @@
 //!
 //! # Fork
 //!
-//! A forked child contains only the forking thread, so the heaps of all other threads have no owner
-//! there. The child never allocates from these heaps, because they may be inconsistent. It can
-//! still free their blocks, but the freed blocks are not reused. If the child flushes its own heap,
-//! the flush also purges the pages that consist only of such freed blocks.
+//! A forked child contains only the forking thread. The child never allocates from the heaps of the
+//! other threads, because a thread may have been changing its heap during the fork. It can still
+//! free their blocks, but the freed blocks are not reused. When the child flushes its own heap, it
+//! also purges the pages that consist only of such freed blocks.
 //!
 //! The type [`PerThread`] prepares for a fork automatically. A program that uses other [`Heaps`]
 //! must hold the lock of [`Heaps::lock_source`] across a fork, because the child could otherwise

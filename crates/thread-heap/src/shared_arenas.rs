@@ -185,7 +185,7 @@ impl<P: Parts> SharedSource<P> {
     /// Maps or resizes memory like [`map_from_source`](Self::map_from_source), unless `more`
     /// additional bytes would exceed the limit. In that case, returns `exhausted`.
     ///
-    /// If the request exceeds the limit, we store the refusal in a thread-local variable, so that
+    /// If the limit refuses the request, the refusal is stored in a thread-local variable, so that
     /// the program's callback can be called later. We unlock the source before we access this
     /// variable, because the first access may allocate memory.
     fn map_within_limit<T>(

@@ -7,9 +7,10 @@ use sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A hook that counts requests and their bytes, separately for small and for large requests.
 ///
-/// Failed requests are counted, but calls to `free` are not. [`counts`](Self::counts) reads the
-/// counters one after the other, so a request that another thread makes during the call may appear
-/// in only some of them.
+/// The hook also counts requests that fail, but not calls to `free`. The
+/// method [`counts`](Self::counts) reads one counter after the other, without stopping other
+/// threads. If another thread makes a request during the call, only some of the returned counters
+/// may include this request.
 #[derive(Debug)]
 pub struct Counting<A> {
     below: A,

@@ -108,8 +108,8 @@ impl<A> Debug<A> {
     /// Wraps `below`, which serves `domain`. `style` sets the filling bytes and the layout of the
     /// blocks.
     ///
-    /// The style of a hook cannot be changed later, because the hook would look for the pads of its
-    /// earlier blocks in the wrong place:
+    /// The style of a hook cannot be changed later. With a new style, the hook could assume more
+    /// bytes after an old block than it has allocated there, and overwrite other memory:
     ///
     /// ```
     /// # use allocator_api::{Domain, hooks::{Debug, Style}, raw_mem::Malloc};
@@ -125,8 +125,10 @@ impl<A> Debug<A> {
         Self { below, letter: domain.letter(), style, host: &Standalone }
     }
 
-    /// Sets the [`Host`], which represents the program. The hook calls its methods, for example to
-    /// end the process after an error. If a method panics, the process is aborted.
+    /// Sets the [`Host`] through which the hook interacts with the program.
+    ///
+    /// For example, the hook calls [`Host::end`] after an error, to end the process. If a method of
+    /// the host panics, the process is aborted.
     #[must_use]
     pub const fn with_host(mut self, host: &'static dyn Host) -> Self {
         self.host = host;
@@ -198,8 +200,8 @@ impl<A: MemAlloc> Debug<A> {
         unsafe { self.check(Operation::UsableSize, Block::at(ptr)) }.0
     }
 
-    /// Returns the number of bytes that an aligned block of `size` bytes takes in the allocator
-    /// below, or `None` if the number is too large.
+    /// Returns how many bytes to request from the allocator below for a block of `size` bytes at a
+    /// multiple of `align` bytes. Returns `None` if the result would overflow.
     fn room_of_aligned(&self, size: usize, align: usize) -> Option<usize> {
         size.checked_add(align)?.checked_add(ALIGNED_HEADER + self.style.trailer())
     }
@@ -224,11 +226,11 @@ impl<A: MemAlloc> Debug<A> {
     ///
     /// # Safety
     ///
-    /// - `block` must be a live block of `size` bytes that this debug hook allocated. The program
-    ///   must not use the block after this call.
-    /// - `letter` must be the letter in the block's header. It is `self.letter`, which names
-    ///   CPython's memory domain, or the same letter in upper case if the block was requested with
-    ///   an alignment of more than a word.
+    /// - `block` must be a live block of `size` bytes that this debug hook allocated.
+    /// - The program must not use the block after this call.
+    /// - `letter` must be the letter in the block's header. For most blocks, this is `self.letter`,
+    ///   the letter of the hook's memory domain. For a block that was requested with an alignment
+    ///   of more than a word, it is the same letter in upper case.
     unsafe fn release(&self, block: Block, size: usize, letter: u8) {
         let all = size + self.style.overhead();
         let (distance, room) = if letter == self.letter {
@@ -254,9 +256,9 @@ impl<A: MemAlloc> Debug<A> {
     /// # Safety
     ///
     /// - `block` must be a live block of `old` bytes that this debug hook allocated.
-    /// - The letter in the header of `block` must be `self.letter`, which is in lower case. The
-    ///   same letter in upper case marks a block that was requested with an alignment of more than
-    ///   a word. This function could not preserve this alignment.
+    /// - The letter in the header of `block` must be `self.letter`, which is in lower case. An
+    ///   upper-case letter marks a block that was requested with an alignment of more than a word,
+    ///   and this function would not preserve that alignment.
     unsafe fn resize(&self, block: Block, old: usize, new: usize) -> Option<NonNull<u8>> {
         // The allocator below may unmap the old block.
         readable::forget(block.header(), old + self.style.overhead());

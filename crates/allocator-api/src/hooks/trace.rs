@@ -54,13 +54,14 @@ std::thread_local! {
 /// Nothing is traced before [`start`](Self::start). The functions that return figures cover only
 /// the blocks that were allocated since then.
 ///
-/// A program must not fork while tracing is on, because each traced request locks the table of
-/// blocks for a short time. If another thread holds this lock during the fork, that thread does not
-/// exist in the child, so the child's copy of the lock is never unlocked.
+/// A program must not fork while tracing is on. Each traced request locks the table of blocks for a
+/// short time. If another thread holds this lock during the fork, the child's copy of the lock
+/// stays locked forever, because only the forking thread exists in the child.
 ///
-/// The table is locked while it allocates memory for itself. During such an allocation, the
-/// allocator may call the program, for example before it refuses the request. The called function
-/// cannot use the table: it gets empty figures, and [`stop`](Self::stop) forgets no block.
+/// While the table of blocks grows, it is locked and allocates memory. During this allocation, the
+/// allocator may call back into the program, for example before it refuses the request. A callback
+/// that uses `Traces` cannot access the locked table: it gets empty figures,
+/// and [`stop`](Self::stop) forgets no block.
 #[derive(Debug)]
 pub struct Traces {
     table: Mutex<Table>,
@@ -136,15 +137,16 @@ impl Traces {
         let _ = write!(Output::stderr(), "{snapshot}");
     }
 
-    /// Calls `visit` with the table and returns the result. If this thread has already locked a
-    /// table, returns the default value. Requests that this thread makes during the call are not
-    /// traced.
+    /// Calls `visit` with the table of blocks, and returns the result of `visit`. Returns the
+    /// default value of `R` if this thread already holds the lock of a table. Requests that `visit`
+    /// makes are not traced.
     fn with<R: Default>(&self, visit: impl FnOnce(&mut Table) -> R) -> R {
         untraced(|| self.locked(visit).unwrap_or_default())
     }
 
-    /// Locks the table and calls `visit` with it. Returns `None` if this thread already holds the
-    /// lock of this or of another `Traces`, because waiting for a second lock could deadlock.
+    /// Locks the table of blocks and calls `visit` with it. Returns `None` if this thread already
+    /// holds the lock of a table, in this or in another `Traces`, because waiting for a second lock
+    /// could deadlock.
     fn locked<R>(&self, visit: impl FnOnce(&mut Table) -> R) -> Option<R> {
         unless_set(&HAS_LOCKED, || visit(&mut sync::lock(&self.table)))
     }
@@ -160,9 +162,8 @@ impl Default for Traces {
 /// block.
 ///
 /// The `Trace` hook must wrap the debug hook, not the other way round. The debug hook puts a header
-/// before each block, so a `Trace` hook below it would record the address of the header. The debug
-/// hook would then not find the block in `Traces`, because it looks up the address that the program
-/// uses.
+/// before each block. A `Trace` hook below the debug hook would therefore record the address of the
+/// header, but error reports look up the address that the program uses, and would not find it.
 impl Host for Traces {
     fn write_place(&self, out: &mut Output<'_>, ptr: *const u8) {
         // The thread that found the error may already hold the lock of the table.
@@ -246,9 +247,9 @@ impl<A> Trace<A> {
     /// block is free, another thread can allocate a new block at the same address and add it to the
     /// table. A late removal would remove the new block instead of the old one.
     ///
-    /// This function stores the removed block in [`REMOVED`]. The caller must set `REMOVED` to
-    /// `None` once it has freed or resized the block, because another block may then have the same
-    /// address.
+    /// The removed block is stored in the thread-local [`REMOVED`], where an error report can still
+    /// find it. Once the caller has freed or resized the block, it must set `REMOVED` to `None`,
+    /// because a new block may then have the same address.
     fn remove(&self, block: NonNull<u8>) -> Option<Block> {
         let address = block.addr().get();
         let removed = self.traces.locked(|table| table.remove(address)).flatten();

@@ -1,8 +1,8 @@
 //! Coroutines that allocate on one thread, and then continue on another (field F1).
 //!
-//! The compiler may keep the address of a thread-local variable in a register across a coroutine
-//! switch. If the coroutine then continues on another thread, the allocator may use the heap of the
-//! old thread.
+//! The allocator finds a thread's heap through a thread-local variable. The compiler may keep the
+//! address of this variable in a register while a coroutine switches. If the coroutine then
+//! continues on another thread, the allocator may use the heap of the old thread.
 //!
 //! The tests can fail only where the compiler optimises across the switch. `cargo xtask test-all`
 //! therefore also runs release builds.

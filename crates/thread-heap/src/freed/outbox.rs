@@ -36,8 +36,9 @@ impl<T> Outbox<T> {
     ///
     /// # Safety
     ///
-    /// - `block` must have been allocated from `receiver`, the heap that will get the block back.
-    /// - [`has_room_for`](Self::has_room_for) of this outbox must return true for `receiver`.
+    /// - `receiver` must be the heap from which `block` was allocated. It will get the block back.
+    /// - The outbox must have room for a block of `receiver`
+    ///   (see [`has_room_for`](Self::has_room_for)).
     /// - The caller must own `block` exclusively, and must not use it after this call.
     #[inline]
     pub(crate) unsafe fn add(&mut self, receiver: NonNull<T>, block: NonNull<u8>) {

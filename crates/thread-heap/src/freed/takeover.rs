@@ -156,13 +156,14 @@ impl<P: Parts> Tables<P> {
 
     /// Moves the blocks of `batch` into the tables.
     ///
-    /// Returns false and moves no block if the pool of a block is too large for a table, or if
-    /// there is no memory for a table.
+    /// Returns false and moves no block in two cases: a block lies in a pool that has more pages
+    /// than a table can describe, or there is no memory for a table.
     ///
     /// # Safety
     ///
     /// - `batch` must come from [`Batch::pack`], and the caller must own it exclusively.
-    /// - If the function returns true, the caller must not use the batch or its blocks again.
+    /// - If the function returns true, the tables own the batch and its blocks, and the caller must
+    ///   not use them again.
     unsafe fn take(&mut self, batch: NonNull<Batch>, lower: &P::Lower) -> bool {
         // SAFETY: we took the block out of the inbox, and its heap counts it as in use.
         let class = |block| unsafe { SizeClass::<P::Geometry>::at(block) };

@@ -26,9 +26,9 @@ use crate::{parts::Parts, shared_source::Locked};
 
 /// The memory of all heaps of a family at one moment, in bytes.
 ///
-/// Other threads may allocate and free memory while [`Heaps::figures`] counts the memory, so the
-/// numbers are approximate. If no other thread is running, all numbers are exact except `waiting`,
-/// which is the size of freed blocks that their owners have not yet reclaimed.
+/// The numbers are approximate, because other threads may allocate and free memory
+/// while [`Heaps::figures`] counts. If no other thread is running, all numbers except `waiting` are
+/// exact. `waiting` is the size of freed blocks that their owners have not yet reclaimed.
 ///
 /// `A` is [`ArenaTotals`] if the size classes were not counted. Such a value takes much less memory.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -67,7 +67,7 @@ impl<P: Parts> Heaps<P> {
     ///
     /// # Safety
     ///
-    /// - The `len` bytes at `start` must be whole pages of a large block of this family.
+    /// - The `len` bytes at `start` must be whole pages of one large block of this family of heaps.
     /// - The caller must own the block, and must no longer need the contents of these pages.
     pub(crate) unsafe fn purge_large(&'static self, start: NonNull<u8>, len: usize) -> bool {
         let mut arenas = SharedArenas::of(&self.shared);
@@ -102,10 +102,11 @@ impl<P: Parts> SharedSource<P> {
     /// The function adds the result of [`alignment_of`](Self::alignment_of) to the total in
     /// `large_alignment`. It does nothing if this result is 0.
     ///
-    /// To find a block, the arena map needs an entry for the address of the block's header. For a
-    /// mapping outside of the reserved range, the map has an entry only for the start, which can
-    /// lie far from the header. Returns false and changes nothing if there is no memory for the new
-    /// entry.
+    /// The arena map finds a block through an entry for the address of the block's header. For a
+    /// mapping outside of the reserved range, the map has an entry only for the start. If the block
+    /// has a large alignment, its header can lie far from this start, so the function adds an entry
+    /// for the header. If there is no memory for this entry, the function changes nothing and
+    /// returns false.
     ///
     /// # Safety
     ///

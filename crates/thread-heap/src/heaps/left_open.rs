@@ -4,15 +4,16 @@
 
 use sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Decides when a thread searches all heaps for one that a thread has left open.
+/// Decides when a thread searches for heaps that ended threads have left open.
 ///
 /// A thread leaves its heap open if it ends without closing the heap, which happens in few
-/// programs. A search takes O(heaps) time. After a search that has found nothing, the next one is
-/// therefore due only when the number of heaps has grown by an eighth. All searches together then
-/// take O(1) time for each heap that is created.
+/// programs. A search for such heaps takes O(heaps) time. If a search finds none, the next search
+/// is therefore due only when the number of heaps has grown by an eighth. All searches together
+/// then take O(1) time for each heap that is created.
 ///
-/// After a search that has found a heap, the next one is due at once. A program whose threads leave
-/// heaps open therefore loses at most about an eighth of all heaps.
+/// If a search finds a heap that was left open, the next search is due at once. If a search finds
+/// none, threads create new heaps until the number of heaps has grown by an eighth. A program whose
+/// threads leave heaps open therefore has at most about an eighth more heaps than it needs.
 #[derive(Debug)]
 pub(crate) struct LeftOpen {
     /// The number of heaps.
@@ -35,8 +36,8 @@ impl LeftOpen {
 
     /// Returns true if the caller should search now.
     ///
-    /// The next search is due when the number of heaps has grown by an eighth, or when this search
-    /// finds a heap, so searches rarely overlap.
+    /// If the function returns true, no other thread starts a search until the number of heaps has
+    /// grown by an eighth, or until [`note_found`](Self::note_found) is called.
     pub(super) fn begin_search(&self) -> bool {
         let (heaps, due) = (self.heaps.load(Relaxed), self.due.load(Relaxed));
         let next = heaps.saturating_add(heaps / 8).saturating_add(1);

@@ -15,9 +15,9 @@ impl<P: Parts> Heaps<P> {
     /// Opens a heap that the caller owns. Adopts an abandoned heap or creates a new one.
     ///
     /// Returns `None` if the metadata allocator cannot provide suitably aligned memory for a new
-    /// heap. The call takes constant time on average, however many heaps there are. Abandoned heaps
-    /// are reused, so there are about as many heaps as the largest number of owners that have
-    /// existed at the same time.
+    /// heap. The call takes constant time on average, even if there are many heaps. Because
+    /// abandoned heaps are reused, the number of heaps is about the largest number of owners that
+    /// have existed at the same time.
     ///
     /// The caller must not hold the guard of [`lock_source`](Self::lock_source), because the call
     /// can lock the source.
@@ -27,12 +27,14 @@ impl<P: Parts> Heaps<P> {
 
     /// Opens a heap for the thread whose number is `thread`.
     ///
-    /// Adopts an abandoned heap, but never one whose blocks begin as in CPython. If no such heap is
-    /// abandoned, the function sometimes [searches](LeftOpen) for heaps that were left open. A
-    /// thread's number is an address in its thread-local memory, so a new thread can have the same
-    /// number as a thread that has already ended. If that earlier thread ended without closing its
-    /// heap, the heap still carries this number, and the new thread can take it. If there is no
-    /// suitable heap either, the function creates a new one.
+    /// Adopts an abandoned heap, but never one whose blocks begin as in CPython. If there is no
+    /// such heap, the function sometimes [searches](LeftOpen) for a heap that an ended thread with
+    /// the same number has left open. Otherwise, or if the search finds nothing, the function
+    /// creates a new heap.
+    ///
+    /// A thread's number is an address in its thread-local memory, so a new thread can have the
+    /// same number as a thread that has already ended. If the ended thread did not close its heap,
+    /// the heap still carries this number, and the new thread can take the heap.
     ///
     /// The heap's blocks are naturally aligned: a 64-byte block is aligned to 64 bytes, and a
     /// 48-byte block to 16.
@@ -52,8 +54,9 @@ impl<P: Parts> Heaps<P> {
 
     /// Puts a heap, which the caller has just abandoned, on the stack of abandoned heaps.
     pub(super) fn stack(&self, heap: &'static ThreadHeap<P>) {
-        // Another thread may adopt the heap and shift its blocks at any time, so the heap may be
-        // put on the wrong stack. A thread that finds it there moves it to the other stack.
+        // Shifted heaps have their own stack. We may use the wrong one, because another thread may
+        // adopt the heap and shift its blocks after we have read `is_shifted`. The thread that
+        // later finds the heap on the wrong stack moves it.
         let is_shifted = heap.is_shifted.load(Relaxed);
         let stack = if is_shifted { &self.abandoned_shifted } else { &self.abandoned };
         stack.push(heap);
@@ -61,9 +64,9 @@ impl<P: Parts> Heaps<P> {
 
     /// Puts every abandoned heap on its stack again.
     ///
-    /// A forked child calls this function, because the fork may have interrupted another thread
-    /// while it was changing a stack. This thread does not exist in the child, so its change would
-    /// stay unfinished.
+    /// A forked child calls this function to repair the stacks. Another thread may have been
+    /// changing a stack during the fork. That thread does not exist in the child, so its change
+    /// would stay unfinished.
     ///
     /// No other thread may use the heaps during the call.
     pub(crate) fn restack(&'static self) {
@@ -99,12 +102,13 @@ impl<P: Parts> Heaps<P> {
 
     /// Takes a heap that was left open by a thread with the same number, if a search is due.
     ///
-    /// Several heaps can have this number, because a number is reused after its thread has ended.
-    /// The caller gets at most one of these heaps, and the others become abandoned.
+    /// A number is reused after its thread has ended, so several ended threads with the number
+    /// `thread` may have left heaps open. The caller gets one of these heaps, and the others become
+    /// abandoned.
     ///
-    /// If the search finds an abandoned heap before any heap with this number, it adopts the
-    /// abandoned heap. This can happen because a thread first abandons its heap and then puts it on
-    /// the stack.
+    /// The search can also come across an abandoned heap that is not on the stack yet, because a
+    /// thread first abandons its heap and then puts it on the stack. If the search has found no
+    /// other heap before, it adopts this abandoned heap.
     ///
     /// # Safety
     ///
@@ -254,8 +258,9 @@ mod tests {
 
     /// In a forked child, a heap can be marked although it is on no stack.
     ///
-    /// The fork has interrupted a thread that had marked the heap but not linked it yet, or had
-    /// unlinked the heap but not removed the mark.
+    /// A thread marks a heap before it links the heap, and removes the mark after it has unlinked
+    /// the heap. If a fork happens in between, the mark stays in the child, where the thread does
+    /// not exist.
     #[test]
     fn a_child_finds_heaps_that_lost_threads_have_left_off_the_stack() {
         static HEAPS: Family = Heaps::new(MmapArenas::new(), Malloc);

@@ -10,15 +10,14 @@ use crate::parts::Parts;
 impl<P: Parts> Heaps<P> {
     /// Calls `visit` with each block in use of all heaps. O(heaps + blocks).
     ///
-    /// Large blocks are not visited, because they belong to no heap. Freed blocks are not visited
-    /// either. Before it visits the blocks of a heap, the function reclaims the freed blocks that
-    /// still wait in the heap's inbox.
+    /// The function does not visit large blocks, because they belong to no heap. It does not visit
+    /// freed blocks either: before it visits the blocks of a heap, it reclaims the freed blocks
+    /// that still wait in the heap's inbox.
     ///
     /// # Safety
     ///
-    /// - During the call, no other thread may use any heap of the family that this [`Heaps`]
-    ///   manages.
-    /// - `visit` must neither allocate from a heap of this family nor free a block of such a heap.
+    /// - During the call, no other thread may use a heap that this [`Heaps`] manages.
+    /// - `visit` must neither allocate from these heaps nor free their blocks.
     pub unsafe fn for_each_block(&'static self, mut visit: impl FnMut(LiveBlock)) {
         // SAFETY: nothing else uses a heap (contract).
         unsafe { self.with_each_owner(Owner::send_outbox) };

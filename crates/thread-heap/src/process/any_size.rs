@@ -6,9 +6,9 @@
 //!         └─ all others ───────────► a block with its own mapping
 //! ```
 //!
-//! To free a block, we find the block's tag, which shows how to free it. If the block lies in an
-//! arena, the tag identifies the heap that owns the block. A block with its own mapping belongs to
-//! no heap, and has the tag [`HeapTag::LARGE`].
+//! The tag of a block tells us how to free the block. If the block lies in an arena, the tag
+//! identifies the heap that owns the block. A block with its own mapping belongs to no heap, and
+//! has the tag [`HeapTag::LARGE`].
 //!
 //! The tag of a block is stored at a fixed offset after a multiple of the arena size. To find this
 //! multiple, we round down the address of the byte before the block. We cannot round down the
@@ -40,9 +40,9 @@ const ALIGN: usize = ThreadGeometry::SIZES.alignment;
 
 /// From this size in bytes, a large block with old data is zeroed by a purge.
 ///
-/// A purge returns the pages of the block to the system, so pages that the program never uses need
-/// no memory. Writing zeroes is faster if the program then uses the whole block, so we do that for
-/// smaller blocks.
+/// A purge returns the pages of the block to the system, which provides zeroed pages when the
+/// program uses them. Pages that the program never uses then need no memory. If the program uses
+/// the whole block, writing zeroes is faster, so we do that for smaller blocks.
 const PURGED_FROM: usize = 32 << 20;
 
 /// At most this many bytes are purged at once.
@@ -56,8 +56,9 @@ const CLASS_ALIGN: usize = ThreadGeometry::SIZES.pool_size;
 
 /// An allocator for requests of any size, on top of the heaps of the process's threads.
 ///
-/// All values of this type stand for the same allocator, and any thread may free any of its blocks.
-/// The allocator can also free blocks of [`PerThread`] and of [`OwnedHeap`](crate::OwnedHeap).
+/// All values of this type denote the same allocator. Any thread may free any of its blocks. The
+/// allocator can also free blocks that were allocated through [`PerThread`] or
+/// an [`OwnedHeap`](crate::OwnedHeap).
 ///
 /// ```
 /// use thread_heap::{ThreadMalloc, raw_mem::MemAlloc};
@@ -84,7 +85,7 @@ impl ThreadMalloc {
 
     /// Allocates `size` bytes at a multiple of `align` bytes.
     ///
-    /// A request of 0 bytes also returns a block of its own. Returns `None` if memory is exhausted,
+    /// Even a request for 0 bytes gets a block of its own. Returns `None` if memory is exhausted,
     /// or if `align` exceeds 16 and is not a power of two.
     #[inline]
     pub fn alloc_aligned(self, size: usize, align: usize) -> Option<NonNull<u8>> {
@@ -160,8 +161,9 @@ impl PerThread {
 
     /// Allocates a block with its own mapping, and makes its first `size` bytes zero.
     ///
-    /// If a very large block may contain old data, its pages are returned to the system instead of
-    /// being overwritten. The parts of the block that the program never uses then need no memory.
+    /// A very large block that may contain old data is zeroed by returning its pages to the system
+    /// instead of overwriting them. The parts of the block that the program never uses then need no
+    /// memory.
     pub fn alloc_zeroed_large(self, size: usize, align: usize) -> Option<LargeBlock> {
         let NewLarge { block, is_zeroed } = self.alloc_large(size, align)?;
         if !is_zeroed {
@@ -434,8 +436,7 @@ fn with_room(old: usize, new: usize) -> usize {
 /// Moves a block to a new block of at least `size` bytes.
 ///
 /// If there is no memory for a new block, the old block is unchanged. The function then returns
-/// `start` if `size` is at most `old`, because the old block is large enough. Otherwise, it returns
-/// `None`.
+/// `start` if the old block is large enough (`size <= old`), and `None` otherwise.
 ///
 /// # Safety
 ///

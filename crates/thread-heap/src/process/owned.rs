@@ -25,8 +25,8 @@ use crate::{
 /// through [`PerThread`](crate::PerThread). `PerThread` can also free blocks of an `OwnedHeap`.
 ///
 /// When an `OwnedHeap` is dropped, its blocks stay valid. Its heap is abandoned, which means that
-/// it has no owner until another `OwnedHeap` adopts it. Threads never adopt this heap, because it
-/// aligns blocks differently.
+/// it has no owner until another `OwnedHeap` adopts it. A thread never adopts the heap for its own
+/// requests, because the blocks of an `OwnedHeap` are aligned differently.
 ///
 /// New pools use [`BlockStart::AsInCPython`](obmalloc::BlockStart::AsInCPython), because Python's
 /// garbage collector walks over objects at these addresses faster.
@@ -44,7 +44,7 @@ use crate::{
 /// # Fork
 ///
 /// If another thread is using an `OwnedHeap` during a fork, the heap may be inconsistent in the
-/// child. The child must then neither use nor drop the `OwnedHeap`, but can pass it
+/// child. The child must then neither use nor drop the `OwnedHeap`. Instead, it can pass the value
 /// to [`lose`](Self::lose).
 #[derive(Debug)]
 pub struct OwnedHeap {
@@ -71,9 +71,9 @@ impl OwnedHeap {
     /// If the thread has no heap, [opens](Self::open) one. The thread's next allocation opens
     /// another heap.
     ///
-    /// If the callback of [`before_refusal`](crate::PerThread::before_refusal) calls this function,
-    /// the thread keeps its heap, and the function opens another one. The callback runs during a
-    /// request to the thread's heap, so this heap is still in use.
+    /// A callback that was set with [`before_refusal`](crate::PerThread::before_refusal) runs
+    /// during a request to the thread's heap. If such a callback calls this function, the thread's
+    /// heap is still in use, so the function [opens](Self::open) another heap instead.
     pub fn of_this_thread() -> Option<Self> {
         if before_refusal::is_asking() {
             return Self::open();

@@ -129,9 +129,10 @@ impl PerThread {
 
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// The callback may allocate and free memory. If it returns true, the request is tried again.
-    /// If a request of the callback itself exceeds the hard limit, that request is refused without
-    /// another call of the callback. If the callback panics, the process is aborted.
+    /// The callback may allocate and free memory. If it returns true, the request that exceeded the
+    /// hard limit is tried again. While the callback runs, further requests of the same thread that
+    /// exceed the limit fail without another call of the callback. If the callback panics, the
+    /// process is aborted.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         HEAPS.before_refusal(callback);
     }
@@ -166,9 +167,9 @@ impl PerThread {
 
     /// Sets when the process's heaps return free memory to the system automatically.
     ///
-    /// A heap returns memory to the system once the memory has been free for `decay`, which is one
-    /// second by default. If `decay` is zero, free memory is returned immediately. If `decay` is
-    /// `None`, only [`flush`](Self::flush) returns memory.
+    /// A heap returns memory to the system once the memory has been free for the time `decay`. The
+    /// default is one second. If `decay` is zero, free memory is returned immediately. If `decay`
+    /// is `None`, only [`flush`](Self::flush) returns memory.
     ///
     /// The setting applies to the calling thread's heap and to heaps that are opened later.
     pub fn set_decay(self, decay: Option<Duration>) {
@@ -178,16 +179,17 @@ impl PerThread {
 
     /// Sets whether the process's heaps use huge pages. The default is [`HugePages::Off`].
     ///
-    /// Huge pages are used only for arenas and large mappings in the heaps' reserved range of
-    /// addresses. This range can be limited with [`reserve_at_most`](Self::reserve_at_most).
+    /// Huge pages are used only in the range of addresses that the heaps reserve for their arenas
+    /// and large mappings. The size of this range can be limited
+    /// with [`reserve_at_most`](Self::reserve_at_most).
     ///
-    /// With huge pages, a heap keeps the free parts of an arena, because returning them to the
-    /// system would break up the arena's huge pages. The heap returns them only if memory is short
-    /// or if [`flush`](Self::flush) is called.
+    /// Returning a part of a huge page to the system breaks up the huge page. With huge pages, a
+    /// heap therefore keeps the free parts of its arenas, unless memory is short
+    /// or [`flush`](Self::flush) is called.
     ///
     /// Call this function before any thread makes its first request. Heaps that other threads have
-    /// already opened do not notice the new setting, so they continue to return free parts of
-    /// arenas to the system and thereby break up huge pages.
+    /// already opened do not get the new setting. They continue to return free parts of arenas to
+    /// the system, which breaks up huge pages.
     pub fn use_huge_pages(self, huge: HugePages) {
         decay::use_huge_pages(huge);
         self.apply_policy();
@@ -196,8 +198,8 @@ impl PerThread {
     /// Makes the heaps return unused memory while `pressure` reports that memory is short.
     ///
     /// While memory is short, each thread that makes requests returns the unused memory of its own
-    /// heap, at most twice a second. The next request of any thread also returns the unused memory
-    /// that belongs to no running thread.
+    /// heap, at most twice a second. One of these threads also returns unused memory that belongs
+    /// to no running thread, such as that of abandoned heaps.
     ///
     /// Only the first call has an effect. The setting applies to the calling thread's heap and to
     /// heaps that are opened later.
@@ -212,8 +214,8 @@ impl PerThread {
     ///
     /// - `block` must have come from one of the process's heaps.
     /// - `block` must not be used afterwards.
-    /// - The class of `block` must be [linked](SizeClass::is_linked): each free block of the class
-    ///   contains a link to the next one.
+    /// - The class of `block` must be [linked](SizeClass::is_linked), which means that each free
+    ///   block of the class contains a link to the next one.
     #[inline]
     pub unsafe fn free_linked(self, block: BlockPtr) {
         let heap = slot::get();
@@ -231,7 +233,8 @@ impl PerThread {
     ///
     /// - `block` must have come from one of the process's heaps.
     /// - `block` must not be used afterwards.
-    /// - The class of `block` must be a [span](SizeClass::is_span).
+    /// - The class of `block` must be a class of [spans](SizeClass::is_span), which are blocks that
+    ///   have a pool of their own.
     #[inline]
     pub unsafe fn free_span(self, block: BlockPtr) {
         let heap = slot::get();

@@ -13,9 +13,9 @@
 //!
 //! On x86-64 Linux with glibc, the thread-local word that points to a thread's heap uses the
 //! "initial-exec" model of thread-local storage. Libraries that are loaded with `dlopen` share a
-//! small reserve of memory for variables of this model. If the reserve has no room for the word,
-//! `dlopen` cannot load the library that contains it. With the feature `dynamic-tls`, the word is
-//! an ordinary `thread_local!` and needs no room in the reserve.
+//! small reserve of memory for variables of this model. If the reserve is used up, `dlopen` cannot
+//! load a library that contains this crate. With the feature `dynamic-tls`, the word is an ordinary
+//! `thread_local!` and needs no room in the reserve.
 
 use std::{
     mem::{self, ManuallyDrop},

@@ -115,8 +115,8 @@ impl fmt::Display for Letter {
 
 /// The program that a debug hook serves.
 ///
-/// A debug hook calls these methods during a request, so they must not allocate from the hook. If a
-/// method panics, the process is aborted.
+/// A debug hook calls the methods of its host while it serves a request, so these methods must not
+/// allocate from the hook. If a method panics, the process is aborted.
 pub trait Host: Sync {
     /// Returns true if the calling thread may use the allocator now.
     ///

@@ -6,10 +6,10 @@
 //! of a large block leave the table before the block is freed, because the allocator may unmap
 //! them.
 //!
-//! The table can contain pages that can no longer be read. An allocator may divide a page into
-//! small blocks, and return the page to the system after all of these blocks were freed. The hooks
-//! do not notice this, because they remove pages from the table only when a large block is freed or
-//! resized.
+//! The table of readable pages can contain pages that have become unreadable. For example, an
+//! allocator may divide a page into small blocks, and return the page to the system once all of
+//! these blocks are free. The page then stays in the table, because the hooks remove pages only
+//! when a large block is freed or resized.
 
 #![forbid(unsafe_code)]
 

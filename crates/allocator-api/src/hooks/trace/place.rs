@@ -6,9 +6,9 @@ use std::{fmt, sync::Arc};
 
 /// The place of an allocation: the addresses of the calls that led to it, the last call first.
 ///
-/// `Display` writes one line for each function call in the backtrace of the allocation. A line
-/// contains the function's name, or an address if the name is unknown, and the source file and line
-/// if they are known. The innermost calls are left out if they are inside the allocator. Without
+/// `Display` writes a backtrace of the allocation: one line for each function call, the innermost
+/// call first. A line contains the name of the function or, if the name is unknown, an address. The
+/// source file and line follow if they are known. Calls inside the allocator are left out. Without
 /// the `backtrace` feature, no calls are stored, so `Display` writes `unknown`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place(pub(super) Arc<[usize]>);

@@ -93,10 +93,10 @@ fn covered<G: Geometry>(waiting: &BlocksOf, blocks: BlockStart) -> BTreeSet<usiz
 /// Returns the pages that consist only of waiting blocks and unused ends of pools with several
 /// units.
 ///
-/// `blocks` contains all blocks that the test allocated, in the order of their addresses. From
-/// these blocks, the function finds all pools. The lowest block lies at the start of the first
-/// pool, and the size class of this block determines where the pool ends. The first block at or
-/// after this end is the start of the next pool.
+/// `blocks` contains all blocks that the test allocated, in the order of their addresses. The
+/// function finds the pools by walking over these blocks. The first block of a pool lies at the
+/// start of the pool, and the size class of this block determines where the pool ends. The next
+/// block after this end is the first block of the next pool.
 fn covered_in_medium(waiting: &BlocksOf, blocks: &BlocksOf) -> BTreeSet<usize> {
     let mut bytes = BTreeMap::<usize, usize>::new();
     // A pool begins with a block at the start of a unit, and blocks of its size follow.
