@@ -348,11 +348,40 @@ impl ArenaTable {
     /// Moves a listed arena to its new place, after its number of free units has changed from
     /// `before`.
     fn relist(&mut self, index: ArenaIndex, before: usize) {
+        let after = self.slots[index].free_units();
+        if before > 0 && after > 0 && self.keeps_place(index, before, after) {
+            self.set_last_with(before, None);
+            self.set_last_with(after, Some(index));
+            return;
+        }
         if before > 0 {
             self.delist(index, before);
         }
-        if self.slots[index].free_units() > 0 {
+        if after > 0 {
             self.enlist(index);
+        }
+    }
+
+    /// Returns true if an arena with `before` free units stays between its neighbours when it has
+    /// `after` free units, because no other arena has either number. O(1).
+    fn keeps_place(&self, index: ArenaIndex, before: usize, after: usize) -> bool {
+        let is_first_with = || {
+            let prev = self.slots[index].prev;
+            prev.is_none_or(|prev| self.slots[prev].free_units() != before)
+        };
+        before.abs_diff(after) == 1
+            && self.last_with[after].is_none()
+            && self.last_with[before] == Some(index)
+            && is_first_with()
+    }
+
+    /// Sets the last arena with `free` free units.
+    fn set_last_with(&mut self, free: usize, last: Option<ArenaIndex>) {
+        self.last_with[free] = last;
+        let bit = 1 << (free % WORD);
+        match last {
+            Some(_) => self.numbers[free / WORD] |= bit,
+            None => self.numbers[free / WORD] &= !bit,
         }
     }
 
@@ -361,8 +390,7 @@ impl ArenaTable {
         if self.last_with[free] == Some(index) {
             let before = self.slots[index].prev;
             let last = before.filter(|before| self.slots[*before].free_units() == free);
-            self.last_with[free] = last;
-            self.numbers[free / WORD] &= !(u64::from(last.is_none()) << (free % WORD));
+            self.set_last_with(free, last);
         }
         self.unlink(index);
     }
