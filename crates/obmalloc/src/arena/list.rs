@@ -336,6 +336,8 @@ mod tests {
         for (counted, walked) in counted.classes().iter().zip(walked.classes()) {
             assert_eq!(counted.block_size, walked.block_size);
             assert_eq!(counted.in_use.blocks, walked.in_use, "{} bytes", walked.block_size);
+            let bytes = SizeClass::<Native>::of(walked.block_size).unwrap().pool_bytes();
+            assert_eq!(counted.in_use.active, walked.pools * bytes, "{} bytes", walked.block_size);
         }
         let allocated: usize = Kind::ALL.iter().map(|kind| totals.of_kind(*kind).allocated).sum();
         assert_eq!(allocated, walked.bytes.in_use);

@@ -286,6 +286,19 @@ mod tests {
     }
 
     #[test]
+    fn a_trimmed_heap_retains_nothing_before_it_has_requested_as_much_again() {
+        let mut heap = heap(&[MIB / 2, MIB / 2]);
+        assert_eq!(heap.retained_large().0, 2);
+        let blocks = map(&mut heap, &[MIB / 2]);
+        heap.trim();
+        unmap(&mut heap, blocks);
+        assert_eq!(heap.retained_large().0, 0);
+        let blocks = map(&mut heap, &[MIB / 2]);
+        unmap(&mut heap, blocks);
+        assert_eq!(heap.retained_large().0, 1);
+    }
+
+    #[test]
     fn a_resized_block_is_retained_with_its_new_size() {
         let mut heap = heap(&[MIB, MIB, MIB, MIB]);
         let block = heap.map_large(MIB, 16).unwrap().block;

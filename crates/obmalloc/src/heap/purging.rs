@@ -320,3 +320,18 @@ impl Purging {
         self.purged = (pages, reason);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mistake_doubles_the_pause_up_to_32_intervals() {
+        let (mut pause, now) = (Pause::NONE, Duration::from_secs(100));
+        let mut intervals = || {
+            pause.begin(now, Duration::from_secs(1));
+            (pause.end - now).as_secs()
+        };
+        assert_eq!([(); 7].map(|()| intervals()), [1, 2, 4, 8, 16, 32, 32]);
+    }
+}
