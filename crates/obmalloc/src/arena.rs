@@ -22,6 +22,7 @@
 
 use core::ptr::NonNull;
 
+mod last_served;
 pub(crate) mod list;
 pub(crate) mod map;
 pub(crate) mod pages;
@@ -34,6 +35,7 @@ use raw_mem::Contents;
 
 use crate::{
     arena::{
+        last_served::LastServed,
         pages::Pages,
         units::{Run, Units},
     },
@@ -62,6 +64,8 @@ pub(crate) struct Arena {
     free: Option<PoolPtr>,
     /// With [`RetainRule::EachClass`], which units are free.
     units: Units,
+    /// With [`RetainRule::EachClass`], the class that each unit served last, for linked blocks.
+    last_served: LastServed,
     /// The uncarved pages of pools, which are not divided into blocks. See the module `uncarved`.
     uncarved: Pages,
     /// The pages that were purged and have not been used since.
@@ -89,6 +93,7 @@ impl Arena {
         carved: 0,
         free: None,
         units: Units::NONE,
+        last_served: LastServed::NONE,
         uncarved: Pages::NONE,
         purged: Pages::NONE,
         reused: 0,
@@ -196,6 +201,9 @@ impl Arena {
     }
 
     /// Takes the units of a pool for `class`.
+    ///
+    /// For linked blocks, prefers a unit that last served `class`, because its blocks may still be
+    /// in the processor's cache.
     fn take_run<G: Geometry>(
         &mut self,
         index: ArenaIndex,
@@ -207,7 +215,11 @@ impl Arena {
             // The first pool begins at a multiple of `small_threshold`, so larger blocks would not
             // be aligned there.
             let from = usize::from(!class.is_small());
-            Run { first: self.units.lowest_from(from)?, units: 1 }
+            let class = class.index() as u8;
+            let preferred = self.last_served.lowest(class, self.units.free_and_dirty_from(from));
+            let first = preferred.or_else(|| self.units.lowest_from(from))?;
+            self.last_served.note(first, class);
+            Run { first, units: 1 }
         } else {
             self.units.find_run(class.units(), align)?
         };

@@ -215,6 +215,8 @@ pub enum RetainRule {
     /// - The last block in use in an arena has been freed, and classes retain or want to retain
     ///   pools of the arena.
     /// - All pools of an arena are free, and the heap wants to retain the arena.
+    ///
+    /// A class that needs another pool prefers a free pool that it used before.
     EachClass,
 }
 

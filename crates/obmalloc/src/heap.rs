@@ -1373,6 +1373,31 @@ mod tests {
     }
 
     #[test]
+    fn a_class_gets_the_unit_that_it_used_before() {
+        let mut heap: Heap<_, _, Native> = Heap::with_geometry(source(0), Malloc);
+        let mut second_pools = Vec::new();
+        for size in [512, 256] {
+            let class = SizeClass::of(size).unwrap();
+            let blocks: Vec<_> = (0..2 * class.capacity()).map(|_| heap.alloc(class)).collect();
+            let unit = PoolPtr::of::<Native>(blocks.last().unwrap().as_ref().unwrap());
+            second_pools.extend(
+                blocks.into_iter().flatten().filter(|block| PoolPtr::of::<Native>(block) == unit),
+            );
+        }
+        let [first, .., last] = &second_pools[..] else { unreachable!() };
+        let [of_512, of_256] = [first, last].map(PoolPtr::of::<Native>);
+        for block in second_pools {
+            // SAFETY: the block came from this heap, and is freed once.
+            unsafe { heap.free(block) };
+        }
+        // The unit that served blocks of 512 bytes is lower, but the other one is preferred.
+        assert!(of_512.start::<Native>() < of_256.start::<Native>());
+        let block = heap.alloc(SizeClass::of(256).unwrap()).unwrap();
+        assert_eq!(PoolPtr::of::<Native>(&block), of_256);
+        heap.check_invariants();
+    }
+
+    #[test]
     fn all_slots_of_a_linked_class_lead_to_its_pools() {
         let mut heap: Heap<_, _, Native> = Heap::with_geometry(source(0), Malloc);
         for size in (513..=1024).step_by(64) {

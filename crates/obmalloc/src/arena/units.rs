@@ -65,12 +65,18 @@ impl Units {
         self.free.count_ones() as usize
     }
 
+    /// Returns the free and dirty units as bits. Ignores the units before `first`, which must be
+    /// less than 64.
+    pub(crate) fn free_and_dirty_from(self, first: usize) -> u64 {
+        self.free & self.dirty & u64::MAX << first
+    }
+
     /// Returns the free unit to use next: the lowest dirty one, or the lowest one if none is dirty.
     ///
     /// Ignores the units before `first`, which must be less than 64.
     pub(crate) fn lowest_from(self, first: usize) -> Option<usize> {
-        let free = self.free & u64::MAX << first;
-        bits(free & self.dirty).next().or_else(|| bits(free).next())
+        let dirty = bits(self.free_and_dirty_from(first)).next();
+        dirty.or_else(|| bits(self.free & u64::MAX << first).next())
     }
 
     /// Finds `units` adjacent free units, the first of which has an index that is a multiple of
