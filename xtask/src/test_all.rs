@@ -56,6 +56,8 @@ const STEPS: &[Step] = &[
 /// The features to test. Those of `benches` exclude each other, so they are left out.
 const FEATURES: &[&str] = &[
     "--features",
+    "obmalloc/serde",
+    "--features",
     "obmalloc-global-alloc/allocator-api2-02,obmalloc-global-alloc/allocator-api2-04",
 ];
 
@@ -253,4 +255,37 @@ fn miri() -> Result<Tally> {
     command.args(["+nightly", "miri", "test", "--no-fail-fast", "--lib"]);
     command.args(["-p", "obmalloc-raw-mem", "-p", "obmalloc", "-p", "obmalloc-thread-heap"]);
     Tally::of_command(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::process;
+
+    /// The features that a step of its own tests, or that the tests of another crate turn on.
+    const ELSEWHERE: [&str; 4] = ["default", "std", "dynamic-tls", "backtrace"];
+
+    #[test]
+    fn every_feature_of_the_crates_is_tested() {
+        let mut cargo = workspace::cargo(&["metadata", "--format-version", "1", "--no-deps"]);
+        let metadata = process::stdout_of(&mut cargo).unwrap();
+        let metadata: Value = serde_json::from_str(&metadata).unwrap();
+        let mut features = 0;
+        for package in metadata["packages"].as_array().unwrap() {
+            let name = package["name"].as_str().unwrap();
+            for feature in package["features"].as_object().unwrap().keys() {
+                let is_tested =
+                    FEATURES[1].split(',').any(|one| one == format!("{name}/{feature}"));
+                let is_ours = name.starts_with("obmalloc");
+                assert!(
+                    !is_ours || is_tested || ELSEWHERE.contains(&&**feature),
+                    "{name}/{feature}"
+                );
+                features += usize::from(is_ours);
+            }
+        }
+        assert!(features > 5, "{features}");
+    }
 }

@@ -1373,6 +1373,24 @@ mod tests {
     }
 
     #[test]
+    fn the_second_sweep_without_a_use_ends_the_retention_of_a_pool() {
+        thread_local!(static NOW: Cell<u64> = const { Cell::new(1) });
+        let mut heap: Heap<_, _, Native> = Heap::with_geometry(source(0), Malloc);
+        let clock = || Duration::from_secs(NOW.get());
+        heap.set_purge_policy(PurgePolicy::after(Duration::from_secs(5), clock));
+        let _in_use = heap.alloc(SizeClass::of(100).unwrap()).unwrap();
+        let block = heap.alloc(SizeClass::of(500).unwrap()).unwrap();
+        // SAFETY: the block came from this heap, and is freed once.
+        unsafe { heap.free(block) };
+        let retained_after = [1, 3, 5, 7].map(|seconds| {
+            NOW.set(seconds);
+            while !heap.visit() {}
+            heap.empty.count()
+        });
+        assert_eq!(retained_after, [1, 1, 0, 0]);
+    }
+
+    #[test]
     fn a_class_gets_the_unit_that_it_used_before() {
         let mut heap: Heap<_, _, Native> = Heap::with_geometry(source(0), Malloc);
         let mut second_pools = Vec::new();

@@ -18,9 +18,14 @@ use super::{
 };
 use crate::{loom, process};
 
-/// The additional features that the tests of global-alloc need.
-const FEATURES: &str =
-    "obmalloc-global-alloc/allocator-api2-02,obmalloc-global-alloc/allocator-api2-04";
+/// The additional features that the tests of a package need.
+const FEATURES: [(&str, &str); 2] = [
+    ("obmalloc", "obmalloc/serde"),
+    (
+        "obmalloc-global-alloc",
+        "obmalloc-global-alloc/allocator-api2-02,obmalloc-global-alloc/allocator-api2-04",
+    ),
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Stage {
@@ -108,9 +113,8 @@ impl Lab {
         };
         for package in stage.packages {
             command.args(["--package", package]);
-            if *package == "obmalloc-global-alloc" {
-                command.args(["--features", FEATURES]);
-            }
+            let features = FEATURES.iter().filter(|(of, _)| of == package);
+            features.for_each(|(_, features)| _ = command.args(["--features", features]));
         }
         if only_build {
             command.arg("--no-run");

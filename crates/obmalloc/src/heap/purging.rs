@@ -326,6 +326,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn purges_that_were_no_mistakes_shorten_the_next_pause() {
+        let policy = PurgePolicy::after(Duration::from_secs(5), || Duration::ZERO);
+        let mut purging = Purging::new(policy);
+        let mut pause_after = |good_purges: usize| {
+            for _ in 0..good_purges {
+                purging.note_purged(100, Reason::Idle);
+            }
+            purging.note_purged(100, Reason::Idle);
+            purging.judge(26, Duration::ZERO);
+            purging.pauses[Reason::Idle as usize].end.as_secs()
+        };
+        assert_eq!([0, 0, 0, 1, 2].map(&mut pause_after), [2, 4, 8, 8, 4]);
+    }
+
+    #[test]
     fn each_mistake_doubles_the_pause_up_to_32_intervals() {
         let (mut pause, now) = (Pause::NONE, Duration::from_secs(100));
         let mut intervals = || {

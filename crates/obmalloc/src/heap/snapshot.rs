@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     arena::Arena,
-    geometry::{Geometry, shape::Shape},
+    geometry::{Geometry, shape::Shape, size_class::SizeClass},
     heap::{Heap, figures::Kind, walk::BlockState},
     pool::{PoolPtr, State},
 };
@@ -150,7 +150,7 @@ impl Arena {
                 State::Free | State::Uncarved => RunState::Free,
             },
             kind: class.map(|class| Kind::of(class).name()),
-            block_size: class.map_or(0, |class| class.block_size()),
+            block_size: class.map(SizeClass::block_size).unwrap_or_default(),
             in_use: header.in_use::<G>(),
             blocks,
         }
@@ -162,10 +162,7 @@ mod tests {
     use raw_mem::{Malloc, MmapArenas};
 
     use super::*;
-    use crate::geometry::{
-        eras::{Native, Pools16K},
-        size_class::SizeClass,
-    };
+    use crate::geometry::eras::{Native, Pools16K};
 
     fn covers<G: Geometry>(snapshot: &Snapshot) {
         for arena in &snapshot.arenas {
@@ -174,6 +171,7 @@ mod tests {
                 assert_eq!(run.first, next);
                 next += run.units;
                 assert_eq!(run.blocks.matches('#').count(), run.in_use);
+                assert_eq!(run.block_size > 0, run.kind.is_some(), "{run:?}");
             }
             assert_eq!(next, Shape::<G>::POOLS);
         }
@@ -189,7 +187,8 @@ mod tests {
         covers::<Native>(&snapshot);
         let runs = &snapshot.arenas[0].runs;
         assert_eq!((runs[0].kind, runs[0].block_size, runs[0].in_use), (Some("small"), 512, 1));
-        assert!(runs[0].blocks.starts_with("#-") && runs[0].blocks.ends_with('.'), "{runs:?}");
+        // The first page has room for one block behind the headers, so no other block is carved.
+        assert!(runs[0].blocks.starts_with("#.") && runs[0].blocks.ends_with('.'), "{runs:?}");
         assert_eq!(runs[1].state, RunState::Purged);
         let last = runs.last().unwrap();
         assert_eq!((last.kind, last.blocks.as_str()), (Some("span"), "#"));
