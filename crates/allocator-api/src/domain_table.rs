@@ -79,8 +79,8 @@ impl<A: MemAlloc> DomainTable<A> {
     /// - `allocator` must be able to free and reallocate every live block of `domain`, including
     ///   the blocks that other threads allocate during this call.
     /// - `allocator` must meet the requirements of [`CAllocator::new`] for as long as this
-    ///   `DomainTable` is in use. This also holds after a later call has replaced `allocator`,
-    ///   because other threads may still be calling it.
+    ///   `DomainTable` is in use, even after a later call has replaced `allocator`. Other threads
+    ///   may then still be calling its functions.
     pub unsafe fn set(&self, domain: Domain, allocator: CAllocator) -> Result<(), SetError> {
         let slot = &self.slots[domain.index()];
         let mut records = sync::lock(&self.records);

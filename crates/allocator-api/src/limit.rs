@@ -1,8 +1,9 @@
 //! A limit on the number of bytes that one domain has in use.
 //!
-//! The hook [`Limited`] counts the bytes of every request to a domain. It cannot count mapped
-//! memory instead, because a domain such as `Domain::Mem` does not map memory itself. A limit on a
-//! whole heap or process costs less, because it is checked only when memory is mapped.
+//! The hook [`Limited`] counts the bytes of every request to a memory domain. A limit on a whole
+//! heap or process costs less, because it counts mapped memory, and is checked only when memory is
+//! mapped. Mapped memory cannot be counted for a domain such as `Domain::Mem`, because the domain
+//! does not map memory itself.
 
 use core::{cell::Cell, ptr::NonNull};
 use std::collections::BTreeMap;
@@ -22,8 +23,10 @@ use sync::Mutex;
 ///
 /// The hook counts the bytes of a request as in use before it passes the request to the allocator
 /// below. Otherwise, several threads that allocate at the same time could together exceed the hard
-/// limit. If the request fails, the hook subtracts its bytes again. If another thread gets a block
-/// before that, these bytes count for the peak and the soft limit.
+/// limit. If the request fails, the hook subtracts its bytes again.
+///
+/// A failed request normally affects neither the peak nor the soft limit. Its bytes count for them
+/// only if another thread gets a block before the bytes are subtracted.
 ///
 /// The allocator that `Limited` wraps should know the [usable size](MemAlloc::usable_size) of its
 /// blocks. If it does not, `Limited` stores the size of each block in a table. `Limited` holds its
@@ -79,8 +82,9 @@ impl<A: MemAlloc> Limited<A> {
 
     /// Counts `bytes` as in use before the request for them is made (see [`Usage::hold`]).
     ///
-    /// If the bytes would exceed the hard limit, calls the program's callback. If the callback
-    /// returns true, tries once more to count the bytes. Returns true if the bytes were counted.
+    /// If the bytes would exceed the hard limit, the function calls the program's callback, which
+    /// may free memory. If the callback returns true, the function tries once more to count the
+    /// bytes. It returns true if the bytes were counted.
     fn charge(&self, bytes: usize) -> bool {
         match self.try_charge(bytes) {
             None => true,
@@ -117,8 +121,10 @@ impl<A: MemAlloc> Limited<A> {
 
     /// Counts the size of `block` instead of the `charged` bytes that were held for the request.
     ///
-    /// If `block` is `None`, the request failed, and the function only subtracts the `charged`
-    /// bytes. It writes a warning when the bytes in use first exceed the soft limit.
+    /// The argument `block` is the result of the request. If it is `None`, the request failed, so
+    /// the function subtracts `charged` and counts nothing instead.
+    ///
+    /// If the bytes in use exceed the soft limit for the first time, the function writes a warning.
     fn adjust(&self, block: Option<NonNull<u8>>, charged: usize) -> Option<NonNull<u8>> {
         // SAFETY: the block is live, and came from `below`.
         let usable = block.and_then(|block| unsafe { self.below.usable_size(block) });

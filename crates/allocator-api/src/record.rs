@@ -2,8 +2,8 @@
 //!
 //! A record holds one vtable, which is a set of allocator functions and their context. Records
 //! never change, so threads can read them without a lock. A [`DomainTable`](crate::DomainTable)
-//! owns a list of records, and frees them when it is dropped. If the same vtable is set again, the
-//! table reuses its record.
+//! owns a list of records, and frees them when it is dropped. If a program sets an allocator that
+//! it has set before, the table reuses the existing record.
 
 use core::{ptr, ptr::NonNull};
 

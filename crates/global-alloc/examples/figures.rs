@@ -50,9 +50,9 @@ fn work(seed: usize) {
 
 /// Returns the average processor time that the busy threads need for a request, in nanoseconds.
 ///
-/// The measurement takes a quarter of a second. Meanwhile, the calling thread makes `rate` calls of
-/// `stats` per second, and sleeps between them. If all processors are busy, the thread may sleep
-/// too long, and then makes the overdue calls one right after another.
+/// The measurement takes a quarter of a second. During this time, the calling thread calls `stats`
+/// at a rate of `rate` calls per second, and sleeps between the calls. If the thread sleeps too
+/// long because all processors are busy, it makes the missed calls immediately afterwards.
 fn cost(rate: f64) -> f64 {
     let (turns, time, start) = (TURNS.load(Relaxed), TIME.load(Relaxed), Instant::now());
     let is_over = || start.elapsed() >= Duration::from_millis(250);

@@ -9,8 +9,9 @@
 //!     each block starts at a multiple of 128, because no header precedes the first one
 //! ```
 //!
-//! The size class depends only on the layout, which is known when a block is freed. Freeing a block
-//! of up to 1 KiB therefore needs no lookup of its size.
+//! In Rust, a program passes the layout of a block again when it frees the block. The size class
+//! depends only on this layout. To free a block of up to 1 KiB, we therefore need not look up its
+//! size.
 
 #![forbid(unsafe_code)]
 

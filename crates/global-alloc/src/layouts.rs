@@ -105,8 +105,11 @@ pub(crate) unsafe trait Layouts {
     ///   [`resize_large`](Self::resize_large), and must not be used again.
     unsafe fn free_large(&self, block: LargeBlock);
 
-    /// Resizes a block that has its own mapping. Its new size is `room` bytes if there is enough
-    /// memory, and `size` bytes otherwise. If the function returns `None`, the block is unchanged.
+    /// Resizes a block that has its own mapping.
+    ///
+    /// The function tries to make the block `room` bytes long, so that it can grow later without
+    /// moving. If there is not enough memory for that, the block gets `size` bytes. If this also
+    /// fails, the function returns `None`, and the block is unchanged.
     ///
     /// # Safety
     ///
@@ -310,11 +313,12 @@ pub(crate) unsafe trait Layouts {
     /// Resizes or moves memory of any kind. It is not inlined, which keeps the code of small
     /// requests short.
     ///
-    /// If there is no memory for a new block, the contents stay in the old block if possible. All
-    /// of these conditions must hold:
+    /// If there is no memory for a new block, the contents stay in the old block if possible, for
+    /// example when memory shrinks. All of these conditions must hold:
     /// - Both layouts, `old` and `new`, have a size class (see [`class`]).
     /// - The old block is large enough for `new`, and sufficiently aligned.
-    /// - Memory for `new` may lie in a block of the old block's class (see [`may_lie_in`]).
+    /// - The function that frees memory of the layout `new` accepts a block of the class of the old
+    ///   block (see [`may_lie_in`]).
     ///
     /// # Safety
     ///

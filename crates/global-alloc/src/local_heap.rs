@@ -26,9 +26,9 @@ type PoolHeap = Heap<LimitedArenas<MmapArenas>, Malloc, Pools>;
 /// When the heap is dropped or [reset](Self::reset), it frees all of its memory. It unmaps
 /// allocations of more than 480 KiB one by one, and frees all others at once.
 ///
-/// The heap also frees the memory of collections that the program has passed to `mem::forget`.
-/// Forgetting a collection instead of dropping it saves the time that dropping each item would
-/// take. Do this only if the items need not be dropped.
+/// A program can pass a collection to `mem::forget` instead of dropping it, which saves the time
+/// for dropping each item. The heap still frees the memory of the collection. Do this only if the
+/// items need not be dropped.
 ///
 /// With the feature `allocator-api2-02` or `allocator-api2-04`, `&LocalHeap` implements `Allocator`
 /// of that version of allocator-api2:
@@ -49,9 +49,9 @@ pub struct LocalHeap {
     /// # Invariant
     ///
     /// No two borrows of this cell's contents overlap. Each method of `LocalHeap` ends its borrow
-    /// before it returns. It also ends the borrow before it runs the callback in `before_refusal`,
-    /// because the callback may use the heap. Two threads never run methods at the same time,
-    /// because the type is not `Sync`.
+    /// before it returns, and also before it runs the program's callback, because the callback may
+    /// use the heap. Methods never run on two threads at the same time, because the type is not
+    /// `Sync`.
     heap: UnsafeCell<PoolHeap>,
     /// `None` while the callback runs.
     before_refusal: Cell<Option<Callback>>,
@@ -68,9 +68,9 @@ impl LocalHeap {
 
     /// Creates a heap that maps at most `bytes` bytes. Requests beyond this limit fail.
     ///
-    /// The heap takes blocks of up to 480 KiB from arenas. Each mapped arena counts as 1 MiB
-    /// towards the limit of `bytes` bytes, even if few of the arena's blocks are in use. The heap
-    /// checks this limit only when it maps memory, so all other requests cost nothing extra.
+    /// The heap takes blocks of up to 480 KiB from arenas of 1 MiB. An arena counts in full towards
+    /// the limit, even if few of its blocks are in use. The heap checks the limit only when it maps
+    /// memory, so all other requests cost nothing extra.
     ///
     /// ```
     /// # use std::alloc::Layout;
@@ -94,10 +94,10 @@ impl LocalHeap {
 
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// The callback may use this heap. If it returns true, the request that exceeded the hard limit
-    /// is tried again. While the callback runs, further requests that exceed the limit fail without
-    /// another call of the callback. If the callback panics, the process is aborted, because an
-    /// allocation must not unwind.
+    /// The callback may use this heap, for example to free memory. If it returns true, the heap
+    /// repeats the request that exceeded the hard limit. If the callback itself makes a request
+    /// that exceeds the limit, that request fails without another call of the callback. If the
+    /// callback panics, the process is aborted, because an allocation must not unwind.
     pub fn before_refusal(&mut self, callback: impl FnMut(LimitReached) -> bool + Send + 'static) {
         self.before_refusal.set(Some(Box::new(callback)));
     }
@@ -179,9 +179,10 @@ impl LocalHeap {
     /// heap.set_decay(Some(Duration::from_secs(1)));
     /// ```
     pub fn set_decay(&mut self, decay: Option<Duration>) {
-        // We use our own clock, `coarse_now`, and no clock that the program supplies. The heap
-        // reads its clock while a method of `LocalHeap` borrows the heap mutably. A clock of the
-        // program could call another method, which would borrow the heap a second time.
+        // We use our own clock `coarse_now` rather than a clock that the program supplies. The
+        // clock is read while a method of `LocalHeap` borrows the inner heap mutably. A clock of
+        // the program could call another method of the same `LocalHeap`, which would borrow the
+        // inner heap a second time.
         let policy = |decay| PurgePolicy::after(decay, coarse_now);
         self.heap.get_mut().set_purge_policy(decay.map_or(PurgePolicy::NEVER, policy));
     }
@@ -209,8 +210,9 @@ impl LocalHeap {
         self.heap.get_mut().for_each_block(visit);
     }
 
-    /// Allocates a block when the free list of `class` is empty. If there is no memory, trims the
-    /// heap and tries again (see `after_trim`).
+    /// Allocates a block of `class` when the free list of this class is empty.
+    ///
+    /// If there is no memory, the function trims the heap and tries again (see `after_trim`).
     #[cold]
     #[inline(never)]
     fn alloc_block_slow(&self, class: SizeClass<Pools>) -> Option<BlockPtr> {
@@ -220,9 +222,9 @@ impl LocalHeap {
     /// Calls `request`, which allocates from this `LocalHeap`. If `request` fails, this function
     /// returns unused memory of this `LocalHeap` to the system and calls `request` again.
     ///
-    /// If the first call failed although the hard limit of this `LocalHeap` allows the request, the
-    /// system has no memory left. In this case, the function also flushes [`PerThread`] before the
-    /// second call, because the calling thread's heap may hold unused memory.
+    /// The first call of `request` can fail because of the hard limit, or because the system has no
+    /// memory left. In the second case, the function also flushes [`PerThread`] before it calls
+    /// `request` again, because the calling thread's heap in `PerThread` may hold unused memory.
     ///
     /// If the second call of `request` exceeds the hard limit, the function calls the callback that
     /// the program passed to [`before_refusal`](Self::before_refusal()). If the callback returns
@@ -249,8 +251,10 @@ impl LocalHeap {
         })
     }
 
-    /// Calls the program's callback (see [`before_refusal`](Self::before_refusal())) if the last
-    /// request exceeded the hard limit. Returns true if the caller should repeat the request.
+    /// Calls the program's callback if the last request exceeded the hard limit.
+    ///
+    /// The program sets the callback with [`before_refusal`](Self::before_refusal()). This function
+    /// returns true if the callback has returned true, so that the caller repeats the request.
     #[cold]
     fn ask_before_refusal(&self) -> bool {
         // SAFETY: nothing else borrows the heap (its invariant).

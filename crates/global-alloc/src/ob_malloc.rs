@@ -99,12 +99,13 @@ impl ObMalloc {
 
     /// Sets whether the heaps use huge pages. The default is [`HugePages::Off`].
     ///
-    /// Returning a part of a huge page to the system breaks up the huge page. With huge pages, a
-    /// heap therefore keeps the free parts of its arenas, except while memory is short or during
-    /// a [`flush`](Self::flush).
+    /// Returning a part of a huge page to the system breaks up the huge page. A heap that uses huge
+    /// pages therefore returns only whole arenas, and keeps the free parts of other arenas. It
+    /// returns these parts only while memory is short or during a [`flush`](Self::flush).
     ///
-    /// Call this function at program start. Heaps that other threads have already opened do not get
-    /// the new setting, and continue to return parts of arenas.
+    /// Call this function at program start. A heap that another thread has opened before this call
+    /// does not get the new setting. It still returns free parts of its arenas, which breaks up
+    /// huge pages.
     ///
     /// ```
     /// # use global_alloc::{HugePages, ObMalloc};
@@ -133,9 +134,9 @@ impl ObMalloc {
 
     /// Counts the memory of the process, without stopping other threads.
     ///
-    /// The call takes about a microsecond for each MiB of mapped memory. Threads that need to map
-    /// or unmap memory wait until the call ends, and all other threads continue to run. If they
-    /// allocate or free memory during the call, the returned counts are approximate.
+    /// Other threads can allocate and free memory during the call, so the returned counts are
+    /// approximate. Only threads that need to map or unmap memory wait until the call ends. The
+    /// call takes about a microsecond for each MiB of mapped memory.
     ///
     /// ```
     /// # use global_alloc::{Detail, ObMalloc};
@@ -185,8 +186,9 @@ impl ObMalloc {
 
     /// Limits the memory that is mapped for the process. Memory already in use is not affected.
     ///
-    /// The limits are checked only when memory is mapped, so other requests cost nothing extra. A
-    /// request that exceeds the hard limit fails as if the system had no memory left.
+    /// A request that would exceed the hard limit fails as if the system had no memory left. The
+    /// first request that exceeds the soft limit causes a warning. The limits are checked only when
+    /// memory is mapped, so other requests cost nothing extra.
     ///
     /// ```
     /// # use global_alloc::{Limits, ObMalloc};
@@ -204,10 +206,10 @@ impl ObMalloc {
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
     /// The callback may allocate and free memory, for example to empty one of the program's caches.
-    /// If it returns true, the request that exceeded the hard limit is tried again. While the
-    /// callback runs, further requests of the same thread that exceed the limit fail without
-    /// another call of the callback. If the callback panics, the process is aborted, because an
-    /// allocation must not unwind.
+    /// If it returns true, the request that exceeded the hard limit is tried again. If the callback
+    /// itself makes a request that exceeds the limit, that request fails without another call of
+    /// the callback. If the callback panics, the process is aborted, because an allocation must not
+    /// unwind.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         PerThread.before_refusal(callback);
     }
@@ -215,9 +217,9 @@ impl ObMalloc {
     /// Returns the number of bytes that the program may use at `ptr`. It is at least the requested
     /// size.
     ///
-    /// The usable bytes beyond the requested size are uninitialised, and their contents may be lost
-    /// when the memory is reallocated. The caller must still free the memory with its original
-    /// layout.
+    /// A block can have more bytes than were requested. The additional bytes are uninitialised, and
+    /// their contents may be lost when the block is reallocated. The caller must still free the
+    /// block with the layout that was requested.
     ///
     /// # Safety
     ///

@@ -54,8 +54,9 @@ impl BeforeRefusal {
 
     /// Calls the program's callback if [`note`] has stored a refusal for this thread.
     ///
-    /// The function removes the stored refusal in any case. If this thread is already running the
-    /// callback, the callback is not called again.
+    /// The function always removes the stored refusal, so each refusal leads to at most one call of
+    /// the callback. If this thread is already running the callback, the function does not call it
+    /// again.
     ///
     /// Returns true if the callback was called and the request should be repeated.
     pub(crate) fn ask(&self) -> bool {

@@ -1,9 +1,10 @@
 //! A stack of abandoned heaps, from which a new thread takes a heap without looking at others.
 //!
-//! A heap on the stack is usually abandoned, which means that it has no owner. However, only the
-//! inbox of a heap tells for certain whether the heap has an owner. For example, a thread that
-//! frees a block of an abandoned heap owns the heap for a moment, and the heap stays on the stack
-//! meanwhile.
+//! The stack is a linked list of heaps that their owners have abandoned. A heap on the stack can
+//! nevertheless have an owner: a thread that frees a block of an abandoned heap owns the heap for a
+//! moment, and leaves it on the stack meanwhile. A thread that takes a heap from the stack must
+//! therefore try to become its owner, which fails if the heap has one. Each heap stores in its
+//! inbox whether it has an owner.
 //!
 //! ```text
 //!   owner                              thread that needs a heap
@@ -12,11 +13,13 @@
 //!   3. links it if it was unmarked     3. tries to adopt the heap, and otherwise takes the next one
 //! ```
 //!
-//! An abandoned heap is missing from the stack only for a moment, even if its owner marks it as
-//! stacked while another thread unlinks it and removes the mark. Both threads exchange the mark
-//! atomically. If the mark is removed first, the owner finds the heap unmarked, and links it again.
-//! If the mark is set first, the other thread then sees that the heap is abandoned, and can adopt
-//! it.
+//! The mark of a heap says that the heap is on the stack, so that no thread links it a second time.
+//! A thread that has unlinked a heap may remove the mark while the owner of the heap sets it. No
+//! abandoned heap is lost in this race, because both threads exchange the mark atomically:
+//!
+//! - If the mark is removed first, the owner finds the heap unmarked, and links it again.
+//! - If the mark is set first, the thread that removes it sees that the heap is abandoned, and can
+//!   adopt the heap.
 //!
 //! Threads link heaps without a lock, but must hold a lock to unlink one. The lock prevents the ABA
 //! problem. Without it, a thread that unlinks heap A could read that heap B lies below A, and could
@@ -54,7 +57,7 @@ impl<T> Stacked<T> {
         }
     }
 
-    /// Leaves an object as a thread does that is about to link it.
+    /// Marks an object without linking it, as if a thread had been interrupted in between.
     #[cfg(test)]
     pub(crate) fn set_mark(&self) {
         self.mark.store(true, Relaxed);
@@ -113,8 +116,8 @@ impl<T: Stackable + 'static, O: Orders> HeapStack<T, O> {
     ///
     /// `lock` must acquire a lock that all callers share. It is not called if the stack is empty.
     ///
-    /// The caller must try to adopt the returned heap. If the heap still has an owner, this fails,
-    /// and the owner pushes the heap again when it abandons it.
+    /// The caller must try to adopt the returned heap, which fails if the heap has an owner. The
+    /// heap is not lost in this case, because its owner pushes it again after abandoning it.
     pub(crate) fn pop<L>(&self, lock: impl FnOnce() -> L) -> Option<&'static T> {
         if self.top.load(Relaxed).is_null() {
             return None;
@@ -155,9 +158,11 @@ impl<T: Stackable + 'static, O: Orders> HeapStack<T, O> {
             // SAFETY: the object lives forever (invariant of `top`), and is only shared.
             let object: &'static T = unsafe { NonNull::new(top)?.as_ref() };
             let below = object.stacked().below.load(Relaxed);
-            // INVARIANT: `below` is null, or an object that lives forever. The exchange can be
-            // Relaxed, because a read-modify-write operation continues the release sequences of
-            // earlier links.
+            // INVARIANT: `below` is null, or an object that lives forever.
+            //
+            // The exchange can be Relaxed. A thread that later loads `below` from `top` still
+            // synchronises with the thread that linked `below`, because a read-modify-write
+            // operation continues the release sequences of earlier links.
             match self.top.compare_exchange_weak(top, below, Relaxed, O::UNLINK) {
                 Ok(_) => return Some(object),
                 Err(now) => top = now,

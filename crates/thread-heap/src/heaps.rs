@@ -38,10 +38,10 @@ pub(crate) use self::left_open::LeftOpen;
 
 /// A family of heaps that share one arena source.
 ///
-/// A heap of the family that has no [`Owner`](crate::Owner) is abandoned, until a new owner adopts
-/// it. Blocks of an abandoned heap can still be in use, and any thread may free them at any time.
-/// To free such a block, the thread accesses the `Heaps` value of the family. This value must
-/// therefore live forever, for example as a `static` or a leaked value.
+/// When an [`Owner`](crate::Owner) is dropped, its heap is abandoned until a new owner adopts it.
+/// The heap's blocks can still be in use, and any thread may free them at any time. To free such a
+/// block, the thread accesses the `Heaps` value of the family. This value must therefore live
+/// forever, for example as a `static` or a leaked value.
 ///
 /// `P` is a tuple of three types: an arena source, a metadata allocator, and a geometry, which
 /// defines the sizes of arenas, pools and blocks. The arena source and the metadata allocator must
@@ -105,8 +105,9 @@ impl<P: Parts> Heaps<P> {
     /// A program must hold the lock of the arena source across a `fork`. If another thread held the
     /// lock during the fork, the child's copy of the lock would stay locked forever.
     ///
-    /// While a thread holds the lock of the arena source, it must not use or [open] a heap. This
-    /// could need the same lock, and the thread would wait forever for itself.
+    /// While a thread holds the lock of the arena source, it must not use or [open] a heap. An
+    /// operation on the heap could need the same lock, and the thread would wait for itself
+    /// forever.
     ///
     /// [open]: Self::open
     pub fn lock_source(&self) -> SourceGuard<'_, P::Source> {

@@ -1,9 +1,10 @@
 #![doc = include_str!("../README.md")]
 //! # What happens before what
 //!
-//! Each row of this table names two events. The first event must happen before the second, and the
+//! Each row of this table names two events, of which the first must happen before the second. The
 //! third column contains the atomic operations that ensure this order. Each test in the last column
-//! weakens one of these operations, and checks that loom, a model checker, then finds a bug.
+//! weakens the memory ordering of one operation, and checks that loom, a model checker, then finds
+//! a bug.
 //!
 //! | from | to | by | model |
 //! | --- | --- | --- | --- |
@@ -35,10 +36,10 @@
 //!
 //! # Fork
 //!
-//! A forked child contains only the forking thread. The child never allocates from the heaps of the
-//! other threads, because a thread may have been changing its heap during the fork. It can still
-//! free their blocks, but the freed blocks are not reused. When the child flushes its own heap, it
-//! also purges the pages that consist only of such freed blocks.
+//! A forked child contains only the forking thread. The child never allocates from the heaps of
+//! other threads, because a thread may have been changing its heap during the fork. The child can
+//! free blocks of these heaps, but never reuses them. When the child flushes its own heap, it also
+//! purges the pages that contain only such freed blocks.
 //!
 //! The type [`PerThread`] prepares for a fork automatically. A program that uses other [`Heaps`]
 //! must hold the lock of [`Heaps::lock_source`] across a fork, because the child could otherwise

@@ -185,9 +185,10 @@ impl<P: Parts> SharedSource<P> {
     /// Maps or resizes memory like [`map_from_source`](Self::map_from_source), unless `more`
     /// additional bytes would exceed the limit. In that case, returns `exhausted`.
     ///
-    /// If the limit refuses the request, the refusal is stored in a thread-local variable, so that
-    /// the program's callback can be called later. We unlock the source before we access this
-    /// variable, because the first access may allocate memory.
+    /// If the limit refuses the request, the function stores the refusal in a thread-local
+    /// variable, so that the program's callback can be called later. The first access to this
+    /// variable may allocate memory, for which this thread may need the lock of the source. The
+    /// function therefore unlocks the source before the access.
     fn map_within_limit<T>(
         &'static self,
         more: usize,

@@ -7,10 +7,11 @@ use sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A hook that counts requests and their bytes, separately for small and for large requests.
 ///
-/// The hook also counts requests that fail, but not calls to `free`. The
-/// method [`counts`](Self::counts) reads one counter after the other, without stopping other
-/// threads. If another thread makes a request during the call, only some of the returned counters
-/// may include this request.
+/// A request counts even if it fails. A call to `free` does not count.
+///
+/// The method [`counts`](Self::counts) reads one counter after the other, without stopping other
+/// threads. If another thread makes a request meanwhile, some of the returned counters may include
+/// this request and others may not.
 #[derive(Debug)]
 pub struct Counting<A> {
     below: A,

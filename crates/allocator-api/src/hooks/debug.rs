@@ -108,8 +108,9 @@ impl<A> Debug<A> {
     /// Wraps `below`, which serves `domain`. `style` sets the filling bytes and the layout of the
     /// blocks.
     ///
-    /// The style of a hook cannot be changed later. With a new style, the hook could assume more
-    /// bytes after an old block than it has allocated there, and overwrite other memory:
+    /// The style of a hook cannot change, because it determines how many bytes the hook adds after
+    /// each block. With a style that adds more bytes, the hook would write past the end of its
+    /// older blocks:
     ///
     /// ```
     /// # use allocator_api::{Domain, hooks::{Debug, Style}, raw_mem::Malloc};
@@ -127,8 +128,8 @@ impl<A> Debug<A> {
 
     /// Sets the [`Host`] through which the hook interacts with the program.
     ///
-    /// For example, the hook calls [`Host::end`] after an error, to end the process. If a method of
-    /// the host panics, the process is aborted.
+    /// The hook calls methods of its host, for example [`Host::end`] to report an error and end the
+    /// process. If such a method panics, the process is aborted.
     #[must_use]
     pub const fn with_host(mut self, host: &'static dyn Host) -> Self {
         self.host = host;
@@ -228,9 +229,9 @@ impl<A: MemAlloc> Debug<A> {
     ///
     /// - `block` must be a live block of `size` bytes that this debug hook allocated.
     /// - The program must not use the block after this call.
-    /// - `letter` must be the letter in the block's header. For most blocks, this is `self.letter`,
-    ///   the letter of the hook's memory domain. For a block that was requested with an alignment
-    ///   of more than a word, it is the same letter in upper case.
+    /// - `letter` must be the letter in the block's header. This is `self.letter`, the letter of
+    ///   the hook's memory domain, or the same letter in upper case if the block was requested with
+    ///   an alignment of more than a word.
     unsafe fn release(&self, block: Block, size: usize, letter: u8) {
         let all = size + self.style.overhead();
         let (distance, room) = if letter == self.letter {
@@ -256,9 +257,9 @@ impl<A: MemAlloc> Debug<A> {
     /// # Safety
     ///
     /// - `block` must be a live block of `old` bytes that this debug hook allocated.
-    /// - The letter in the header of `block` must be `self.letter`, which is in lower case. An
-    ///   upper-case letter marks a block that was requested with an alignment of more than a word,
-    ///   and this function would not preserve that alignment.
+    /// - The header of `block` must contain the lower-case letter `self.letter`. An upper-case
+    ///   letter would mean that the block was requested with an alignment of more than a word,
+    ///   which this function does not preserve.
     unsafe fn resize(&self, block: Block, old: usize, new: usize) -> Option<NonNull<u8>> {
         // The allocator below may unmap the old block.
         readable::forget(block.header(), old + self.style.overhead());

@@ -58,10 +58,10 @@ std::thread_local! {
 /// short time. If another thread holds this lock during the fork, the child's copy of the lock
 /// stays locked forever, because only the forking thread exists in the child.
 ///
-/// While the table of blocks grows, it is locked and allocates memory. During this allocation, the
-/// allocator may call back into the program, for example before it refuses the request. A callback
-/// that uses `Traces` cannot access the locked table: it gets empty figures,
-/// and [`stop`](Self::stop) forgets no block.
+/// To grow, the table of blocks allocates memory while it is locked. The allocator may then run a
+/// callback of the program, for example before it refuses the request. If this callback uses
+/// `Traces`, it cannot access the locked table: it gets empty figures, and [`stop`](Self::stop)
+/// forgets no block.
 #[derive(Debug)]
 pub struct Traces {
     table: Mutex<Table>,
@@ -137,9 +137,10 @@ impl Traces {
         let _ = write!(Output::stderr(), "{snapshot}");
     }
 
-    /// Calls `visit` with the table of blocks, and returns the result of `visit`. Returns the
-    /// default value of `R` if this thread already holds the lock of a table. Requests that `visit`
-    /// makes are not traced.
+    /// Calls `visit` with the table of blocks, and returns the result.
+    ///
+    /// Allocations by `visit` are not traced. If this thread already holds the lock of a table, the
+    /// function does not call `visit`, and returns the default value of `R`.
     fn with<R: Default>(&self, visit: impl FnOnce(&mut Table) -> R) -> R {
         untraced(|| self.locked(visit).unwrap_or_default())
     }
@@ -161,9 +162,10 @@ impl Default for Traces {
 /// If a debug hook has `Traces` as its host, its error reports name the place that allocated the
 /// block.
 ///
-/// The `Trace` hook must wrap the debug hook, not the other way round. The debug hook puts a header
-/// before each block. A `Trace` hook below the debug hook would therefore record the address of the
-/// header, but error reports look up the address that the program uses, and would not find it.
+/// The `Trace` hook must wrap the debug hook, so that both know a block by the same address. The
+/// debug hook puts a header before each block. A `Trace` hook below the debug hook would record the
+/// address of the header. An error report, which looks up the address that the program uses, would
+/// then not find the block.
 impl Host for Traces {
     fn write_place(&self, out: &mut Output<'_>, ptr: *const u8) {
         // The thread that found the error may already hold the lock of the table.
@@ -247,9 +249,9 @@ impl<A> Trace<A> {
     /// block is free, another thread can allocate a new block at the same address and add it to the
     /// table. A late removal would remove the new block instead of the old one.
     ///
-    /// The removed block is stored in the thread-local [`REMOVED`], where an error report can still
-    /// find it. Once the caller has freed or resized the block, it must set `REMOVED` to `None`,
-    /// because a new block may then have the same address.
+    /// The removed block is stored in the thread-local [`REMOVED`], so that an error report can
+    /// still name the place that allocated the block. After the caller has freed or resized the
+    /// block, it must set `REMOVED` to `None`, because a new block may then have the same address.
     fn remove(&self, block: NonNull<u8>) -> Option<Block> {
         let address = block.addr().get();
         let removed = self.traces.locked(|table| table.remove(address)).flatten();

@@ -85,9 +85,9 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     /// Pushes `nodes`, which hold freed blocks of this heap, for the owner of the heap.
     ///
-    /// If the heap has no owner, no thread would take `nodes` out of the inbox. In this case, the
-    /// function returns `nodes` and makes the caller the owner of the heap. The caller must then
-    /// free the blocks in `nodes`, and must [abandon](Self::abandon) the heap afterwards.
+    /// If the heap has no owner, no thread would take `nodes` out of the inbox. The function then
+    /// makes the caller the owner of the heap, and returns `nodes`. The caller must free the blocks
+    /// in `nodes`, and must then [abandon](Self::abandon) the heap.
     #[must_use = "nodes that come back make the caller the owner"]
     pub(crate) fn push(&self, nodes: Segment<N>) -> Option<Segment<N>> {
         let mut head = self.head.load(Relaxed);
@@ -188,9 +188,10 @@ impl<N: Link, O: Orders> Inbox<N, O> {
 
     /// Returns true if the owner has not taken any nodes for [`IDLE_AFTER`].
     ///
-    /// `now` is the current time in milliseconds, counted from an arbitrary moment. Threads that
-    /// call `is_idle` at the same time may get different results. This is harmless, because the
-    /// result only affects how soon memory is purged.
+    /// `now` is the current time in milliseconds, counted from an arbitrary moment.
+    ///
+    /// If several threads call this function at the same time, their results may differ. This is
+    /// harmless, because the result only affects how soon the memory of freed blocks is purged.
     pub(crate) fn is_idle(&self, now: usize) -> bool {
         if self.was_taken.load(Relaxed) {
             self.was_taken.store(false, Relaxed);

@@ -156,8 +156,9 @@ impl<P: Parts> Tables<P> {
 
     /// Moves the blocks of `batch` into the tables.
     ///
-    /// Returns false and moves no block in two cases: a block lies in a pool that has more pages
-    /// than a table can describe, or there is no memory for a table.
+    /// Returns true if the blocks were moved. Returns false and moves no block in two cases:
+    /// - A block of the batch lies in a pool with more pages than a table can describe.
+    /// - There is no memory for a table.
     ///
     /// # Safety
     ///

@@ -222,9 +222,9 @@ impl<G: Geometry, const PAGES: usize> WaitingPools<G, PAGES> {
     ///
     /// # Safety
     ///
-    /// - `block` must have been allocated by a heap with the geometry `G`, and this heap must still
-    ///   count `block` as in use. Otherwise, the heap could change the header of the block's pool,
-    ///   from which this function reads the size class.
+    /// - `block` must have been allocated by a heap with the geometry `G`.
+    /// - The heap must still count `block` as in use. Otherwise, it could change the header of the
+    ///   block's pool, from which this function reads the size class.
     /// - The caller must own `block` exclusively, and must not use it after this call.
     ///
     /// # Panics

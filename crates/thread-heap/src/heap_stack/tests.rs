@@ -1,5 +1,5 @@
-//! Loom models of [`HeapStack`]. Each item on the stack stands for a heap. An item has an inbox,
-//! because the inbox says whether the heap has an owner.
+//! Loom models of [`HeapStack`], in which each item on the stack stands for a heap. Like a heap,
+//! each item has an inbox, which stores whether the heap has an owner.
 
 use sync::{Arc, Mutex, UnsafeCell, link::Link, thread};
 

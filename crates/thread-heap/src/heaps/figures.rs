@@ -27,8 +27,9 @@ use crate::{parts::Parts, shared_source::Locked};
 /// The memory of all heaps of a family at one moment, in bytes.
 ///
 /// The numbers are approximate, because other threads may allocate and free memory
-/// while [`Heaps::figures`] counts. If no other thread is running, all numbers except `waiting` are
-/// exact. `waiting` is the size of freed blocks that their owners have not yet reclaimed.
+/// while [`Heaps::figures`] counts. If no other thread is running, all numbers are exact, apart
+/// from [`waiting`](Self::waiting), the size of freed blocks that their owners have not yet
+/// reclaimed, and [`allocated`](Self::allocated), which excludes these blocks.
 ///
 /// `A` is [`ArenaTotals`] if the size classes were not counted. Such a value takes much less memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +57,8 @@ impl<A: AsRef<ArenaTotals>> Figures<A> {
     /// Returns the total usable size of all blocks in use, in bytes. Excludes blocks
     /// that [wait](Self::waiting).
     ///
-    /// A large block is usable up to the end of its mapping. The usable size of any other block is
-    /// the block size of its class.
+    /// A block can have more usable bytes than were requested. A large block is usable up to the
+    /// end of its mapping. Any other block has the block size of its class.
     pub fn allocated(&self) -> usize {
         let all: usize = Kind::ALL.iter().map(|kind| self.of_kind(*kind).allocated).sum();
         all.saturating_sub(self.waiting)

@@ -102,11 +102,12 @@ impl<P: Parts> SharedSource<P> {
     /// The function adds the result of [`alignment_of`](Self::alignment_of) to the total in
     /// `large_alignment`. It does nothing if this result is 0.
     ///
-    /// The arena map finds a block through an entry for the address of the block's header. For a
-    /// mapping outside of the reserved range, the map has an entry only for the start. If the block
-    /// has a large alignment, its header can lie far from this start, so the function adds an entry
-    /// for the header. If there is no memory for this entry, the function changes nothing and
-    /// returns false.
+    /// To find a block, the arena map needs an entry for the address of the block's header. For a
+    /// mapping outside of the reserved range, the map has an entry only for the start of the
+    /// mapping. If the block has a large alignment, its header can lie far from this start, so the
+    /// function adds an entry for the header.
+    ///
+    /// Returns false and changes nothing if there is no memory for this entry.
     ///
     /// # Safety
     ///
@@ -205,8 +206,9 @@ mod tests {
     static HEAPS: Heaps<(MmapArenas, Malloc, ThreadGeometry)> =
         Heaps::new(MmapArenas::new(), Malloc);
 
-    /// Regression test: the arena map did not find blocks with a large alignment. It had an entry
-    /// only for the start of the mapping, which can lie far from the block.
+    /// Regression test: the arena map did not find blocks with a large alignment. The map had an
+    /// entry only for the start of each mapping, and such a block can lie far from the start of its
+    /// mapping.
     #[test]
     fn a_block_of_any_alignment_is_known_until_it_is_freed() {
         for align in (4..=24).map(|bits| 1 << bits) {

@@ -8,17 +8,17 @@ use crate::{before_refusal::Callback, parts::Parts};
 impl<P: Parts> Heaps<P> {
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
-    /// The callback may allocate and free memory. If it returns true, the request that exceeded the
-    /// hard limit is tried again. If the callback panics, the process is aborted, because an
-    /// allocation must not unwind.
+    /// The callback may allocate memory, and may free memory so that the request can succeed. If it
+    /// returns true, the request that exceeded the hard limit is tried again. If the callback
+    /// panics, the process is aborted, because an allocation must not unwind.
     pub fn before_refusal(&self, callback: Callback) {
         self.shared.before_refusal.set(callback);
     }
 
     /// Calls the callback if a limit has refused this thread's request to map memory.
     ///
-    /// The callback is called at most once for each refused request. It is not called if this
-    /// thread is already running it.
+    /// Each refused request leads to at most one call of the callback. The function does not call
+    /// the callback if this thread is already running it.
     ///
     /// Returns true if the callback was called and the request should be repeated.
     ///

@@ -15,9 +15,11 @@ impl<P: Parts> Heaps<P> {
     /// Opens a heap that the caller owns. Adopts an abandoned heap or creates a new one.
     ///
     /// Returns `None` if the metadata allocator cannot provide suitably aligned memory for a new
-    /// heap. The call takes constant time on average, even if there are many heaps. Because
-    /// abandoned heaps are reused, the number of heaps is about the largest number of owners that
-    /// have existed at the same time.
+    /// heap.
+    ///
+    /// The call takes constant time on average, even if there are many heaps. Abandoned heaps are
+    /// reused, so the number of heaps is about the largest number of owners that have existed at
+    /// the same time.
     ///
     /// The caller must not hold the guard of [`lock_source`](Self::lock_source), because the call
     /// can lock the source.
@@ -27,10 +29,11 @@ impl<P: Parts> Heaps<P> {
 
     /// Opens a heap for the thread whose number is `thread`.
     ///
-    /// Adopts an abandoned heap, but never one whose blocks begin as in CPython. If there is no
-    /// such heap, the function sometimes [searches](LeftOpen) for a heap that an ended thread with
-    /// the same number has left open. Otherwise, or if the search finds nothing, the function
-    /// creates a new heap.
+    /// The function returns the first of these heaps that it can get:
+    /// - an abandoned heap, unless its blocks begin as in CPython,
+    /// - if a [search](LeftOpen) is due, a heap that an ended thread with the same number has left
+    ///   open,
+    /// - a new heap.
     ///
     /// A thread's number is an address in its thread-local memory, so a new thread can have the
     /// same number as a thread that has already ended. If the ended thread did not close its heap,
@@ -54,9 +57,10 @@ impl<P: Parts> Heaps<P> {
 
     /// Puts a heap, which the caller has just abandoned, on the stack of abandoned heaps.
     pub(super) fn stack(&self, heap: &'static ThreadHeap<P>) {
-        // Shifted heaps have their own stack. We may use the wrong one, because another thread may
-        // adopt the heap and shift its blocks after we have read `is_shifted`. The thread that
-        // later finds the heap on the wrong stack moves it.
+        // Heaps whose blocks are shifted have their own stack. This heap may still get onto the
+        // wrong stack, because another thread may adopt it and shift its blocks after we have read
+        // `is_shifted`. A thread that later takes the heap from the wrong stack moves it to the
+        // other.
         let is_shifted = heap.is_shifted.load(Relaxed);
         let stack = if is_shifted { &self.abandoned_shifted } else { &self.abandoned };
         stack.push(heap);
@@ -64,9 +68,9 @@ impl<P: Parts> Heaps<P> {
 
     /// Puts every abandoned heap on its stack again.
     ///
-    /// A forked child calls this function to repair the stacks. Another thread may have been
-    /// changing a stack during the fork. That thread does not exist in the child, so its change
-    /// would stay unfinished.
+    /// A forked child calls this function to repair the stacks. If another thread was changing a
+    /// stack at the moment of the fork, the change is unfinished in the child, because that thread
+    /// does not exist there.
     ///
     /// No other thread may use the heaps during the call.
     pub(crate) fn restack(&'static self) {
@@ -102,13 +106,13 @@ impl<P: Parts> Heaps<P> {
 
     /// Takes a heap that was left open by a thread with the same number, if a search is due.
     ///
-    /// A number is reused after its thread has ended, so several ended threads with the number
-    /// `thread` may have left heaps open. The caller gets one of these heaps, and the others become
+    /// The numbers of ended threads are reused, so several threads with the number `thread` may
+    /// have left their heaps open. The caller gets one of these heaps, and the others become
     /// abandoned.
     ///
-    /// The search can also come across an abandoned heap that is not on the stack yet, because a
-    /// thread first abandons its heap and then puts it on the stack. If the search has found no
-    /// other heap before, it adopts this abandoned heap.
+    /// If the search comes across an abandoned heap before it has found another heap, the function
+    /// adopts the abandoned heap. Such a heap may be missing from the stack of abandoned heaps,
+    /// because a thread first abandons its heap and only then puts it on the stack.
     ///
     /// # Safety
     ///
@@ -258,9 +262,10 @@ mod tests {
 
     /// In a forked child, a heap can be marked although it is on no stack.
     ///
-    /// A thread marks a heap before it links the heap, and removes the mark after it has unlinked
-    /// the heap. If a fork happens in between, the mark stays in the child, where the thread does
-    /// not exist.
+    /// A thread marks a heap before it puts the heap on the stack, and removes the mark after it
+    /// has taken the heap from the stack. If another thread forks in between, the mark stays in the
+    /// child, where `push` would then skip the heap. The child therefore removes all marks (see
+    /// `restack`).
     #[test]
     fn a_child_finds_heaps_that_lost_threads_have_left_off_the_stack() {
         static HEAPS: Family = Heaps::new(MmapArenas::new(), Malloc);

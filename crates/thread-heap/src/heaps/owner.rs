@@ -180,10 +180,10 @@ impl<P: Parts> Owner<P> {
     /// Retries a request that has failed. The first retry follows a flush, and the second one
     /// follows the program's callback.
     ///
-    /// We skip the flush if it is unlikely to help: the last flush of this heap did not help, no
+    /// We skip the flush if three conditions hold: the last flush of this heap did not help, no
     /// memory has been returned to the arena source since then, and this heap retains nothing.
-    /// Otherwise, a program that keeps running at its limit could spend most of its time in
-    /// flushes.
+    /// Another flush is then unlikely to help. Without this rule, a program that keeps running at
+    /// its limit could spend most of its time in flushes.
     #[cold]
     fn retry(&mut self, request: impl Fn(&mut OwnHeap<P>) -> Option<BlockPtr>) -> Option<BlockPtr> {
         // We forget earlier refusals, so that the callback is called only if a limit refuses the
@@ -591,7 +591,8 @@ impl<P: Parts> Heaps<P> {
 
     /// Purges pages of freed blocks in all inboxes for which `is_chosen` returns true.
     ///
-    /// Returns the number of purged bytes. The function purges nothing and returns 0 in two cases:
+    /// Returns the number of bytes that were returned to the system. The function does nothing and
+    /// returns 0 in two cases:
     /// - Another thread is already running this function.
     /// - An earlier purge has failed, for example because the process has locked its memory.
     ///   Another purge would probably fail too.

@@ -10,9 +10,9 @@ use crate::parts::Parts;
 impl<P: Parts> Heaps<P> {
     /// Calls `visit` with each block in use of all heaps. O(heaps + blocks).
     ///
-    /// The function does not visit large blocks, because they belong to no heap. It does not visit
-    /// freed blocks either: before it visits the blocks of a heap, it reclaims the freed blocks
-    /// that still wait in the heap's inbox.
+    /// Before the function visits the blocks of a heap, it reclaims the blocks that other threads
+    /// have freed and that still wait in the heap's inbox. Freed blocks are therefore not visited.
+    /// Large blocks are not visited either, because they belong to no heap.
     ///
     /// # Safety
     ///

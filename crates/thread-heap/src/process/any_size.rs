@@ -40,9 +40,9 @@ const ALIGN: usize = ThreadGeometry::SIZES.alignment;
 
 /// From this size in bytes, a large block with old data is zeroed by a purge.
 ///
-/// A purge returns the pages of the block to the system, which provides zeroed pages when the
-/// program uses them. Pages that the program never uses then need no memory. If the program uses
-/// the whole block, writing zeroes is faster, so we do that for smaller blocks.
+/// A purge returns the pages of the block to the system, which supplies zeroed pages when the
+/// program uses them again. Pages that the program never uses then need no memory. Smaller blocks
+/// are overwritten with zeroes instead, which is faster if the program uses the whole block.
 const PURGED_FROM: usize = 32 << 20;
 
 /// At most this many bytes are purged at once.
@@ -85,8 +85,9 @@ impl ThreadMalloc {
 
     /// Allocates `size` bytes at a multiple of `align` bytes.
     ///
-    /// Even a request for 0 bytes gets a block of its own. Returns `None` if memory is exhausted,
-    /// or if `align` exceeds 16 and is not a power of two.
+    /// Even a request for 0 bytes gets a block of its own. The function returns `None` if memory is
+    /// exhausted or if `align` is invalid. Every `align` of up to 16 is valid, because all blocks
+    /// are aligned to 16 bytes. A larger `align` must be a power of two.
     #[inline]
     pub fn alloc_aligned(self, size: usize, align: usize) -> Option<NonNull<u8>> {
         if align <= ALIGN {
@@ -161,9 +162,9 @@ impl PerThread {
 
     /// Allocates a block with its own mapping, and makes its first `size` bytes zero.
     ///
-    /// A very large block that may contain old data is zeroed by returning its pages to the system
-    /// instead of overwriting them. The parts of the block that the program never uses then need no
-    /// memory.
+    /// A block that was used before may contain old data. If it is very large, we return its pages
+    /// to the system instead of overwriting them, and the system supplies zeroed pages. The parts
+    /// of the block that the program never uses then need no memory.
     pub fn alloc_zeroed_large(self, size: usize, align: usize) -> Option<LargeBlock> {
         let NewLarge { block, is_zeroed } = self.alloc_large(size, align)?;
         if !is_zeroed {
@@ -189,10 +190,11 @@ impl PerThread {
         }
     }
 
-    /// Resizes a large block to `room` bytes if there is enough memory, and otherwise to `size`
-    /// bytes. The block may move. If the function returns `None`, the block is unchanged.
+    /// Resizes a large block to `room` bytes, or to `size` bytes if there is too little memory.
     ///
-    /// See [`LargeBlock::resize`]. `room` must be at least `size`.
+    /// The bytes beyond `size` are room for the block to grow later, so `room` must be at least
+    /// `size`. The block may move. If the function returns `None`, the block is unchanged.
+    /// See [`LargeBlock::resize`].
     ///
     /// # Safety
     ///
@@ -435,8 +437,9 @@ fn with_room(old: usize, new: usize) -> usize {
 
 /// Moves a block to a new block of at least `size` bytes.
 ///
-/// If there is no memory for a new block, the old block is unchanged. The function then returns
-/// `start` if the old block is large enough (`size <= old`), and `None` otherwise.
+/// If there is no memory for a new block, the old block is unchanged. A block that was to shrink
+/// (`size <= old`) can then stay where it is, so the function returns `start`. For a block that was
+/// to grow, the function returns `None`.
 ///
 /// # Safety
 ///

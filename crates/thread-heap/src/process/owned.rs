@@ -21,8 +21,9 @@ use crate::{
 /// In a runtime with a global lock, all threads can share one `OwnedHeap`. A block that was freed
 /// by one thread can then be reused immediately by another.
 ///
-/// An `OwnedHeap` can free blocks of any other `OwnedHeap`, and blocks that a thread has allocated
-/// through [`PerThread`](crate::PerThread). `PerThread` can also free blocks of an `OwnedHeap`.
+/// An `OwnedHeap` can free the blocks of every other `OwnedHeap` and
+/// of [`PerThread`](crate::PerThread), the allocator that gives each thread its own heap.
+/// `PerThread` can also free the blocks of every `OwnedHeap`.
 ///
 /// When an `OwnedHeap` is dropped, its blocks stay valid. Its heap is abandoned, which means that
 /// it has no owner until another `OwnedHeap` adopts it. A thread never adopts the heap for its own
@@ -71,9 +72,10 @@ impl OwnedHeap {
     /// If the thread has no heap, [opens](Self::open) one. The thread's next allocation opens
     /// another heap.
     ///
-    /// A callback that was set with [`before_refusal`](crate::PerThread::before_refusal) runs
-    /// during a request to the thread's heap. If such a callback calls this function, the thread's
-    /// heap is still in use, so the function [opens](Self::open) another heap instead.
+    /// If this function is called by the callback that was set
+    /// with [`before_refusal`](crate::PerThread::before_refusal), it [opens](Self::open) another
+    /// heap. The callback runs during a request to the thread's heap, so the thread's heap is still
+    /// in use.
     pub fn of_this_thread() -> Option<Self> {
         if before_refusal::is_asking() {
             return Self::open();

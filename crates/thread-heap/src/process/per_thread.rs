@@ -130,9 +130,9 @@ impl PerThread {
     /// Sets a callback, which is called before a request is refused because of the hard limit.
     ///
     /// The callback may allocate and free memory. If it returns true, the request that exceeded the
-    /// hard limit is tried again. While the callback runs, further requests of the same thread that
-    /// exceed the limit fail without another call of the callback. If the callback panics, the
-    /// process is aborted.
+    /// hard limit is tried again. If the callback itself makes a request that exceeds the limit,
+    /// that request fails without another call of the callback. If the callback panics, the process
+    /// is aborted.
     pub fn before_refusal(self, callback: fn(LimitReached) -> bool) {
         HEAPS.before_refusal(callback);
     }
@@ -180,16 +180,16 @@ impl PerThread {
     /// Sets whether the process's heaps use huge pages. The default is [`HugePages::Off`].
     ///
     /// Huge pages are used only in the range of addresses that the heaps reserve for their arenas
-    /// and large mappings. The size of this range can be limited
-    /// with [`reserve_at_most`](Self::reserve_at_most).
+    /// and large mappings. Memory outside this range has ordinary pages. The
+    /// function [`reserve_at_most`](Self::reserve_at_most) limits the size of the range.
     ///
-    /// Returning a part of a huge page to the system breaks up the huge page. With huge pages, a
-    /// heap therefore keeps the free parts of its arenas, unless memory is short
-    /// or [`flush`](Self::flush) is called.
+    /// Returning a part of a huge page to the system breaks up the huge page. A heap that uses huge
+    /// pages therefore returns only whole arenas, and keeps the free parts of other arenas. It
+    /// returns these parts only while memory is short or during a [`flush`](Self::flush).
     ///
-    /// Call this function before any thread makes its first request. Heaps that other threads have
-    /// already opened do not get the new setting. They continue to return free parts of arenas to
-    /// the system, which breaks up huge pages.
+    /// Call this function before any thread makes its first request. A heap that another thread has
+    /// opened before this call does not get the new setting. It still returns free parts of its
+    /// arenas, which breaks up huge pages.
     pub fn use_huge_pages(self, huge: HugePages) {
         decay::use_huge_pages(huge);
         self.apply_policy();
@@ -198,11 +198,12 @@ impl PerThread {
     /// Makes the heaps return unused memory while `pressure` reports that memory is short.
     ///
     /// While memory is short, each thread that makes requests returns the unused memory of its own
-    /// heap, at most twice a second. One of these threads also returns unused memory that belongs
-    /// to no running thread, such as that of abandoned heaps.
+    /// heap, at most twice a second. One of these threads also returns the unused memory of
+    /// abandoned heaps, and the memory of freed blocks that still wait for the owner of their heap.
     ///
-    /// Only the first call has an effect. The setting applies to the calling thread's heap and to
-    /// heaps that are opened later.
+    /// Only the first call of this function has an effect. The setting applies to the calling
+    /// thread's heap and to heaps that are opened later, but not to heaps that other threads have
+    /// already opened.
     pub fn trim_when_short(self, pressure: MemoryPressure) {
         decay::trim_when_short(pressure);
         self.apply_policy();

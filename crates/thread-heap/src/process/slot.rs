@@ -12,10 +12,11 @@
 //! # The model of the thread-local
 //!
 //! On x86-64 Linux with glibc, the thread-local word that points to a thread's heap uses the
-//! "initial-exec" model of thread-local storage. Libraries that are loaded with `dlopen` share a
-//! small reserve of memory for variables of this model. If the reserve is used up, `dlopen` cannot
-//! load a library that contains this crate. With the feature `dynamic-tls`, the word is an ordinary
-//! `thread_local!` and needs no room in the reserve.
+//! "initial-exec" model of thread-local storage, which allows fast access. Libraries that are
+//! loaded with `dlopen` share a small reserve of memory for variables of this model. If the reserve
+//! is used up, `dlopen` cannot load a library that contains this crate. The feature `dynamic-tls`
+//! avoids this, because it makes the word an ordinary `thread_local!`, which needs no room in the
+//! reserve.
 
 use std::{
     mem::{self, ManuallyDrop},

@@ -6,10 +6,10 @@
 //! of a large block leave the table before the block is freed, because the allocator may unmap
 //! them.
 //!
-//! The table of readable pages can contain pages that have become unreadable. For example, an
-//! allocator may divide a page into small blocks, and return the page to the system once all of
-//! these blocks are free. The page then stays in the table, because the hooks remove pages only
-//! when a large block is freed or resized.
+//! The table of readable pages can be out of date. For example, an allocator may divide a page into
+//! small blocks, and unmap the page once all of these blocks are free. The page can then no longer
+//! be read, but stays in the table, because the hooks remove pages only when a large block is freed
+//! or resized.
 
 #![forbid(unsafe_code)]
 

@@ -150,9 +150,9 @@ fn a_place_names_the_function_that_allocated() {
     assert_eq!(traces.places()[0].1, Figures { current: Amount::default(), peak_bytes: 192 });
 }
 
-/// Regression test: an error report named the place that had allocated a block, although the block
-/// was already freed or resized. The thread-local `REMOVED` still contained the block's old
-/// address.
+/// Regression test: an error report about an address named the place of a block that had already
+/// been freed or resized. The thread-local `REMOVED`, which must hold a block only while the thread
+/// is freeing or resizing it, still held the block afterwards.
 #[test]
 #[cfg(all(unix, not(miri)))]
 fn a_report_does_not_name_the_place_of_a_block_that_was_freed_before() {

@@ -94,9 +94,9 @@ fn covered<G: Geometry>(waiting: &BlocksOf, blocks: BlockStart) -> BTreeSet<usiz
 /// units.
 ///
 /// `blocks` contains all blocks that the test allocated, in the order of their addresses. The
-/// function finds the pools by walking over these blocks. The first block of a pool lies at the
-/// start of the pool, and the size class of this block determines where the pool ends. The next
-/// block after this end is the first block of the next pool.
+/// function walks over these blocks to find where each pool begins and ends. The first block lies
+/// at the start of a pool, and its size class determines where this pool ends. The first block
+/// beyond that end lies at the start of the next pool.
 fn covered_in_medium(waiting: &BlocksOf, blocks: &BlocksOf) -> BTreeSet<usize> {
     let mut bytes = BTreeMap::<usize, usize>::new();
     // A pool begins with a block at the start of a unit, and blocks of its size follow.

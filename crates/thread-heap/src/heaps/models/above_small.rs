@@ -1,9 +1,9 @@
 //! Models of blocks above the small threshold: spans, and blocks in pools of several units.
 //!
-//! The headers of pools are plain memory, so loom does not notice if two threads access a header at
-//! the same time. Instead, the models in this module assert in every interleaving that other
-//! threads read the correct values from a header. Data races on the headers can be detected by
-//! ThreadSanitizer: `cargo xtask stress --under thread` runs the stress tests with it.
+//! Loom runs a model in every possible interleaving of its threads, but detects data races only on
+//! its own types. The headers of pools are plain memory, so the models in this module only assert
+//! that other threads read the correct values from a header. To detect data races on headers,
+//! `cargo xtask stress --under thread` runs the stress tests with ThreadSanitizer.
 //!
 //! A pool consists of units, and each unit has a header. Other threads read three fields of this
 //! header, which the owner of the heap writes only while no block of the unit is in use. The unit's

@@ -1,8 +1,8 @@
 //! Models of threads that count the memory of all heaps while others work.
 //!
-//! A thread that counts memory holds the lock of the shared arena source. The lock protects the
-//! list of arenas, and the numbers of arenas and large mappings. While the thread holds the lock,
-//! the arenas in the list stay mapped, and the numbers agree with what is mapped.
+//! A thread that counts memory holds the lock of the arena source that all heaps share. Other
+//! threads can then neither map nor unmap memory. The arenas in the list of arenas stay mapped, and
+//! the numbers of arenas and large mappings agree with what is mapped.
 //!
 //! Owners change the headers of pools without the lock. The models of these changes are in
 //! `obmalloc::pool::watched`.
