@@ -276,16 +276,15 @@ mod tests {
         for package in metadata["packages"].as_array().unwrap() {
             let name = package["name"].as_str().unwrap();
             for feature in package["features"].as_object().unwrap().keys() {
-                let is_tested =
-                    FEATURES[1].split(',').any(|one| one == format!("{name}/{feature}"));
-                let is_ours = name.starts_with("obmalloc");
-                assert!(
-                    !is_ours || is_tested || ELSEWHERE.contains(&&**feature),
-                    "{name}/{feature}"
-                );
-                features += usize::from(is_ours);
+                if !name.starts_with("obmalloc") || ELSEWHERE.contains(&&**feature) {
+                    continue;
+                }
+                let full = format!("{name}/{feature}");
+                let tested = FEATURES.iter().flat_map(|list| list.split(','));
+                assert!(tested.into_iter().any(|one| one == full), "{full}");
+                features += 1;
             }
         }
-        assert!(features > 5, "{features}");
+        assert!(features >= 3, "{features}");
     }
 }
