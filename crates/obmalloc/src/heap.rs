@@ -1391,6 +1391,26 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_that_is_used_again_serves_the_next_request_if_the_first_has_run_out() {
+        let mut heap: Heap<_, _, Native> = Heap::with_geometry(source(0), Malloc);
+        let class = SizeClass::of(512).unwrap();
+        let mut blocks = Vec::from([heap.alloc(class).unwrap()]);
+        let full = PoolPtr::of::<Native>(&blocks[0]);
+        while heap.used.first(class) == full
+            || !heap.used.first(class).header().has_run_out::<Native>()
+        {
+            blocks.push(heap.alloc(class).unwrap());
+        }
+        let of_full = blocks.into_iter().filter(|block| PoolPtr::of::<Native>(block) == full);
+        for block in of_full.take(class.frees_until_used()) {
+            // SAFETY: the block came from this heap, and is freed once.
+            unsafe { heap.free(block) };
+        }
+        assert!(heap.alloc_listed(class).is_some());
+        heap.check_invariants();
+    }
+
+    #[test]
     fn a_class_gets_the_unit_that_it_used_before() {
         let mut heap: Heap<_, _, Native> = Heap::with_geometry(source(0), Malloc);
         let mut second_pools = Vec::new();

@@ -339,6 +339,18 @@ mod resident {
         assert!(after - needed < BLOCKS * 64 / PAGE / 2, "{after} of {needed} pages");
     }
 
+    #[test]
+    fn what_is_dropped_again_is_not_purged_at_once_if_the_purged_pages_were_needed() {
+        let mut rig = with_survivors(1000, 64);
+        for _ in 0..2 {
+            (0..BLOCKS).for_each(|_| rig.alloc(64, false));
+            rig.thin(1000, false);
+            let (after, needed) = (resident_pages(&rig.live), needed_pages(&rig.live));
+            println!("{after} pages in memory, {needed} are needed");
+            assert!(after - needed > BLOCKS * 64 / PAGE / 2, "{after} of {needed} pages");
+        }
+    }
+
     fn only_a_trim_purges(policy: PurgePolicy) {
         let mut rig = Rig::new(policy);
         (0..BLOCKS).for_each(|_| rig.alloc(64, false));
