@@ -59,11 +59,11 @@ impl Started {
 
 /// Parses the option `-S` or `--split-string=` of `env`, which splits a text into words.
 ///
-/// Returns `None` if `argument` is neither of these two options. Otherwise, returns true if `env`
-/// also clears the environment, and the text that `env` splits.
+/// If `argument` is `-S` or `--split-string=` with a text, returns this text, and whether `env`
+/// also clears the environment. Returns `None` for any other argument.
 ///
-/// The options `i` and `v` may precede the letter `S` in the same word, as in `-iS`. The option `i`
-/// makes `env` clear the environment. If any other letter precedes the `S`, the result is `None`.
+/// The letters of other options can precede the `S`. In `-iS`, for example, the `i` makes `env`
+/// clear the environment. If a letter other than `i` or `v` precedes the `S`, the result is `None`.
 fn line_to_split(argument: &[u8]) -> Option<(bool, &[u8])> {
     if let Some(line) = argument.strip_prefix(b"--split-string=") {
         return Some((false, line));

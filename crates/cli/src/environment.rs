@@ -61,10 +61,10 @@ pub fn env(args: &EnvArgs) -> Result<()> {
                      #   ExecStart=/path/of/obmalloc run -- COMMAND\nEnvironment=";
         return print([lines.as_bytes(), &in_systemd(&lasting(&list)?), b"\n"].concat());
     }
-    // The printed command usually ends with `$LD_PRELOAD`, so that the shell appends the libraries
-    // that this variable already lists. However, a sanitizer's runtime must stay before our
-    // libraries. If `LD_PRELOAD` lists such a runtime, we therefore print the complete list
-    // ourselves.
+    // The printed command sets `LD_PRELOAD` to our libraries. It usually ends with `$LD_PRELOAD`,
+    // so that the shell appends the libraries that the variable already lists. However, a
+    // sanitizer's runtime must stay before our libraries. If `LD_PRELOAD` lists such a runtime, we
+    // therefore print the complete list ourselves.
     let inherited = env::var_os(preload::VARIABLE).filter(|value| preload::lists_sanitizer(value));
     let value = preload::value(&list, inherited.as_deref())?;
     let value = replaced(value.as_bytes(), |byte| if byte == b'\'' { b"'\\''" } else { b"" });

@@ -1,10 +1,9 @@
 //! Runs a program once, and measures its time and memory.
 //!
-//! The measured peak of memory is never below the memory of the `obmalloc` process. This process
-//! starts the program in a child process, and the kernel reports the peak of the child. Until the
-//! child starts the program, it uses the memory of `obmalloc`, which the kernel counts too. The
-//! results for Python programs are correct, because a Python process always uses more memory than
-//! `obmalloc`.
+//! The program runs in a child process, and the kernel reports the peak of memory of this process.
+//! Before the child process starts the program, it uses the memory of `obmalloc`, which the kernel
+//! counts too. The measured peak is therefore never below the memory of `obmalloc`. The results for
+//! Python programs are correct, because a Python process always uses more memory than `obmalloc`.
 
 #![forbid(unsafe_code)]
 

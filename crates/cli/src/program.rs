@@ -44,9 +44,9 @@ impl Remark {
 
     /// Returns true if our library itself prints this remark when the program starts.
     ///
-    /// The library prints only the remark about Python 2. It recognises a Python 2 by CPython's
-    /// function `Py_GetVersion`, and prints the remark only if one of its environment variables is
-    /// set to a value that is not empty.
+    /// Of all remarks, the preloaded library prints only the one about Python 2. The library
+    /// recognises Python 2 by CPython's function `Py_GetVersion`. It prints the remark only if one
+    /// of the library's environment variables is set to a value that is not empty.
     pub(crate) fn is_printed_by_library(&self) -> bool {
         matches!(self, Self::Python2(path) if executable::exports_version(path))
     }
@@ -135,8 +135,8 @@ pub(crate) fn is_executable(path: &Path) -> bool {
 
 /// Checks that the loader can preload our library into the program at `path`.
 ///
-/// If the file at `path` is a script, this function checks the interpreter that the script's first
-/// line names, because the system starts that interpreter.
+/// To run a script, the system starts the interpreter that the script's first line names. For a
+/// script, this function therefore checks that our library can be preloaded into this interpreter.
 ///
 /// Returns a [`Remark`] if the program can be started, but will run without our heap. For example,
 /// a statically linked program has no loader that could load our library.

@@ -42,9 +42,8 @@ pub struct Args {
     #[arg(long)]
     malloc: bool,
     /// Refuses to run a program without the heap. A program that clearly cannot use the heap is not
-    /// started. In a CPython 3 that has been started, the preloaded library ends the process with
-    /// code 125 if it does not install the heap, or if this CPython is newer than the tested
-    /// versions.
+    /// started. When a CPython 3 starts, the preloaded library ends the process with code 125 if it
+    /// does not install the heap, or if this CPython is newer than the tested versions.
     #[arg(long, group = "switch")]
     strict: bool,
     /// Prints no message if the heap cannot be installed.

@@ -115,8 +115,8 @@ impl Sizes {
     }
 
     /// Returns the index of the smallest class whose blocks have more than `last` bytes.
-    // We always inline this function, so that the compiler can compute most of it from the sizes,
-    // which are constants of the geometry.
+    // We always inline this function. The sizes are constants of the geometry, so the compiler can
+    // then compute most of the result in advance.
     #[inline(always)]
     pub(crate) const fn class_of(self, last: usize) -> usize {
         if last < self.small_threshold {
@@ -163,9 +163,9 @@ pub struct Rules {
     /// The smallest request, in bytes, that [`Pymalloc`](crate::Pymalloc) serves with a span, which
     /// is a pool with a single block.
     ///
-    /// `spans_from` must be greater than `pool_size / 2`, because blocks of up to that size share
-    /// their pools with other blocks. The geometries that imitate CPython use [`usize::MAX`], so
-    /// that no request gets a span.
+    /// `spans_from` must be greater than `pool_size / 2`, because blocks of at most `pool_size / 2`
+    /// bytes share their pools with other blocks. The geometries that imitate CPython
+    /// use [`usize::MAX`], so that no request gets a span.
     pub spans_from: usize,
 }
 
@@ -203,10 +203,9 @@ pub enum RetainRule {
     /// Each class can retain one pool until another class needs it.
     ///
     /// A class of [spans](crate::SizeClass::is_span), which are pools of one block, can retain
-    /// several empty spans. However, many spans are used only once. A class therefore does not
-    /// retain the first span that becomes empty after a sweep (a regular search for unused memory).
-    /// This span returns to its arena. A class that has recently retained spans can retain the
-    /// first one, too.
+    /// several empty spans. However, many spans are used only once. The first span of a class that
+    /// becomes empty after a sweep (a regular search for unused memory) therefore returns to its
+    /// arena. If the class has recently retained spans, it can retain the first one, too.
     ///
     /// An arena in which no block is in use can stay mapped for two reasons: classes retain pools
     /// of the arena, or the heap retains the whole arena. The arena source decides how many such
@@ -253,8 +252,8 @@ pub enum HeaderRule {
 /// let heap = Heap::<_, _, Uneven>::with_geometry(MmapArenas::new(), Malloc);
 /// ```
 ///
-/// A pool must be smaller than 2 GiB, because its header stores offsets in 31 bits. The largest
-/// pool of several blocks takes up an eighth of an arena. In the first example, this is 1 GiB. In
+/// A pool must be smaller than 2 GiB, because its header stores offsets in 31 bits. A pool of
+/// several blocks can be as large as an eighth of an arena. In the first example, this is 1 GiB. In
 /// the second example, it is 2 GiB, so the program does not compile:
 ///
 /// ```

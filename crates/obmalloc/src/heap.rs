@@ -60,9 +60,11 @@ pub(crate) struct Found {
 
 /// A heap of blocks, each of which has a [`SizeClass`] or is a [`LargeBlock`](crate::LargeBlock).
 ///
-/// The type [`Pymalloc`](crate::Pymalloc) serves requests of any size from a heap and another
-/// allocator. The source `S` maps the arenas, `A` allocates the records of the arenas, and the
-/// geometry `G` defines the sizes and rules.
+/// The source `S` maps the arenas of the heap, and the allocator `A` provides memory for its
+/// records of the arenas. The geometry `G` defines the sizes and rules.
+///
+/// To serve requests of any size, combine a heap with another allocator in
+/// a [`Pymalloc`](crate::Pymalloc).
 ///
 /// A new heap allocates nothing, so a heap can be a `static`. Dropping a heap unmaps its arenas.
 ///
@@ -186,10 +188,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates an unlinked block of at least `size` bytes from the first pool of its class.
     ///
-    /// A block is *unlinked* if it is larger
-    /// than [`linked_threshold`](crate::Sizes::linked_threshold). A pool of such blocks stores in
-    /// its header which of them are free. Returns `None` if no block of the pool is free, or if no
-    /// class has unlinked blocks for `size`.
+    /// An *unlinked* block is larger than [`linked_threshold`](crate::Sizes::linked_threshold).
+    /// While such a block is free, it contains no link to another free block. The header of its
+    /// pool shows which blocks are free.
+    ///
+    /// Returns `None` if the first pool has no free block, or if no class has unlinked blocks for
+    /// `size`.
     ///
     /// This is faster than [`alloc_listed`](Self::alloc_listed), which must also handle linked
     /// blocks.
@@ -220,12 +224,12 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Allocates a block of `class` from the second pool in the class's list of used pools.
     ///
     /// Returns `None` if the first pool has not run out of blocks, or if there is no second pool
-    /// with a block on its free list. In both cases, [`alloc`](Self::alloc) may still allocate a
-    /// block, but it takes longer and may map memory.
+    /// with a block on its free list. A call of [`alloc`](Self::alloc) may then still succeed, but
+    /// it takes longer and may map memory.
     ///
-    /// A pool of a class of [spans](SizeClass::is_span) has only one block. For such a class, this
-    /// method allocates the block of the first span in the list that is not in use. Returns `None`
-    /// if all spans in the list are in use.
+    /// A [span](SizeClass::is_span) is a pool with only one block. If the pools of `class` are
+    /// spans, this method allocates the block of the first span in the list that is not in use. It
+    /// returns `None` if all spans in the list are in use.
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_from_next_pool(&mut self, class: SizeClass<G>) -> Option<BlockPtr> {
         let block = if class.is_span() {
@@ -311,9 +315,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Frees `block`, which must be linked or a span. The block must not be used afterwards.
     ///
-    /// This function is faster than [`free`](Self::free), because a linked block or a span always
-    /// begins in the first unit of its pool. `free` must also find the pool of a block that begins
-    /// in a later unit.
+    /// A linked block or a span always begins in the first unit of its pool, so the header of this
+    /// unit is the pool's header. This function is therefore faster than [`free`](Self::free),
+    /// which must also handle blocks that begin in a later unit.
     ///
     /// # Safety
     ///
@@ -553,8 +557,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
         self.purging.note_tightened(class.units());
         if class.is_span() {
             // We do not call `push_front`, because it removes the first pool from the list if the
-            // pool has no free block. The first span may be in use and still count as retained,
-            // because the fast path does not end the retention of a span whose block it allocates.
+            // pool has no free block. The first pool may be a retained span. It must stay in the
+            // list even while its block is in use, because the fast path allocates this block
+            // without ending the retention.
             self.used.link_first(class, pool);
         } else {
             self.used.push_front(class, pool);
@@ -569,9 +574,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// free blocks. If there is no memory for a new pool, this function makes these free blocks
     /// available.
     ///
-    /// Full pools without a free block are marked as exhausted. An exhausted pool returns to the
-    /// list as soon as one of its blocks is freed. The heap therefore need not search the full
-    /// pools of the class again until it has mapped an arena.
+    /// All other full pools of the class become *exhausted*. An exhausted pool returns to the list
+    /// as soon as one of its blocks is freed. Until the heap maps an arena, every pool of the class
+    /// that runs out of blocks becomes exhausted instead of full, so another search would find
+    /// nothing.
     ///
     /// Returns the first pool in the list, or `None` if no full pool has a free block.
     #[cold]
@@ -628,9 +634,11 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Handles a free that changed the state of `pool`.
     ///
-    /// If the pool was full, it returns to its class's list of used pools. If the pool is now
-    /// empty, it is retained by its class or returns to its arena. If the heap then checks its
-    /// clock, a sweep may return memory to the system, so this function also calls `after_sweep`.
+    /// If the pool was full, it returns to its class's list of used pools. If no block of the pool
+    /// is in use any more, its class retains it, or it returns to its arena.
+    ///
+    /// Every 64th slow path of the heap checks the clock, and may then return memory to the system.
+    /// If this slow path checks the clock, it also calls `after_sweep`.
     #[cold]
     #[inline(never)]
     fn pool_event(&mut self, pool: PoolPtr, after_sweep: impl FnOnce(&mut Self)) {
@@ -691,8 +699,11 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// As long as the pool's arena stays mapped for another reason, for example because one of its
     /// blocks is in use, the result is `wants`. Otherwise, only retained pools would keep the arena
     /// mapped, so the heap asks the source for permission. If the source refuses, the result is
-    /// false. In that case, if the pools that are already retained keep more arenas mapped than the
-    /// source permits, the function also ends the retention of all pools that the heap retains.
+    /// false.
+    ///
+    /// This function also ends the retention of all pools of the heap in two cases: the source
+    /// refuses and another pool of the same arena is retained, or retained pools keep more arenas
+    /// mapped than the source now permits.
     #[inline]
     pub(crate) fn may_retain(&mut self, class: SizeClass<G>, pool: PoolPtr, wants: bool) -> bool {
         // While the source permits more arenas than retained pools keep mapped, the heap need not
@@ -732,10 +743,11 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Tells the source how many arenas of retained pools are in use again.
     ///
-    /// If size classes retain pools of an arena without a block in use, the source may permit the
-    /// arena to stay mapped. When the program allocates from one of these pools, the arena is in
-    /// use again. Allocations must be fast, so they do not tell the source. Instead, the heap calls
-    /// this function in each sweep, and before it maps an arena.
+    /// If the source permits it, an arena without a block in use stays mapped as long as size
+    /// classes retain pools in it. When the program allocates from one of these pools, the arena is
+    /// in use again, and no longer needs the permission. Allocations must be fast, so they do not
+    /// tell the source. Instead, the heap calls this function in each sweep, and before it maps an
+    /// arena.
     fn report_reuse(&mut self) {
         let pinned = self.arenas.pinned_by_permission::<G>();
         if pinned < self.arenas_of_pools {
@@ -746,10 +758,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Tells the source how many retained arenas were used again, and asks to retain them anew.
     ///
-    /// If size classes retain pools of an arena without a block in use, the source may permit the
-    /// arena to stay mapped. A loop that allocates and frees one span of this arena uses the arena
-    /// again in each iteration. Telling the source each time would take too long, so the heap calls
-    /// this function only when it checks its clock.
+    /// If the source permits it, an arena without a block in use stays mapped as long as size
+    /// classes retain pools in it. A loop that allocates and frees one span of this arena uses the
+    /// arena again in each iteration. It would take too long to tell the source each time, so the
+    /// heap calls this function only when it checks its clock.
     pub(crate) fn renew_permission(&mut self) {
         let (least, most) = self.arenas.take_extremes();
         let used = self.arenas_of_pools.saturating_sub(least);
@@ -825,9 +837,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Unmaps free arenas until the heap retains at most `most` free arenas.
     ///
     /// We always inline this function, because its name contains `unmap`. In the library for
-    /// CPython, the linker puts functions with `unmap` in their names into a part of the code that
-    /// the library removes from memory once it has started. A call of a function in this part would
-    /// load a page of it again.
+    /// CPython, the linker collects functions with `unmap` in their names in one part of the code.
+    /// The library removes this part from memory once it has started, so a call of a function in it
+    /// would load a page again.
     #[inline(always)]
     fn unmap_retained_beyond(&mut self, most: usize) {
         while self.arenas.retained() > most
@@ -981,9 +993,9 @@ mod tests {
         drain(&mut heap, blocks);
     }
 
-    /// The heap cannot map an arena, and the only free block of the class lies in a pool that is
-    /// marked as full. The block does not begin at a multiple of 4096 bytes. An ordinary request
-    /// may get the block, but a request with an alignment of 4096 bytes must not.
+    /// If the heap cannot map an arena, an ordinary request can get a free block of a full pool. A
+    /// request with an alignment of 4096 bytes can get this block only if it begins at a multiple
+    /// of 4096 bytes. In this test, the only free block does not.
     #[test]
     fn an_aligned_block_is_aligned_or_refused_when_no_arena_can_be_mapped() {
         let source = LimitedArenas::new(MmapArenas::new(), Limits::hard(1 << 20));

@@ -55,8 +55,9 @@ struct Header {
     next: Option<LargeBlock>,
     /// The previous block in the list of [`LargeBlocks`].
     ///
-    /// Builds in which heaps check themselves (see `self_check`) also use this field to detect
-    /// double frees. A block in use never stores its own address here, but a retained block does.
+    /// In builds in which heaps check themselves (see `self_check`), a retained block stores its
+    /// own address here. A block in use never does. If the program frees a retained block, the heap
+    /// therefore detects the double free.
     prev: Option<LargeBlock>,
 }
 
@@ -95,8 +96,8 @@ impl LargeBlock {
 
     /// Maps a block of `size` bytes at a multiple of `align` bytes.
     ///
-    /// Returns `None` if the source has no memory, if `size` is too large, or if `align` is not a
-    /// power of two.
+    /// If the source has no memory, if `size` is too large, or if `align` is not a power of two, no
+    /// block is mapped and the result is `None`.
     pub fn map<G: Geometry>(
         source: &mut impl ArenaSource,
         size: usize,

@@ -26,7 +26,7 @@
 //! If a page of a pool holds only free blocks, the heap can remove these blocks from the free list.
 //! The page is then *uncarved*, which means that it is no longer divided into blocks. The heap can
 //! return an uncarved page to the system. The arena's record has a bit for each uncarved page (see
-//! `arena::uncarved`). A flag in the pool's header shows whether the pool has any.
+//! `arena::uncarved`), and a flag in the pool's header shows whether the pool has such pages.
 //!
 //! ```text
 //!                 a class needs a pool             out of blocks
@@ -83,9 +83,9 @@ pub(crate) enum State {
     Retained,
     /// Every block is in use. The pool is in no list until a block is freed.
     ///
-    /// While there is no memory for another pool of its class, a pool gets this state instead of
-    /// `Full`. The first free then returns the pool to the list, where the next request finds the
-    /// block.
+    /// If a pool runs out of blocks while there is no memory for another pool of its class, it
+    /// becomes `Exhausted` instead of `Full`. As soon as one of its blocks is freed, the pool
+    /// returns to the list of used pools, where the next request finds the block.
     Exhausted,
 }
 
@@ -127,8 +127,8 @@ const HAS_UNCARVED_PAGES: u32 = 1 << 31;
 pub(crate) struct PoolHeader {
     /// The free list of a pool of linked blocks.
     ///
-    /// In a pool whose blocks are not linked, this field contains at most one block, which is the
-    /// one that was freed last. `free_bits` has a bit for each other free block.
+    /// If the blocks of the pool are not linked, this field contains only the block that was freed
+    /// last, or no block. The field `free_bits` has a bit for each other free block.
     free: FreeList,
     /// The number of frees after which the pool's state changes.
     ///
@@ -655,10 +655,11 @@ impl PoolPtr {
                 start.as_ptr().map_addr(|address| address & !(G::SIZES.pool_size - 1)).cast()
             }
             HeaderRule::InArena => {
-                // The header of unit `n` begins at byte `n * POOL_OVERHEAD` of the arena. To save a
-                // shift, we compute `n * STEP` instead of `n`. For example, with units of 16 KiB
-                // and headers of 48 bytes, `STEP` is 16. We divide an address in unit 5 by 1024 and
-                // mask the result, which gives 5 * 16 = 80. The header begins at byte 80 * 3 = 240.
+                // The header of unit `n` begins at byte `n * POOL_OVERHEAD` of the arena. With
+                // headers of 48 bytes, this is `n * 16 * 3`, and `STEP` is 16. We derive `n * 16`
+                // directly from the address, which saves a shift. For example, for an address in
+                // unit 5 of 16 KiB, we divide the address by 1024 and mask the result, which gives
+                // 5 * 16 = 80. The header begins at byte 80 * 3 = 240.
                 const STEP: usize = 1 << POOL_OVERHEAD.trailing_zeros();
                 let units = start.addr().get() / (G::SIZES.pool_size / STEP);
                 let unit = units & ((Shape::<G>::POOLS - 1) * STEP);
@@ -741,9 +742,9 @@ impl PoolPtr {
 
     /// Takes a free block. `class` must be the class of the pool.
     ///
-    /// Linked blocks are taken in the reverse of the order in which they were freed. If the blocks
-    /// are not linked, the block that was freed last is taken first, and then the free block with
-    /// the lowest address.
+    /// Linked blocks are taken in the reverse of the order in which they were freed. In any other
+    /// pool, the header stores the address of only the block that was freed last. This block is
+    /// taken first, and then the free block with the lowest address.
     #[inline]
     pub(crate) fn take<G: Geometry>(self, class: SizeClass<G>) -> Option<BlockPtr> {
         if class.is_linked() { self.take_linked() } else { self.take_unlinked::<G>() }
@@ -885,8 +886,9 @@ impl PoolPtr {
 
     /// Makes adjacent blocks free, and returns their total size. No block of the pool may be free.
     ///
-    /// The first block begins at `offset` in the pool. The last block begins at most `span` bytes
-    /// after the first one. None of these blocks may be in use.
+    /// The first block begins `offset` bytes after the start of the pool, and the other blocks
+    /// follow it directly. The last block begins at most `span` bytes after the first one. None of
+    /// these blocks may be in use.
     fn list_adjacent<G: Geometry>(self, class: SizeClass<G>, offset: usize, span: usize) -> usize {
         let (header, size) = (self.header(), class.block_size());
         debug_assert!(header.has_no_free_block::<G>());

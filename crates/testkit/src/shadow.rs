@@ -105,8 +105,8 @@ impl Shadow {
         self.live.remove(&ptr.addr().get());
     }
 
-    /// Records that a reallocation has moved a block from `from` to `to`, and checks that the block
-    /// kept its contents. `size` is its new size.
+    /// Records that a reallocation has moved a block from `from` to `to`, where it has `size`
+    /// bytes. Checks that the block kept its contents.
     ///
     /// # Safety
     ///

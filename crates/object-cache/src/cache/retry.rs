@@ -6,9 +6,11 @@ use super::Cache;
 
 /// An allocator that clears `caches` if `below` refuses a request, and then repeats the request.
 ///
-/// A request of more than [`MAX_REQUEST`] bytes fails at once, because no allocator can serve it. A
-/// cache must not panic while it is cleared. If it does, the process is aborted, because an
-/// allocator must not unwind.
+/// A request of more than [`MAX_REQUEST`] bytes never clears the caches, because no allocator can
+/// serve it.
+///
+/// The method [`clear`](Cache::clear) of a cache must not panic. If it does, the process is
+/// aborted, because an allocator must not unwind.
 ///
 /// The caches may allocate from the same allocator. In this example, the list `FLOATS` allocates
 /// from a `Heap` that clears `FLOATS`:

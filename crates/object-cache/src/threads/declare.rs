@@ -1,8 +1,8 @@
 /// Declares a zero-sized type that gives every thread a cache for objects of one type.
 ///
-/// The declared type is a [`StorageSource`](crate::StorageSource) that uses the calling thread's
-/// cache. A [`Cached`](crate::Cached) pointer with this source has the size of one word, because
-/// the source itself takes no memory.
+/// The declared type is a [`StorageSource`](crate::StorageSource), which provides storage from the
+/// calling thread's cache. A [`Cached`](crate::Cached) pointer with this source has the size of one
+/// word, because a value of the declared type takes no memory.
 ///
 /// - `shared()` returns the [`SharedCache`](crate::SharedCache) that all threads use.
 /// - `local(f)` calls `f` with the calling thread's [`ThreadCache`](crate::ThreadCache).

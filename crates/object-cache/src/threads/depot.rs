@@ -1,8 +1,8 @@
 //! A depot, through which threads pass magazines (batches of free objects) to each other.
 //!
-//! Each slot of a depot is null or points to a magazine. A thread takes a magazine by swapping null
-//! into the slot, and then owns the magazine. The ABA problem cannot arise, because a thread
-//! compares a slot only with null.
+//! A depot has a fixed number of slots. Each slot is null or points to a magazine. A thread takes a
+//! magazine by swapping null into its slot, and then owns the magazine. The ABA problem cannot
+//! arise, because compare-and-exchange operations compare a slot only with null.
 //!
 //! | ordering | what it publishes | the model that fails without it |
 //! | --- | --- | --- |

@@ -140,7 +140,7 @@ impl<G: Geometry> ArenaMap<G> {
     /// Records that all memory in `range` belongs to the source of the arenas.
     ///
     /// After this call, [`contains`](Self::contains) returns true for every address in `range`, so
-    /// the arenas in `range` need no entries of their own. If `range` is empty, the call has no
+    /// arenas in `range` need no entries in the map's tree. If `range` is empty, the call has no
     /// effect.
     ///
     /// If a range has grown, the caller must record the new range before it allocates any memory in
@@ -177,7 +177,8 @@ impl<G: Geometry> ArenaMap<G> {
     ///
     /// # Safety
     ///
-    /// - If a range is [reserved](Self::reserve), `range` must start where that range starts.
+    /// - If a range is [reserved](Self::reserve), `range` must begin at the same address as that
+    ///   range.
     /// - Nothing may use the part of the reserved range that lies after the end of `range`.
     /// - No other call to [`reserve`](Self::reserve) or `shrink` may run at the same time.
     pub unsafe fn shrink(&self, range: Range<usize>) {
@@ -192,8 +193,9 @@ impl<G: Geometry> ArenaMap<G> {
     /// If `base` lies in the [reserved](Self::reserve) range, it needs no entry, so the call has no
     /// effect.
     ///
-    /// A large mapping outside the range needs an entry for its start. If the header of its block
-    /// does not lie at the start, a second call must add the address of the header.
+    /// A large mapping holds a single large block. If the mapping lies outside the reserved range,
+    /// it needs an entry for its start. If the block's header does not lie at the start, a second
+    /// call must add the address of the header.
     ///
     /// # Safety
     ///

@@ -114,9 +114,9 @@ impl Arena {
     /// Takes the blocks on completely free pages off the free lists of their pools.
     ///
     /// This function searches the pools that have several blocks and are neither free nor full. If
-    /// all blocks on a page are free, they leave the free list, and the page becomes *uncarved*,
-    /// which means that it is no longer divided into blocks. Later, [`purge`](Self::purge) can
-    /// return its memory to the system.
+    /// it finds a page on which all blocks are free, it removes these blocks from the free list.
+    /// The page is then *uncarved*, which means that it is no longer divided into blocks.
+    /// Later, [`purge`](Self::purge) can return its memory to the system.
     ///
     /// Takes O(pools) time. For each pool that has enough free bytes for a page, adds O(free
     /// blocks).

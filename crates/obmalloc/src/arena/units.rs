@@ -85,9 +85,9 @@ impl Units {
     /// `align` must be a power of two. The result never contains the arena's first unit, which
     /// holds the headers.
     ///
-    /// Prefers units that are all dirty (not known to be zero), because memory may already back
-    /// them. If several groups of adjacent units are equally good, returns the one with the highest
-    /// index.
+    /// Prefers units that are all *dirty*, which means not known to be zero. Memory may already
+    /// back dirty units, so using them may need no new memory. If several groups of adjacent units
+    /// are equally good, returns the one with the highest index.
     pub(crate) fn find_run(self, units: usize, align: usize) -> Option<Run> {
         let aligned = ALIGNED[align.ilog2() as usize % ALIGNED.len()];
         let highest = |mask: u64| {

@@ -42,8 +42,9 @@ pub trait Access {
 ///
 /// # Safety
 ///
-/// - All calls of [`enter`](Self::enter) on the same value must pass the same heap to `visit`.
-/// - Nothing else may borrow this heap while `visit` runs.
+/// - Every call of [`enter`](Self::enter) on the same value must pass the same heap to the argument
+///   `visit`.
+/// - While `visit` runs, nothing else may borrow this heap.
 pub(crate) unsafe trait Enter {
     type Heap;
 

@@ -54,8 +54,8 @@ pub unsafe trait Blocks {
     ///
     /// A heap checks the time only on its slow paths. If a program rarely takes these paths, its
     /// heap could retain free memory for too long. Therefore, [`Pymalloc`](crate::Pymalloc) also
-    /// calls this function whenever it moves a block, resizes a block of the layer below, or serves
-    /// a request that is not small.
+    /// calls this function in three cases: when it moves a block, when it resizes a block of the
+    /// allocator below, and when it serves a request that is not small.
     #[inline]
     fn visit(&self) {}
 

@@ -158,10 +158,9 @@ unsafe impl<S: ArenaSource, A: MemAlloc, G: Geometry> ArenaSource for KnownArena
 
     /// Returns an empty range.
     ///
-    /// The source that a `KnownArenas` wraps can reserve a range of addresses. Only the map of the
-    /// `KnownArenas` stores this range. An outer wrapper must not store it,
-    /// because [`trim`](ArenaSource::trim) of the `KnownArenas` can shorten the range without
-    /// telling the outer wrapper.
+    /// A `KnownArenas` wraps another source, which can reserve a range of addresses. Only the arena
+    /// map of the `KnownArenas` may store this range. An outer wrapper must not store it, because a
+    /// call of [`trim`](ArenaSource::trim) can shorten the range, and tells only the arena map.
     fn reserved(&mut self) -> Range<usize> {
         0..0
     }

@@ -157,9 +157,11 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
 
     /// Allocates a block for a request that is not small.
     ///
-    /// The heap serves requests that get a span, and the layer below serves all others. This
-    /// function is never inlined into `malloc`, so that `malloc` needs no stack frame for a small
-    /// request.
+    /// If the request gets a span (a pool with a single block), the heap serves it. Otherwise, the
+    /// layer below serves it.
+    ///
+    /// We never inline this function into `malloc`, so that `malloc` needs no stack frame for a
+    /// small request.
     #[inline(never)]
     fn malloc_above(&self, size: usize) -> Option<NonNull<u8>> {
         self.heap.visit();
@@ -234,9 +236,9 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
 
     /// Moves a block to a new block of `new_size` bytes.
     ///
-    /// If there is no memory for a new block, the old block stays live and unchanged. The function
-    /// then returns `ptr` if the old block is a span of at least `new_size` bytes, and `None`
-    /// otherwise.
+    /// If there is no memory for a new block, the old block stays live and unchanged. If the old
+    /// block is a span that shrinks, it already has room for `new_size` bytes, so the function
+    /// returns `ptr`. In all other cases, it returns `None`.
     ///
     /// This function is never inlined, so `realloc` needs no stack frame if a block stays in place.
     ///
@@ -431,9 +433,10 @@ mod tests {
         ] {
             // SAFETY: the block is live, and is replaced by the result.
             let new = unsafe { pymalloc.realloc(Some(block), size) }.unwrap();
-            // `stays` says whether the block must keep its address. We check this only while the
-            // block is a span of the heap. The request for 2 MiB moves the contents to a block of
-            // the C library, which may or may not move when it is resized.
+            // While the block is a span of the heap, it must keep its address if and only if
+            // `stays` is true. The request for 2 MiB moves the contents to a block of the C
+            // library. From then on, we do not check the address, because the C library may move
+            // the block whenever it resizes it.
             assert!(spans(&pymalloc) == 0 || (new == block) == stays, "{size}");
             block = new;
             kept = kept.min(size);

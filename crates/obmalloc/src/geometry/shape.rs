@@ -68,9 +68,10 @@ impl<G: Geometry> Shape<G> {
 
     /// True if free units and free pages inside pools can be purged.
     ///
-    /// A purge returns free pages to the system, which discards their contents. The heap must
-    /// therefore not store its own data in free pages. The pool headers must lie at the start of
-    /// the arena, which is never purged. Whether a unit is free must be recorded outside the unit.
+    /// A purge returns free pages to the system, which discards their contents, so free pages must
+    /// not contain data of the heap. With [`HeaderRule::InArena`], the pool headers lie at the
+    /// start of the arena, which is never purged. With [`RetainRule::EachClass`], the arena's
+    /// record has bits that show which units are free.
     pub(crate) const PURGES: bool = matches!(G::RULES.headers, HeaderRule::InArena)
         && matches!(G::RULES.retain, RetainRule::EachClass)
         && G::SIZES.pool_size >= PAGE

@@ -6,11 +6,10 @@
 //! pools may be the only reason why an arena stays mapped. In that case, the arena source decides
 //! whether these pools may stay.
 //!
-//! CPython retains no empty pools. Under [`RetainRule::Unobservable`], a heap must return the same
-//! addresses as CPython. A size class may therefore retain an empty pool only if the heap would
-//! take this pool next after the pool had returned to its arena. Whether or not the pool is
-//! retained, the next class that needs a pool then gets this one. All other empty pools return to
-//! their arenas at once.
+//! CPython returns every empty pool to its arena. Under [`RetainRule::Unobservable`], a heap must
+//! return the same addresses as CPython. A size class may therefore retain an empty pool only if
+//! the pool would be taken next once it had returned to its arena. The next class that needs a pool
+//! then gets this pool in both cases. All other empty pools return to their arenas at once.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -33,9 +32,10 @@ pub(crate) struct EmptyPools {
     idle: [u64; WORDS],
     /// The classes that may retain the next of their spans that becomes empty.
     ///
-    /// Many spans are used only once. If a span becomes empty and its class is not in the set, the
-    /// span therefore returns to its arena, and the class joins the set. Each sweep calls
-    /// `note_idle`, which removes the classes that have not recently retained a pool.
+    /// If a span becomes empty and its class is not in this set, the span returns to its arena, and
+    /// the class joins the set. The reason is that many spans are used only once. Each sweep, which
+    /// is a regular search for unused memory, calls `note_idle`. This call removes the classes that
+    /// have not recently retained a pool.
     freed: [u64; WORDS],
     /// The number of units in the retained pools.
     units: usize,
@@ -103,8 +103,8 @@ impl EmptyPools {
     /// span.
     ///
     /// Many spans are used only once. A class may therefore not retain the first span that becomes
-    /// empty after a call of [`note_idle`](Self::note_idle), but may retain all later ones. A class
-    /// that has retained pools shortly before this call may also retain the first one.
+    /// empty after a call of [`note_idle`](Self::note_idle), unless it had retained pools shortly
+    /// before that call. The class may retain all spans that become empty later.
     pub(crate) fn note_freed<G: Geometry>(&mut self, class: SizeClass<G>) -> bool {
         let (word, bit) = place(class);
         let had_freed = self.freed[word] & bit != 0;
@@ -179,8 +179,8 @@ impl EmptyPools {
     /// Ends the retention of a pool that has enough units for a pool of `class`, and returns it.
     ///
     /// Searches the retained pools of `class` first, and then those of classes with larger blocks.
-    /// Skips pools that have too few units. (A class with larger blocks can have smaller pools,
-    /// because a span has only as many units as its one block needs.)
+    /// A pool of larger blocks can have fewer units, because a span has only as many units as its
+    /// one block needs. The search skips pools that have too few units.
     ///
     /// The returned pool is empty and in no list. Returns `None` if there is no such pool.
     pub(crate) fn end_larger<G: Geometry>(

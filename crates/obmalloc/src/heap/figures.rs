@@ -49,8 +49,8 @@ impl Kind {
 pub struct InUse {
     /// The number of blocks in use.
     pub blocks: usize,
-    /// The total size of these blocks, in bytes. A block can be larger than requested, because
-    /// requests are rounded up to the size of their class or mapping.
+    /// The total size of the blocks in use, in bytes. A block can be larger than requested, because
+    /// the size of a request is rounded up to the size of its class or mapping.
     pub allocated: usize,
     /// The bytes of the pools or mappings that contain these blocks, including purged pages.
     pub active: usize,

@@ -27,8 +27,9 @@ use crate::{
 impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Allocates a block with its own mapping, at a multiple of `align` bytes.
     ///
-    /// The block belongs to this heap, so resetting or dropping the heap unmaps the block. Returns
-    /// `None` if the heap's arena source has no memory, or if `align` is not a power of two.
+    /// The block belongs to this heap. If the heap is reset or dropped before the block is freed,
+    /// the block is unmapped. Returns `None` if the heap's arena source has no memory, or if
+    /// `align` is not a power of two.
     #[must_use = "the block leaks unless it is freed"]
     pub fn alloc_large(&mut self, size: usize, align: usize) -> Option<NewLarge> {
         let new = self.map_large(size, align)?;

@@ -16,9 +16,10 @@
 //! - If a quarter of the heap becomes free at once, that memory is purged immediately. Likewise,
 //!   the arena source immediately unmaps the first memory that a program frees.
 //!
-//! A purge takes place in a sweep or immediately. A purge was a mistake if the program soon reuses
-//! more than a quarter of the purged pages. After a mistake, the heap makes no purge of the same
-//! kind for a while. Each further mistake of this kind doubles the pause, up to a limit.
+//! There are two kinds of purges: those in a sweep, and immediate ones. A purge was a mistake if
+//! the program soon reuses more than a quarter of the purged pages. After a mistake, the heap
+//! pauses purges of the same kind. Each further mistake of this kind doubles the length of the
+//! pause, up to a limit.
 
 #![forbid(unsafe_code)]
 
@@ -119,8 +120,9 @@ impl PurgePolicy {
 
     /// Returns all unused memory while memory is short, regardless of the decay time.
     ///
-    /// `is_short` must return true while the system or the container is running out of memory. The
-    /// heap calls this function from time to time, with the time that `clock` has returned.
+    /// `is_short` must return true while the system or the container is running out of memory.
+    /// Whenever the heap checks the time with `clock`, it calls `is_short` and passes the time as
+    /// the argument.
     ///
     /// While `is_short` returns true, the heap trims itself repeatedly. To limit the cost, the heap
     /// waits between two trims for at least half a second, and for at least 16 times as long as the

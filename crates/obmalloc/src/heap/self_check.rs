@@ -90,8 +90,8 @@ pub(crate) fn freeing<G: Geometry>(pool: PoolPtr, block: &BlockPtr) {
     }
     let header = pool.header();
     let Some(class) = header.class::<G>() else {
-        // The unit in which the block begins has no class, so the block's pool has already been
-        // freed. (When a pool is freed, all of its units except the first one lose their class.)
+        // When a pool is freed, all of its units except the first one lose their class. The unit in
+        // which `block` begins has no class, so the pool of `block` has already been freed.
         let start = block.start();
         fail(format_args!("the block at {start:p} was freed twice"));
     };

@@ -13,10 +13,10 @@
 //!   in no list           span, full      when its block is freed, it can return to the front
 //! ```
 //!
-//! Many spans are used only once, and a retained span can serve only its own class. A class
-//! therefore does not retain the first span that becomes empty after a sweep, which is a regular
-//! search for unused memory. This span returns to its arena, where any class can use its units. The
-//! class can retain all spans that become empty later. A class that has recently retained spans can
+//! A *sweep* is a regular search for unused memory. The first span of a class that becomes empty
+//! after a sweep returns to its arena, where any class can use its units. The class can retain all
+//! spans that become empty later. The reason is that many spans are used only once, and that a
+//! retained span can serve only its own class. If a class has recently retained spans, it can
 //! retain the first one, too.
 //!
 //! The arena source limits how many arenas may stay mapped only because they contain retained
@@ -47,8 +47,8 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates the block of the first span in the list of `class` that is not in use.
     ///
-    /// Removes the allocated span and all spans before it from the list, and marks them as full.
-    /// Returns `None` if every span in the list is in use.
+    /// Removes the allocated span, and all spans in use before it, from the list, and marks them as
+    /// full. If every span in the list is in use, removes all of them and returns `None`.
     ///
     /// The next retained span then comes first in the list, so the fast path serves the next
     /// request.
@@ -69,10 +69,10 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
 
     /// Allocates the block of a retained span that begins at a multiple of `align` bytes.
     ///
-    /// First removes the spans in use from the front of the list, and marks them as full. Then
-    /// searches the first [`MAX_SEARCHED`] spans that remain in the list for one that begins at a
-    /// multiple of `align`. Returns `None` if there is none, or if the block of that span is in
-    /// use.
+    /// Spans at the front of the list can be in use. This function removes these spans from the
+    /// list, and marks them as full. It then searches the first [`MAX_SEARCHED`] of the remaining
+    /// spans for one that begins at a multiple of `align` bytes. Returns `None` if none of them
+    /// does, or if the block of the span that was found is in use.
     pub(crate) fn alloc_aligned_span(
         &mut self,
         class: SizeClass<G>,
@@ -248,8 +248,9 @@ mod tests {
         put(&mut heap, 0);
         put(&mut heap, 1);
         let used_again = heap.alloc_listed(class).unwrap();
-        // The heap retains this span at the front of the list. The aligned request below needs the
-        // units of this span, so the heap must return them to the arena.
+        // The heap also retains the span that is freed here. The aligned request below needs the
+        // units of this span. The heap must therefore return them to the arena, instead of mapping
+        // a second arena.
         put(&mut heap, 0);
         let aligned = heap.alloc_aligned(class, 64 << 10).unwrap();
         assert_eq!(heap.stats().arenas.current, 1);

@@ -15,9 +15,9 @@ use crate::{
 pub(crate) struct UsedPools {
     /// # Invariant
     ///
-    /// Each size class has one or more entries in `heads`, which are its *slots* (see
-    /// `SizeClass::slot`). Each slot of a class contains the first pool in the class's list, or
-    /// `PoolPtr::NONE` if this list is empty.
+    /// `heads` has one or more entries for each size class. These entries are the *slots* of the
+    /// class (see `SizeClass::slot`). Every slot of a class contains the first pool in the class's
+    /// list, or `PoolPtr::NONE` if the list is empty.
     ///
     /// All pools in the list of a class have this class, and are used or retained.
     heads: [PoolPtr; MAX_CLASSES],
@@ -57,8 +57,9 @@ impl UsedPools {
     /// Returns the first used pool of the linked class for requests of `last + 1` bytes,
     /// or [`PoolPtr::NONE`].
     ///
-    /// `last` must be less than `linked_threshold`. Unless `last` is a compile-time constant, this
-    /// function is faster than [`first`](Self::first), because it does not need the size class.
+    /// `last` must be less than `linked_threshold`. This function does not compute the size class
+    /// of the request. It is therefore faster than [`first`](Self::first), unless `last` is a
+    /// compile-time constant.
     #[inline]
     pub(crate) fn first_for<G: Geometry>(&self, last: usize) -> PoolPtr {
         self.heads[(last >> Shape::<G>::SHIFT) % MAX_CLASSES]
@@ -66,8 +67,8 @@ impl UsedPools {
 
     /// Returns the first used pool of the class for requests of `last + 1` bytes.
     ///
-    /// The result is [`PoolPtr::NONE`] if the class has no used pool. It is `None` if there is no
-    /// such class, or if the blocks of the class are linked.
+    /// If the class has no used pool, the result is [`PoolPtr::NONE`]. If no class serves requests
+    /// of this size, or if the blocks of the class are linked, the result is `None`.
     #[inline]
     pub(crate) fn first_unlinked_for<G: Geometry>(&self, last: usize) -> Option<PoolPtr> {
         Some(self.heads[SizeClass::<G>::unlinked_slot_for(last)? % MAX_CLASSES])

@@ -46,8 +46,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     ///
     /// Blocks that other threads have freed count as in use until the heap reclaims them.
     ///
-    /// The geometry must not have units with room for more than 2,048 blocks of the smallest class.
-    /// In the second example, a unit has room for 4,096 such blocks, so the call does not compile:
+    /// This function requires a geometry in which a unit has room for at most 2,048 blocks of the
+    /// smallest class. In the second example, a unit has room for 4,096 such blocks, so the call
+    /// does not compile:
     ///
     /// ```
     /// # use obmalloc::{Geometry, Heap, Sizes};

@@ -18,8 +18,8 @@ pub(crate) struct RetainedLarge {
     ///
     /// - Every block in a list is free, and has its own mapping, which came from the heap's arena
     ///   source.
-    /// - Every mapping in the list with the index `i` has the rounded size with the index `i` (see
-    ///   the module `size`).
+    /// - All mappings in `lists[i]` have the same size, which is the rounded size with the index
+    ///   `i` (see the module `size`).
     /// - Every mapping begins with the header of its block, and the block begins [`OFFSET`] bytes
     ///   after the start of the mapping.
     lists: [Option<LargeBlock>; SIZES],
