@@ -1,8 +1,9 @@
 //! Sets two properties of the library.
 //!
-//! - Its soname, which programs that link to the library record, is `libobmalloc.so`.
-//! - `dlclose` does not unload the library. If it did, signal handlers, handlers of `quick_exit`
-//!   and destructors of threads could point to code that no longer exists.
+//! - The soname of the library is `libobmalloc.so`. A program that is linked to the library stores
+//!   this name.
+//! - `dlclose` does not unload the library, because signal handlers, handlers of `quick_exit` and
+//!   destructors of threads may still point to its code.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

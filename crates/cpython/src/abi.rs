@@ -346,8 +346,8 @@ impl CPython {
     ///
     /// Returns `None` if CPython is not initialised, and does not call `visit` in that case.
     ///
-    /// A calling thread that Python did not create may have no thread state. In that case, the
-    /// caller must ensure that CPython is not finalised during the call.
+    /// If the calling thread has no Python thread state, for example because Python did not create
+    /// the thread, the caller must ensure that CPython is not finalised during the call.
     pub(crate) fn with_gil<R>(&self, visit: impl FnOnce() -> R) -> Option<R> {
         if !self.is_initialized() {
             return None;

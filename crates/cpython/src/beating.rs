@@ -8,10 +8,11 @@ use crate::status;
 
 /// A wrapper around the heap `B` that calls [`status::beat`] before the heap allocates a span.
 ///
-/// The function `beat` schedules a refresh of the process's status page if one is due. Every
-/// request for more than 512 bytes calls it, except a `realloc` that leaves a span in place. This
-/// wrapper calls `beat` for requests that get a span, and the
-/// allocator [`Lower`](crate::lower::Lower) calls it for all other requests of this size.
+/// The status page of a process shows its statistics to other processes. The function `beat`
+/// schedules a refresh of this page if one is due. Every request for more than 512 bytes calls
+/// `beat`, except a `realloc` that leaves a span in place. If the heap serves the request with a
+/// span, this wrapper makes the call. Otherwise, the allocator below the
+/// heap, [`Lower`](crate::lower::Lower), makes it.
 ///
 /// Smaller requests are far more frequent, so they do not call `beat` if the heap serves them.
 #[derive(Debug)]

@@ -67,9 +67,9 @@ static MALLOC_TRIM: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 /// Looks for `malloc_trim`, and sets the time after which free memory is returned. If `decay` is
 /// `None`, only [`trim`] returns it.
 ///
-/// Must be called before CPython is initialised. The search for `malloc_trim` may wait for a lock
-/// of the dynamic loader, and the owner of this lock may be waiting for the GIL. If the calling
-/// thread held the GIL, neither thread could continue.
+/// Must be called before CPython is initialised, because the search for `malloc_trim` may wait for
+/// a lock of the dynamic loader. The thread that holds this lock may be waiting for the GIL. If the
+/// calling thread held the GIL, neither thread could continue.
 pub(crate) fn start(decay: Option<Duration>) {
     // SAFETY: a data pointer fits every symbol, and this one is only stored.
     let found: Option<*mut c_void> = unsafe { loader::symbol(libc::RTLD_DEFAULT, c"malloc_trim") };

@@ -9,8 +9,8 @@ use crate::START;
 /// If the JSON text is longer than `size` bytes, the function writes nothing to `buffer`, but still
 /// returns the length of the text.
 ///
-/// The function returns 0 if no CPython was loaded when the dynamic loader initialised this
-/// library, because there are no statistics in that case.
+/// The statistics exist only if a CPython was already loaded when the dynamic loader initialised
+/// this library. Otherwise, the function returns 0.
 ///
 /// The figures of the heap are null unless the calling thread holds the GIL of the main
 /// interpreter.

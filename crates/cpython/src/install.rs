@@ -46,16 +46,18 @@ use crate::{
     settings::Settings,
 };
 
-/// The largest size of a small request, in bytes. The heap passes larger requests to the allocator
-/// below it, except those that get a span (see [`Rules::spans_from`](obmalloc::Rules::spans_from)).
+/// The largest size of a small request, in bytes.
+///
+/// The heap serves all small requests. It passes larger requests to the allocator below it, except
+/// those that get a span, which is a pool of one block
+/// (see [`Rules::spans_from`](obmalloc::Rules::spans_from)).
 pub(crate) const SMALL: usize = Native::SIZES.small_threshold;
 
 /// The largest size of the address range that the heap reserves for its arenas, in bytes.
 ///
-/// The range is small, because some programs have only a limited address space. Nothing else can be
-/// mapped at the reserved addresses, even after the heap has unmapped its arenas there. The C
-/// library's `malloc` needs addresses too, because it serves most of CPython's requests above 512
-/// bytes.
+/// The range is small, because nothing else can be mapped at reserved addresses, even after the
+/// heap has unmapped its arenas there. Some programs have only a limited address space, and the C
+/// library's `malloc` needs a part of it to serve most of CPython's requests above 512 bytes.
 ///
 /// If the user requests huge pages for the heap, the range may grow beyond this size, because only
 /// arenas in the range can have huge pages.
@@ -63,14 +65,14 @@ const RESERVED: usize = 16 << 20;
 
 /// The only heap of a CPython with one GIL.
 ///
-/// The heap uses our own geometry `Native`. A geometry defines the sizes and the layout of arenas
-/// and pools. Compared with [`Pools16K`](obmalloc::Pools16K), the geometry of CPython's own
-/// allocator, `Native` saves 2.5 % of the instructions of a short run of the Python benchmark
-/// `text_counts`, and 1.6 % of those of `event_queue`.
+/// A geometry defines the sizes and the layout of arenas and pools. This heap uses our geometry
+/// `Native` instead of [`Pools16K`](obmalloc::Pools16K), the geometry of CPython's own allocator.
+/// With `Native`, a Python program executes fewer instructions: 2.5 % fewer in a short run of the
+/// benchmark `text_counts`, and 1.6 % fewer in one of `event_queue`.
 ///
-/// We do not allocate the heap's metadata from CPython's raw domain, because a program could hook
-/// that domain and later remove the hook. We would then free metadata to an allocator that did not
-/// allocate it.
+/// The heap's metadata comes from `PageBlocks` rather than from CPython's raw domain. A program
+/// could hook the raw domain and later remove the hook. The heap would then free metadata to an
+/// allocator that did not allocate it.
 type GilHeap = GilHeld<Heap<Arenas, PageBlocks, Native>>;
 
 type Arenas = KnownArenas<RetainingArenas<ReservedArenas<MmapArenas>>, PageBlocks, Native>;
@@ -228,9 +230,9 @@ impl Installation {
     ///
     /// Returns `None` if a thread is mapping memory for a heap at the moment.
     ///
-    /// With CPython 3.11 and earlier, the result is always `None`. Only a thread that holds the GIL
-    /// may read the heap of these versions, but a signal handler may call this function on a thread
-    /// that does not hold the GIL.
+    /// With CPython 3.11 and earlier, this function always returns `None`. Only a thread that holds
+    /// the GIL may read the heap of these versions. However, a signal handler may call this
+    /// function on a thread that does not hold the GIL.
     pub(crate) fn try_figures(&self) -> Option<Figures> {
         match self.heap {
             Installed::OneGil(_) => None,

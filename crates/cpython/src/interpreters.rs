@@ -1,12 +1,12 @@
 //! A heap for each interpreter, from CPython 3.12 on.
 //!
-//! A thread may call CPython's object allocators only while it holds the GIL of some interpreter.
-//! An interpreter's GIL therefore also protects the interpreter's heap. A thread may free a block
-//! of another interpreter's heap, although it does not hold the GIL of that interpreter. The block
+//! A thread may call CPython's object allocators only while it holds the GIL of an interpreter. It
+//! then allocates from this interpreter's heap, so the GIL also protects the heap. A thread may
+//! free a block of another interpreter's heap without holding that interpreter's GIL. The block
 //! then waits in a queue until a thread that holds that GIL reclaims it.
 //!
-//! The address of an interpreter identifies the interpreter's heap. After a second `Py_Initialize`,
-//! the main interpreter has the same address as before, so it keeps its heap.
+//! To find an interpreter's heap, we use the address of the interpreter. After a second
+//! `Py_Initialize`, the main interpreter has the same address as before, so it keeps its heap.
 //!
 //! When a subinterpreter ends, its heap is released for reuse. To notice the end, we store a
 //! capsule in the subinterpreter's dictionary. A capsule is a Python object with a destructor in C.
@@ -14,10 +14,10 @@
 //!
 //! # Fork
 //!
-//! If the parent had only one thread, the child process keeps the heaps of all interpreters.
-//! Otherwise, other threads of the parent may have been changing heaps during the fork. The child
-//! then keeps only the heap of its current interpreter, which no other thread can have been
-//! changing, because the forking thread held that interpreter's GIL.
+//! A forked child can use a heap only if no other thread was changing the heap during the fork. If
+//! the parent had only one thread, the child keeps the heaps of all interpreters. Otherwise, it
+//! keeps only the heap of its current interpreter. No other thread can have been changing this
+//! heap, because the forking thread held the interpreter's GIL.
 
 mod current;
 mod entries;
@@ -140,11 +140,10 @@ unsafe extern "C" fn end_of_interpreter(capsule: *mut c_void) {
     let Some(entry) = (unsafe { place.cast::<Entry>().as_ref() }) else { return };
     let is_current =
         current::interpreter().is_some_and(|interpreter| entry.is_of(interpreter.as_ptr()));
-    // Only a thread that holds the interpreter's GIL may release the interpreter's heap, because
-    // the GIL protects the heap. After a fork, however, CPython may destroy an interpreter on a
-    // thread that does not hold that interpreter's GIL. We then leave the heap in the table of
-    // interpreters. If a new interpreter later starts at the same address, the function `start`
-    // releases the old heap.
+    // Only a thread that holds the interpreter's GIL may release the interpreter's heap. After a
+    // fork, however, CPython may destroy an interpreter on a thread that does not hold this GIL. In
+    // that case, we do not release the heap here. If a new interpreter later starts at the same
+    // address, the function `start` releases the old heap.
     if is_current {
         // SAFETY: the calling thread holds the interpreter's GIL.
         unsafe { entry.release() };

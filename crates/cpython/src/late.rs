@@ -1,8 +1,8 @@
 //! A CPython that was loaded after the program had started, as in one-file programs of PyInstaller.
 //!
-//! We install our heap before `main`, and thus only in a CPython that has been loaded by then. If
-//! the program loads a CPython later, this CPython keeps its own allocators. We report this when
-//! the process exits, but only if the user has set one of our environment variables.
+//! We install our heap before `main`, so only a CPython that is loaded by then can use the heap. A
+//! CPython that the program loads later keeps its own allocators. We report this when the process
+//! exits, but only if the user has set one of our environment variables.
 
 use std::{
     ffi::{CStr, CString},

@@ -144,9 +144,9 @@ extern "C" fn destruct() {
 /// does not hold the GIL, the function takes the GIL.
 ///
 /// In CPython 3.11 or earlier, a thread that runs a subinterpreter must not hold the GIL when it
-/// calls this function, so it must not call it through `ctypes.PyDLL`. The function takes the GIL
-/// with `PyGILState_Ensure`. In a subinterpreter, `PyGILState_Ensure` does not notice that the
-/// thread already holds the GIL, and waits forever.
+/// calls this function, so it must not use `ctypes.PyDLL`, which keeps the GIL. The function takes
+/// the GIL with `PyGILState_Ensure`. In a subinterpreter, `PyGILState_Ensure` does not notice that
+/// the thread already holds the GIL, and waits forever.
 ///
 /// The function trims the heap of the current interpreter, and the heaps that no interpreter or
 /// thread owns. It cannot trim a heap with another owner, because only the owner may change that
@@ -320,9 +320,9 @@ impl Start {
 /// `PYTHONMALLOC` stays set to `debug`, so that CPython also uses debug hooks in a second
 /// `Py_Initialize`.
 ///
-/// If the user has already set `PYTHONMALLOC`, the variable keeps the user's value. The function
-/// returns this value if it selects an allocator without debug hooks, such as `malloc`. In all
-/// other cases, the function returns `None`.
+/// If the user has already set `PYTHONMALLOC`, the function leaves the variable unchanged. If the
+/// user's value selects an allocator without debug hooks, such as `malloc`, the function returns
+/// this value. In all other cases, it returns `None`.
 fn request_debug_hooks() -> Option<String> {
     const CHOICE: &str = "PYTHONMALLOC";
     let choice = env::var_os(CHOICE).unwrap_or_default();

@@ -12,9 +12,9 @@ use raw_mem::LimitReached;
 
 /// A callback that the program registers.
 ///
-/// The callback receives three numbers of bytes: the size of the request, the number of bytes in
-/// use, and the limit that the request would exceed. If the callback returns a value other than 0,
-/// the heap tries the request again.
+/// We call the callback before we refuse a request that would exceed the memory limit. Its three
+/// arguments are numbers of bytes: the size of the request, the memory in use, and the limit. If
+/// the callback returns a value other than 0, we try the request again.
 type Callback = unsafe extern "C" fn(usize, usize, usize) -> i32;
 
 /// # Invariant

@@ -1,21 +1,21 @@
 //! Queries to the dynamic loader.
 //!
 //! A thread that holds the GIL must not call `dlsym`, `dladdr` or `dlopen`, because these functions
-//! wait for a lock of the loader. `dlopen` holds this lock while it runs the constructors of a
-//! library, and a constructor may wait for the GIL. The two threads could then wait for each other
-//! forever.
+//! wait for a lock of the loader. Another thread may hold this lock while it runs the constructors
+//! of a library in `dlopen`. If such a constructor waits for the GIL, the two threads wait for each
+//! other forever.
 //!
-//! We look up symbols only in our constructor, which the loader calls, and in the module `late` at
-//! exit, when the loader already holds its lock.
+//! We look up symbols only when the loader calls us: in our constructor, and at exit in our
+//! destructor, which uses the module `late`.
 //!
 //! The function `dl_iterate_phdr`, which lists the loaded libraries, takes a different lock.
 //! `dlopen` and `dlclose` hold this lock only while they change the list. However, glibc does not
 //! reset the lock in a forked child. If another thread held the lock during the fork,
 //! `dl_iterate_phdr` never returns in the child.
 //!
-//! At the start, we list the loaded libraries once. Later, we use this list instead of
-//! `dl_iterate_phdr` to determine which library contains a function. Only the module `late` lists
-//! the libraries again, at exit.
+//! In our constructor, we list the loaded libraries once. Later, we use this list to determine
+//! which library contains a function. We call `dl_iterate_phdr` again only when the main
+//! interpreter starts, and in the module `late` at exit.
 
 use std::{
     env,

@@ -1,9 +1,9 @@
 //! Installs the heap in a CPython that sets its own allocators, and in a second `Py_Initialize`.
 //!
-//! CPython sets its own allocators at two moments: at the start of an initialisation if the user
-//! has set `PYTHONMALLOC` or `-X dev`, and, from CPython 3.12 on, in every `Py_Initialize` after
-//! the first. We then replace CPython's allocators with our heap, unless the user has requested a
-//! different allocator, for example with `PYTHONMALLOC=malloc`.
+//! CPython sets its own allocators at the start of an initialisation if the user has set
+//! `PYTHONMALLOC` or `-X dev`. From CPython 3.12 on, it also sets them in every `Py_Initialize`
+//! after the first. In both cases, we then replace CPython's allocators with our heap, unless the
+//! user has requested a different allocator, for example with `PYTHONMALLOC=malloc`.
 //!
 //! When a second `Py_Initialize` sets CPython's own allocators, blocks of our heap may still be
 //! live. If Python code then freed such a block, CPython's allocators would abort the process. We
@@ -211,10 +211,10 @@ impl Watch {
     /// - The vtables must be able to free every live block of their domains.
     unsafe fn set(&self, domains: &[Domain], vtables: &[VTable]) {
         for (domain, vtable) in domains.iter().zip(vtables) {
-            // In CPython 3.8, we set no debug hook for the raw domain, because the hook would
-            // report an error in a correct program that forks. CPython 3.8 allocates one of its own
-            // blocks without the hook, so the block has no guard bytes. A forked child frees this
-            // block through the hook, which would report the block as damaged.
+            // In CPython 3.8, we set no debug hook for the raw domain. CPython 3.8 allocates one of
+            // its own blocks without the hook, so the block has no guard bytes. If the program
+            // forks, the child frees this block through the hook, and the hook would report the
+            // block as damaged.
             if *domain == Domain::Raw && self.is_3_8 {
                 continue;
             }

@@ -94,11 +94,11 @@ static CLIENT: OnceLock<Client> = OnceLock::new();
 
 /// Creates the status page of this process. The library's constructor calls this function.
 ///
-/// At first, the status page contains the text that `first` returns, or no text if `first` returns
-/// `None`. The function `refresh` must later replace the text with new figures.
+/// At first, the page contains the text that `first` returns, or no text if `first` returns `None`.
+/// Later, the function `refresh` must publish new figures on the page.
 ///
-/// CPython calls `refresh` in its main thread, which then holds the main interpreter's GIL. Our
-/// heap schedules this call during a request for more than 512 bytes, when a refresh is due
+/// CPython calls `refresh` in its main thread, which holds the main interpreter's GIL during the
+/// call. If a refresh is due, our heap schedules this call during a request for more than 512 bytes
 /// (see [`beat`]). If our heap is not installed, `refresh` is never called.
 ///
 /// # Errors
@@ -132,8 +132,8 @@ unsafe extern "C" fn after_fork() {
 
 /// Makes this process stop using the parent's page `inherited`, and later create its own page.
 ///
-/// Does nothing if `inherited` is null, or if the process has already stopped using this page. The
-/// function frees neither `inherited` nor the mapping of the page, because another thread may be
+/// Does nothing if `inherited` is null, or if the process has already stopped using this page.
+/// Neither `inherited` nor the mapping of the page is ever freed, because another thread may be
 /// using them.
 ///
 /// A child that was created with `vfork` shares its parent's memory. If such a child calls this

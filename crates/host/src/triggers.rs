@@ -84,8 +84,8 @@ const TERMINATING: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc
 ///
 /// - `trigger` must be safe to call in a signal handler. It must not allocate or free memory, wait
 ///   for a lock, or access data that the interrupted code may be changing.
-/// - At [`Moment::Exit`], `trigger` need not meet this requirement if the program calls `_exit` and
-///   `quick_exit` only outside of signal handlers.
+/// - At [`Moment::Exit`], `trigger` may do these things if no signal handler of the program calls
+///   `_exit` or `quick_exit`.
 ///
 /// ```no_run
 /// # use host::{Moments, watch};
@@ -315,10 +315,10 @@ impl Real {
 /// Looks up the C library's functions that our versions call. The library's constructor must call
 /// this function.
 ///
-/// A look-up waits for the lock of the dynamic loader, so a later look-up could deadlock. For
-/// example, one thread calls `_exit` while it holds Python's GIL, and its look-up waits for the
-/// loader's lock. Another thread holds the loader's lock, because it is in `dlopen`, where it runs
-/// a constructor that waits for the GIL.
+/// A later look-up could deadlock, because a look-up waits for the lock of the dynamic loader. For
+/// example, a thread that holds Python's GIL calls `_exit`, and its look-up waits for the loader's
+/// lock. Another thread holds this lock in `dlopen`, where it runs a constructor that waits for the
+/// GIL. Neither thread can continue.
 pub fn look_up() {
     for real in [&SIGACTION, &SIGNAL, &SYSV_SIGNAL, &EXIT] {
         real.address();

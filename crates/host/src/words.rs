@@ -215,11 +215,12 @@ pub fn bytes<'v>(setting: &'static str, value: &'v [u8]) -> Result<Option<usize>
     size.map(Some).ok_or(UnknownWord::new(setting, value, SIZES))
 }
 
-/// Returns the memory limits that the settings `hard` and `soft` specify. Each of these parameters
-/// is the name of a setting and its value.
+/// Returns the memory limits that the settings `hard` and `soft` specify.
 ///
-/// If [`bytes`] rejects the value of a setting, this function calls `report` with the error, and
-/// does not set the limit of this setting. The other limit is not affected.
+/// Each of the two parameters is a pair: the name of an environment variable, and its value.
+///
+/// If a value is not a valid size (see [`bytes`]), this function calls `report` with the error, and
+/// does not set this limit. The other limit is not affected.
 pub fn limits<'v>(
     hard: (&'static str, &'v [u8]),
     soft: (&'static str, &'v [u8]),

@@ -2,8 +2,8 @@
 //!
 //! Functions of this library call each other directly rather than by an exported symbol, because
 //! the dynamic loader could bind the symbol to a different library. A few functions must call the
-//! program's own version of a function, such as its `free`, if there is one. They find that version
-//! with `in_force` or `cpp/in_force`.
+//! program's own version of a function, such as its `free`, if there is one. The modules `in_force`
+//! and `cpp/in_force` find this version.
 
 use std::{
     ffi::c_void,
@@ -144,12 +144,13 @@ pub unsafe extern "C" fn reallocarray(ptr: *mut c_void, count: usize, size: usiz
 
 /// Returns how many bytes the program may use at `ptr`, or 0 if `ptr` is null.
 ///
-/// If the program has its own `free`, a block outside of our memory belongs to the program's
-/// allocator. The result is then 0, except in debug mode.
+/// If the program has its own `free`, it may pass a block of its own allocator. The function then
+/// returns 0, because it cannot find out the size of this block. In debug mode, the program must
+/// not pass such a block.
 ///
 /// A program's own allocator may take memory from this library and put a header before each block.
-/// Such a program must define its own `malloc_usable_size`, because the addresses of its blocks are
-/// not addresses of our blocks.
+/// Such a program must define its own `malloc_usable_size`, because its blocks do not begin where
+/// ours do.
 ///
 /// # Safety
 ///

@@ -50,9 +50,9 @@ fn new_or_null(form: Form, size: usize, align: usize) -> *mut c_void {
 /// Serves a request for which the program has replaced the throwing form of `operator new`.
 ///
 /// The program's function may throw an exception, which Rust code cannot catch. We therefore call
-/// the nothrow form of the C++ runtime, which calls the program's function, catches the exception
-/// and returns null. If the process has no C++ runtime, we call the program's function ourselves,
-/// and an exception ends the process.
+/// the C++ runtime's nothrow form of `operator new`. It calls the program's function, catches the
+/// exception and returns null. If the process has no C++ runtime, we call the program's function
+/// ourselves, and an exception ends the process.
 #[cold]
 #[inline(never)]
 fn replaced_or_null(form: Form, size: usize, align: usize) -> *mut c_void {
@@ -184,8 +184,8 @@ macro_rules! derived {
         /// # Safety
         ///
         /// - `ptr` must be null or point to live memory.
-        /// - The memory must come from the form of `operator new` that belongs to this form of
-        ///   `operator delete`, such as `new[]` for `delete[]`.
+        /// - The memory must come from the matching form of `operator new`. For example, the memory
+        ///   for `delete[]` must come from `new[]`.
         /// - The caller must not use the memory after this call.
         #[unsafe(export_name = $symbol)]
         pub unsafe extern "C" fn $name($($param: $type),*) {

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Debug mode adds no code to the fast paths of `malloc` and `free`, because no thread opens its
-//! heap in debug mode. The fast path of `malloc` needs an open heap, so every call takes the slow
-//! path, which checks for debug mode. The fast path of `free` handles only blocks of a thread's
-//! heap, and no such block exists, so `free` also takes its slow path.
+//! own heap in debug mode. The fast path of `malloc` needs an open heap. Without one, every call
+//! takes the slow path, which checks for debug mode. The fast path of `free` handles only blocks of
+//! a thread's heap. In debug mode, no such block exists, so `free` also takes its slow path.
 
 mod one_heap;
 
@@ -132,8 +132,7 @@ pub(crate) unsafe fn free(ptr: NonNull<u8>) {
 /// # Safety
 ///
 /// - `ptr` must point to a live block that this library has allocated.
-/// - If the function returns a block, the caller must no longer use `ptr`, but only the returned
-///   pointer.
+/// - If the function returns a block, the caller must use that block and no longer use `ptr`.
 pub(crate) unsafe fn resize(ptr: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
     // SAFETY: the block is live (contract). The hook checks this.
     unsafe { HOOK.realloc(Some(ptr), size) }

@@ -5,10 +5,10 @@
 //! run before a fork in reverse order of registration, so ours must be registered first. We cannot
 //! register them in a constructor, because the constructors of some libraries run earlier.
 //!
-//! We export our own version of `__register_atfork`, which registers our handlers before the first
-//! handlers of any other code. Other code calls it through `pthread_atfork`, because each program
-//! and library, except very old ones, contains a copy of `pthread_atfork` that calls
-//! `__register_atfork`.
+//! Each program and library, except very old ones, contains a copy of `pthread_atfork`. To register
+//! handlers, this copy calls `__register_atfork`. We export our own version of `__register_atfork`,
+//! so the call reaches us. The first time, our version registers our handlers before those of its
+//! caller.
 
 use std::{
     cell::Cell,
@@ -51,8 +51,8 @@ pub unsafe extern "C" fn __register_atfork(
         heap::open();
     }
     // At exit, the C library removes the handlers of each library, although other threads may still
-    // fork. It never removes handlers whose library is null, so we register ours in this way. They
-    // remain safe to call, because this library is never unloaded.
+    // fork. It never removes handlers whose library is null, so we pass null when we register ours.
+    // Our handlers remain safe to call, because this library is never unloaded.
     let library = if is_ours { ptr::null_mut() } else { library };
     match real() {
         // SAFETY: the contract is the same.
@@ -61,12 +61,12 @@ pub unsafe extern "C" fn __register_atfork(
     }
 }
 
-/// Returns the C library's function.
+/// Returns the C library's `__register_atfork`, or `None` if it is not available.
 ///
-/// In some versions of the C library, the look-up allocates memory. If the thread has no heap yet,
-/// the allocation opens a heap, which tries to register our handlers and calls this function again.
-/// This inner call returns `None`, so the heap is opened without handlers. The handlers are
-/// registered after the outer call has returned.
+/// In some versions of the C library, the look-up with `dlsym` allocates memory. If the thread has
+/// no heap yet, this allocation opens one. Opening a heap registers our fork handlers, which calls
+/// this function again during the look-up. The second call returns `None`, so the heap is opened
+/// without handlers. The handlers are registered once the look-up has returned.
 fn real() -> Option<Register> {
     static REAL: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
     let mut function = REAL.load(Relaxed);

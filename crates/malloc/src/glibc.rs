@@ -24,8 +24,9 @@ pub extern "C" fn malloc_trim(pad: size_t) -> c_int {
 
 /// Returns figures of all threads in the format of glibc. Fields that have no meaning here are 0.
 ///
-/// A thread may free a block of another thread's heap. The block counts as free as soon as it has
-/// been passed to the owner of the heap, even if the owner has not reclaimed it yet.
+/// If a thread frees a block of another thread's heap, it passes the block to the owner of the
+/// heap. The figures count the block as free from then on, even if the owner has not reclaimed it
+/// yet.
 ///
 /// With `OBMALLOC=debug`, all figures are 0.
 ///

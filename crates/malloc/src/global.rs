@@ -1,7 +1,8 @@
 //! The allocator of the Rust code in this library.
 //!
-//! This library sets its own global allocator, because Rust's default allocator calls `malloc` by
-//! name, and the dynamic loader might bind this call to another library.
+//! Rust's default allocator calls `malloc` by name, and the dynamic loader might bind this call to
+//! another library. Our code would then depend on the allocator of that library. To avoid this, we
+//! set a global allocator of our own.
 //!
 //! The Rust code of this library allocates memory only during a panic. The heap may be inconsistent
 //! at that time, so these allocations do not use the heap. Instead, each of them gets its own

@@ -1,9 +1,9 @@
 //! The C functions that are in force in this process, which means that calls by name reach them.
 //!
-//! A program may define its own `malloc`, `calloc`, `realloc` and `free`, and still pass blocks of
-//! its own allocator to other functions of this library, such as `reallocarray`. The functions
-//! below therefore call the program's function, just as `reallocarray` of the C library calls the
-//! program's `realloc`:
+//! A program may define its own `malloc`, `calloc`, `realloc` and `free`, but no function such as
+//! `reallocarray`. It then passes blocks of its own allocator to our `reallocarray`. The functions
+//! on the left below therefore call the program's function on the right, just as the C library's
+//! `reallocarray` calls the program's `realloc`:
 //!
 //! ```text
 //!   reallocarray ──────► realloc
@@ -14,12 +14,13 @@
 //!
 //! `malloc_usable_size` cannot ask the program, so it returns 0 for a block outside of our memory.
 //!
-//! The address of each function in force is in a variable. The dynamic loader fills in the
-//! variables when it loads this library, and chooses the program's function if the program defines
-//! it.
+//! The address of each function in force is in a variable. The dynamic loader fills in the variable
+//! when it loads this library. If the program defines the function, the loader chooses the
+//! program's version.
 //!
-//! We define the variables in assembly. In the initialiser of a Rust static, the compiler could
-//! replace a function by another one that has the same code, such as `free` by `operator delete`.
+//! We define the variables in assembly, because a Rust static could contain a wrong address. The
+//! compiler may treat two functions with the same code as one, and could store the address of
+//! `operator delete` instead of that of `free`.
 
 use std::{arch::global_asm, ffi::c_void};
 
@@ -70,14 +71,16 @@ pub(crate) fn free_of_program() -> Option<Free> {
 /// Returns true if the function at `address` replaces one of ours for the whole process.
 ///
 /// If a program loads this library with `dlopen`, the functions of the C library are in force. The
-/// program then calls our functions by their addresses, with blocks of this library. To recognise
-/// this case, we look at two functions that the C library defines, but other allocators rarely do.
-/// We assume this case only if neither of the two is ours, because an allocator may define one of
-/// them: mimalloc, for example, defines `__libc_pvalloc`, but not `malloc_info`.
+/// program then calls our functions by their addresses, with blocks of this library, so this
+/// function returns false. To recognise this case, we look at two functions that the C library
+/// defines, but other allocators rarely do. We assume this case only if neither of the two is ours,
+/// because an allocator may define one of them: mimalloc, for example, defines `__libc_pvalloc`,
+/// but not `malloc_info`.
 ///
-/// The result can also be true although the program replaces nothing. If a program is not
-/// position-independent and takes the address of `free` or `realloc`, the linker uses the address
-/// of a stub in the program instead. This is harmless, because the stub calls our function.
+/// This function may also return true although the program defines no `free` or `realloc` of its
+/// own. If a program is not position-independent and takes the address of `free`, the linker uses
+/// the address of a stub in the program. We then mistake the stub for the program's own `free` and
+/// call it. This is harmless, because the stub calls our function.
 #[inline(always)]
 fn is_of_program(address: usize) -> bool {
     !is_ours(address) && (is_ours(INFO) || is_ours(PVALLOC))

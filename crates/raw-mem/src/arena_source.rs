@@ -159,9 +159,9 @@ pub unsafe trait ArenaSource {
 
     /// Keeps the range of reserved addresses from growing beyond `bytes` bytes.
     ///
-    /// A limit is useful in a process with a small address space. The source keeps its reserved
-    /// addresses even after it has unmapped the arenas there, so nothing else in the process can
-    /// use these addresses.
+    /// A limit is useful in a process with a small address space, because nothing else in the
+    /// process can use the reserved addresses. The source keeps them even after it has unmapped the
+    /// arenas there.
     fn reserve_at_most(&mut self, bytes: usize) {
         if let Some(below) = self.below() {
             below.reserve_at_most(bytes);
@@ -181,8 +181,8 @@ pub unsafe trait ArenaSource {
 
     /// Releases reserved addresses that nothing uses, so that other mappings can use them.
     ///
-    /// If the [reserved](Self::reserved) range becomes shorter, the source calls `publish` with the
-    /// new range before it releases any address of the old one. In `publish`, the caller can update
+    /// If the [reserved](Self::reserved) range becomes shorter, the source first calls `publish`
+    /// with the new range, and only then releases addresses. In `publish`, the caller can update
     /// its own copy of the range, for example in an arena map.
     ///
     /// A mapping that failed for lack of addresses may succeed after this call.

@@ -1,15 +1,14 @@
 //! Tells memory checkers which memory must not be used.
 //!
-//! When an allocator returns memory to the system, it marks the memory as inaccessible. Valgrind's
-//! memcheck and AddressSanitizer then report every access to it. A mark does not change the
-//! protection of the pages, so it has no effect without such a checker.
+//! An allocator that returns memory to the system marks this memory as inaccessible. A memory
+//! checker, which is Valgrind's memcheck or AddressSanitizer, then reports every access to it. A
+//! mark does not change the protection of the pages, so it has no effect without a memory checker.
 //!
-//! This module tells memcheck which memory becomes inaccessible or accessible, in every build for
-//! x86-64 except on Windows and under Miri. If the program does not run under Valgrind, each such
-//! message costs about ten instructions and has no effect.
+//! The marks reach memcheck in every build for x86-64, except on Windows and under Miri. If the
+//! program does not run under Valgrind, a mark costs about ten instructions and has no effect.
 //!
-//! Only builds with `--cfg asan` also tell AddressSanitizer, because its functions exist only in
-//! programs that are linked with AddressSanitizer.
+//! The marks reach AddressSanitizer only in builds with `--cfg asan`, because its functions exist
+//! only in programs that are linked with AddressSanitizer.
 
 /// Marks `len` bytes from the address `start` as inaccessible.
 pub fn mark_inaccessible(start: usize, len: usize) {

@@ -56,8 +56,8 @@ pub unsafe trait MemAlloc {
     /// On success, the returned block replaces the block at `ptr`, and the caller must not use
     /// `ptr` again. If the result is `None`, the block at `ptr` is still live and unchanged.
     ///
-    /// A request of 0 bytes also returns a block, which must be freed like any other block. A block
-    /// from [`malloc_aligned`](Self::malloc_aligned) keeps its alignment.
+    /// If `size` is 0, the function still returns a block, which must be freed like any other
+    /// block. A block from [`malloc_aligned`](Self::malloc_aligned) keeps its alignment.
     ///
     /// # Safety
     ///

@@ -226,9 +226,9 @@ fn arenas_to_reserve(in_use: usize, bytes: usize) -> usize {
 
 /// Returns the size in bytes of a large mapping with room for `bytes` bytes.
 ///
-/// The mapping is at least as large as an arena, even if `bytes` is less, because no other memory
-/// may lie within an arena's size from its start (contract of [`ArenaSource`]). An arena map has
-/// only a single entry for these addresses.
+/// An arena map has only a single entry for the addresses within an arena's size from the start of
+/// a large mapping. No other memory may lie there (contract of [`ArenaSource`]), so the mapping is
+/// at least as large as an arena, even if `bytes` is less.
 fn pages_of_large(bytes: usize, align: ArenaSize) -> Option<usize> {
     pages::whole_pages(bytes.max(mapped_bytes(align)))
 }

@@ -122,9 +122,9 @@ pub(crate) unsafe fn unmap(start: NonNull<u8>, bytes: usize) -> Result<(), OsCod
 
 /// Returns `bytes` bytes of memory at `start` to the system.
 ///
-/// The pages stay mapped, and read as zero afterwards. We use `madvise` rather than map new pages
-/// over the old ones. Before Linux 6.12, an `mmap` with `MAP_FIXED` that fails can leave the range
-/// unmapped.
+/// The pages stay mapped, and read as zero afterwards. We use `madvise` instead of mapping new
+/// pages over the old ones with `mmap`. Before Linux 6.12, such an `mmap` could leave the range
+/// unmapped if it failed.
 ///
 /// # Safety
 ///

@@ -12,9 +12,9 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Memory counts as short if tasks waited for memory during at least this percentage of the time.
 ///
-/// We measure the waiting time during the last ten seconds, for the tasks of the process's control
-/// group. If we cannot read how long these tasks waited, we use the waiting time of all tasks in
-/// the system.
+/// The kernel reports how long tasks waited for memory during the last ten seconds. We read this
+/// time for the tasks of the process's control group. If this is not possible, we read it for all
+/// tasks in the system.
 const STALLED_PERCENT: u64 = 10;
 
 /// The longest path, with its final zero byte.

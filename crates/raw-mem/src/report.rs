@@ -48,13 +48,13 @@ impl Output<'_> {
     /// Creates a writer for a file descriptor, which stays open when the writer is dropped.
     ///
     /// If the file has reached the process's limit on the size of files (`RLIMIT_FSIZE`), the
-    /// writer fails without calling `write`. Such a `write` would cause the signal `SIGXFSZ`, which
-    /// ends the process by default.
+    /// writer fails without calling `write`. The call would cause the signal `SIGXFSZ`, which ends
+    /// the process by default.
     ///
     /// # Safety
     ///
     /// - The caller must own or borrow the file descriptor for the lifetime of the result. A
-    ///   negative number is also allowed, because it is never a descriptor. Each write then fails.
+    ///   negative number is also allowed. It is never a descriptor, so each write fails.
     ///
     /// ```
     /// # use raw_mem::Output;
@@ -132,9 +132,9 @@ pub fn abort_with(line: fmt::Arguments<'_>) -> ! {
 /// Returns true if the `len` bytes at `start` can be read. This is slow, because it asks the
 /// system.
 ///
-/// Code that reports heap corruption should call this function before it reads through a pointer
-/// that may be damaged. Without this test, the read could crash the process before the report is
-/// complete.
+/// If a heap is corrupted, its pointers may lead to memory that cannot be read. Code that reports
+/// the corruption should call this function before it reads through such a pointer. Without this
+/// test, the read could crash the process before the report is complete.
 ///
 /// On some systems, or if the process has no free file descriptor, this function cannot test the
 /// memory. It then returns true, although a read may still crash.

@@ -12,9 +12,9 @@
 //! of an arena.
 //!
 //! Only this source maps memory in the range, so a single comparison shows whether an address
-//! belongs to the source. The only exception is a part of the range that a failed system call has
-//! unmapped, because another mapping can take its place. This is unlikely, because the system uses
-//! these addresses only if the program asks for one of them.
+//! belongs to the source. There is one exception. If a failed system call has unmapped a part of
+//! the range, another mapping can take its place. This is unlikely, because the system uses these
+//! addresses only if the program asks for one of them.
 //!
 //! - The range begins with 16 MiB and grows at its end, up to [`RESERVED_BYTES`]. It can grow as
 //!   long as the addresses after it are free and the system allows it.
@@ -187,13 +187,14 @@ unsafe impl<S: ArenaSource> ArenaSource for ReservedArenas<S> {
         });
     }
 
-    /// Usually makes no system call if the source has retained enough adjacent memory. Otherwise,
-    /// makes one system call, which makes the memory of the new mapping writable.
+    /// Maps memory for a large block, usually with few system calls.
     ///
-    /// To reuse memory that it has retained at other addresses, the source may move this memory to
-    /// the new mapping. Each piece of retained memory takes three more system calls: one checks
-    /// that the piece can be moved, one moves its pages, and one makes the old addresses
-    /// inaccessible.
+    /// If the source has retained enough adjacent memory, usually no system call is needed.
+    /// Otherwise, one system call makes the memory of the new mapping writable.
+    ///
+    /// The source may also move retained memory from other addresses to the new mapping. Each piece
+    /// of retained memory then takes three more system calls: one checks that the piece can be
+    /// moved, one moves its pages, and one makes the old addresses inaccessible.
     fn map_large(&mut self, bytes: usize, align: ArenaSize) -> Result<LargeMapping, MapError> {
         self.try_map_large(bytes, align).or_else(|error| match self.trim_range() {
             true => self.try_map_large(bytes, align),

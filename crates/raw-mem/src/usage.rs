@@ -99,9 +99,8 @@ impl Usage {
     /// call [`remove`](Self::remove) with the same number of bytes. If the bytes were mapped, then
     /// call [`add`](Self::add) as well.
     ///
-    /// Held bytes alone do not raise the peak and cause no warning. However, if [`add`](Self::add)
-    /// is called for another request while bytes are held, the held bytes count towards the peak
-    /// and the soft limit.
+    /// Held bytes count towards the hard limit at once. They count towards the peak and the soft
+    /// limit only if [`add`](Self::add) is called for another request while the bytes are held.
     pub fn hold(&mut self, more: usize) {
         self.bytes = self.bytes.saturating_add(more);
     }

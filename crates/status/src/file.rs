@@ -144,10 +144,10 @@ impl Page {
 
 /// A mapped status page and the path of its file.
 ///
-/// While a `StatusFile` exists, no process may make its file shorter. Otherwise, this process could
-/// be ended by SIGBUS when it accesses the missing part of the mapped file. The functions that
-/// create or open a page are unsafe because of this requirement. Only the user who owns the file
-/// has access to it.
+/// While a `StatusFile` exists, no process may make its file shorter. If one did, SIGBUS could end
+/// this process when it accesses the missing part of the mapped file. The functions that create or
+/// open a page are unsafe because of this requirement. Only the user who owns the file has access
+/// to it.
 #[derive(Debug)]
 pub struct StatusFile {
     path: PathBuf,

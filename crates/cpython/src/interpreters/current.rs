@@ -49,8 +49,8 @@ static LAYOUT_HOLDS: AtomicBool = AtomicBool::new(false);
 /// thread state. From then on, `OFFSET` is the distance in bytes from the thread pointer to that
 /// variable.
 ///
-/// We set `OFFSET` only after [`layout_holds`] has confirmed the layout that [`is_at_hand`] relies
-/// on: the third word of a thread state is the address of its interpreter.
+/// We set `OFFSET` only after [`layout_holds`] has confirmed that the third word of a thread state
+/// is the address of its interpreter. The function [`is_at_hand`] relies on this layout.
 ///
 /// The function [`is_at_hand`] does not test whether `OFFSET` is still 0. If it is, the function
 /// reads the word at the thread pointer instead of CPython's variable. That word is the first one

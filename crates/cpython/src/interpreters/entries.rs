@@ -23,9 +23,9 @@ pub(super) struct Entry {
     ///
     /// # Invariant
     ///
-    /// While this field contains the address of an interpreter, the field `heap` is `Some`. Only a
-    /// thread that holds the interpreter's GIL may store or remove the address. In a process with
-    /// only one thread, this thread may do so without the GIL.
+    /// If this field contains the address of an interpreter, the field `heap` is `Some`. Only a
+    /// thread that holds this interpreter's GIL may store or remove the address, unless the process
+    /// has only one thread.
     interpreter: AtomicPtr<c_void>,
     /// # Invariant
     ///
@@ -101,8 +101,8 @@ impl Entry {
     /// # Safety
     ///
     /// - No interpreter may be assigned to this entry yet.
-    /// - The calling thread must have reserved the entry with [`claim`]. Only the entry `MAIN`
-    ///   needs no reservation, because it always belongs to the main interpreter.
+    /// - The calling thread must have reserved the entry with [`claim`], unless the entry is
+    ///   `MAIN`, which always belongs to the main interpreter.
     /// - The calling thread must hold the GIL of `interpreter`.
     pub(super) unsafe fn assign(&self, interpreter: Interpreter, heap: OwnedHeap) {
         // SAFETY: the entry has no interpreter, so only this thread may access `heap` (contract).

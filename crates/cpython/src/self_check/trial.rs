@@ -13,8 +13,9 @@ use crate::{
 
 /// The sizes before and after each `realloc` of the trial, in bytes.
 ///
-/// The sizes are of three kinds. The heap serves sizes up to 512 bytes with a small block, and some
-/// larger sizes with a span. It passes all other sizes on to the allocator below it.
+/// The sizes cover three kinds of requests. The heap serves requests of up to 512 bytes from pools,
+/// and some larger requests with a span, which is a pool of one block. It passes all other requests
+/// on to the allocator below it.
 const SIZES: [(usize, usize); 8] = [
     (1, 40),
     (40, 512),

@@ -1,9 +1,9 @@
 //! The forms of `operator new` and `operator delete` that are in force in this process.
 //!
 //! A C++ program may replace `operator new` and `operator delete`, or only some of their forms. By
-//! default, some forms call others. For example, `new[]` calls `new`, so a program that replaces
-//! only `operator new(size_t)` also changes what `new[]` does. The forms of this library must
-//! therefore call the program's replacement if there is one, as the C++ runtime's own forms do:
+//! default, some forms call others. For example, `new[]` calls `new`. A program that replaces only
+//! `operator new(size_t)` therefore expects `new[]` to call its replacement. The C++ runtime's
+//! forms do so, and the forms of this library must do the same:
 //!
 //! ```text
 //!   new nothrow ────────► new ◄──── new[] ◄──── new[] nothrow
@@ -11,8 +11,8 @@
 //!   delete nothrow ─┘                          └─ delete[] nothrow
 //! ```
 //!
-//! The forms that take an alignment call one another as shown in the diagram. They never call a
-//! form without an alignment.
+//! The diagram shows the forms without an alignment. The forms that take an alignment call one
+//! another in the same way, and never call a form without an alignment.
 //!
 //! Each static below contains the address of an exported function. The dynamic loader fills in the
 //! address when it loads this library, and chooses the program's function if the program defines

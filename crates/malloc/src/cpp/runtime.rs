@@ -132,9 +132,9 @@ pub(super) fn nothrow_operator(form: Form) -> *mut c_void {
 
 /// Calls the runtime's own `operator new` of the given form, which never throws.
 ///
-/// The runtime's operator calls the throwing `operator new` in force. If this call throws an
-/// exception, the runtime's operator catches it and returns null. This function returns `None` if
-/// the process has no C++ runtime with such an operator.
+/// The runtime's operator calls the throwing form of `operator new`, which may be the program's own
+/// function. If this form throws an exception, the runtime's operator catches it and returns null.
+/// If the process has no C++ runtime with such an operator, this function returns `None`.
 pub(super) fn new_nothrow(form: Form, size: usize, align: usize) -> Option<*mut c_void> {
     let operator = nothrow_operator(form);
     let nothrow = (&raw const NOTHROW).cast::<c_void>();

@@ -4,9 +4,9 @@
 //! Instead, they end the process if a request fails and the program has installed no handler with
 //! `std::set_new_handler`.
 //!
-//! The process also ends if code of the program throws an exception through one of these functions.
-//! This code can be the program's handler, or the program's `operator new`, which our
-//! `operator new[]` calls.
+//! The process also ends if an exception of the program passes through one of these functions. Such
+//! an exception can come from the program's new-handler, or from the program's `operator new`,
+//! which our `operator new[]` calls.
 
 use std::ffi::c_void;
 

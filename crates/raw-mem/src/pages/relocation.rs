@@ -57,15 +57,15 @@ pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) 
 
 /// Asks the kernel whether it keeps the whole range as a single mapping.
 ///
-/// The function [`relocate`] calls this function before it asks `mremap` to move the range.
-/// `mremap` cannot move a range that consists of several mappings. It fails for such a range, but
-/// only after it has unmapped the target range.
+/// This function tests whether the range is a single mapping. [`relocate`] calls it before it asks
+/// `mremap` to move the range, because `mremap` cannot move several mappings together. It fails in
+/// that case, but only after it has unmapped the target range.
 ///
 /// To find out whether the range is a single mapping, we ask the kernel to extend the range in
-/// place by one page. The kernel refuses, because the page after the range is in use. The error
-/// code `ENOMEM` means that the range is a single mapping, and `EFAULT` means that it consists of
-/// several mappings. This function returns any other error to its caller, for example if a sandbox
-/// does not allow `mremap`.
+/// place by one page. The kernel normally refuses, because the page after the range is in use. With
+/// the error code `ENOMEM`, the range is a single mapping. With `EFAULT`, it consists of several
+/// mappings. This function returns any other error to its caller, for example if a sandbox does not
+/// allow `mremap`.
 ///
 /// # Safety
 ///

@@ -6,9 +6,8 @@
 //! ```
 //!
 //! A large mapping occupies whole slots, each as large as an arena, but it rarely fills its last
-//! slot. The rest of the last slot may still be backed by memory, because an earlier mapping may
-//! have touched it. To save system calls, we return this memory to the system only when there is
-//! much of it.
+//! slot. If an earlier mapping has touched the rest of this slot, the rest is still backed by
+//! memory. We return this memory to the system only when there is much of it, to save system calls.
 
 #![forbid(unsafe_code)]
 

@@ -26,9 +26,10 @@ use crate::{
 impl ReservedRange {
     /// Returns the access that a slot has while nothing uses it.
     ///
-    /// With huge pages, even free slots are writable, so the whole range is writable. We ask the
-    /// system not to check whether it has enough memory for the whole range. With this check, a
-    /// fork could fail, although most of the range is not in use.
+    /// With huge pages, the whole range is writable, even its free slots. When a process forks, the
+    /// system may check whether it has enough memory for all writable pages. A fork could then
+    /// fail, although most of the range is not in use. We therefore ask the system not to count the
+    /// range in this check.
     pub(super) fn access_when_free(huge: HugePages) -> Access {
         if huge.is_on() { Access::ReadWriteUnchecked } else { Access::Reserved }
     }

@@ -67,9 +67,9 @@ impl ReservedRange {
 
     /// Returns whether a run of `count` slots should reuse the memory of retained slots.
     ///
-    /// We reuse retained memory only if there is enough of it for at least half of the run, because
-    /// a mapping that reuses memory may contain old data. A program that needs zeroed memory must
-    /// clear such a mapping completely. The whole mapping is then backed by memory, even the parts
+    /// We reuse retained memory only if there is enough of it for at least half of the run. A
+    /// mapping that reuses memory may contain old data, so it must be cleared completely if the
+    /// program requests zeroed memory. The whole mapping is then backed by memory, even the parts
     /// that the program never uses.
     fn wants_for(&self, count: usize) -> Wants {
         if 2 * self.slots.retained_count() >= count { Wants::Retained } else { Wants::Fresh }
@@ -89,9 +89,9 @@ impl ReservedRange {
     ///
     /// `run` must be in use. Returns the number of slots whose memory has moved.
     ///
-    /// If the system call that moves memory fails, the slots that should receive the memory may no
-    /// longer be mapped. They stay marked as used, so that nothing uses them again. The function
-    /// then releases the other slots of `run` and returns `None`.
+    /// If the system call that moves memory fails, the slots of `run` to which it should move the
+    /// memory may no longer be mapped. We never use these slots again, so they stay marked as used.
+    /// The function then releases the other slots of `run` and returns `None`.
     fn fill_from_retained(&mut self, run: Range<usize>, wants: Wants) -> Option<usize> {
         let (mut at, mut end, mut most, mut moved) = (run.start, usize::MAX, run.len(), 0);
         while wants == Wants::Retained && self.can_move_memory() {
@@ -144,8 +144,9 @@ impl ReservedRange {
 
     /// Adds the tail of a mapping of `bytes` bytes to the total size of all tails.
     ///
-    /// The tail of a mapping is the unused part of its last slot, as far as it may still be backed
-    /// by memory. If the total would become too large, the function purges this tail instead.
+    /// The tail is the unused rest of the mapping's last slot. We count only the pages that an
+    /// earlier mapping has touched, because only these may be backed by memory. If the total would
+    /// become too large, the function purges these pages instead.
     fn note_tail(&mut self, run: Range<usize>, bytes: usize) {
         let page = pages::page_size();
         let tail = self.tail_of(&run, bytes);

@@ -1,8 +1,8 @@
 //! A reserved range of addresses, divided into slots of equal size.
 //!
 //! The range starts small, because reserved addresses count against the process's limit on address
-//! space. When the range has no room for a request, we extend it at its end. The addresses there
-//! are usually free, because the range is far away from all other mappings.
+//! space. When the range has no room for a request, we extend it at its end. The addresses after
+//! the end are usually free, because the range is far away from all other mappings.
 
 use core::{
     ops::{Range, RangeInclusive},
@@ -39,8 +39,8 @@ const MOST_PIECES: usize = 1024;
 
 /// The largest number of runs of inaccessible slots.
 ///
-/// Each run of adjacent inaccessible slots is a mapping of its own, and so is the writable memory
-/// between two runs. Linux limits the number of mappings of a process (see [`MOST_PIECES`]).
+/// Linux keeps each run of adjacent inaccessible slots as one mapping, and the writable memory
+/// between two runs as another. It limits the number of mappings (see [`MOST_PIECES`]).
 const MOST_CLOSED_RUNS: usize = 8192;
 
 /// The sizes in bytes that a slot of a range may have.
@@ -315,12 +315,12 @@ impl ReservedRange {
 
     /// Returns the memory of a run of used slots to the system, and makes the slots free.
     ///
-    /// The slots are normally closed, which means that they become inaccessible. Adjacent free
-    /// slots that are still open, which means writable, are closed with them.
+    /// The function normally closes the slots, which means that it makes them inaccessible. If
+    /// adjacent free slots are still open, which means writable, it closes them too.
     ///
-    /// If there would then be too many separate runs of closed slots, the released slots stay open
-    /// instead. They also stay open if the system refuses to close them, for example because the
-    /// process has too many mappings.
+    /// Each run of adjacent closed slots is a mapping of its own. If closing the slots would lead
+    /// to too many runs, the function leaves the released slots open. It also leaves them open if
+    /// the system refuses to close them, for example because the process has too many mappings.
     ///
     /// If the system does not take back the memory, the slots are retained instead of freed.
     ///
@@ -351,9 +351,9 @@ impl ReservedRange {
 
     /// Purges the slots of `gap`, and makes the slots of `run`, a part of `gap`, free and open.
     ///
-    /// If a page of `gap` is no longer mapped because an earlier system call failed, the purge
-    /// fails with `ENOMEM`. All slots of `gap` then stay marked as used, so that nothing uses them
-    /// again. After any other failure, the slots of `run` are retained.
+    /// The purge fails with `ENOMEM` if an earlier failed system call has left a page of `gap`
+    /// unmapped. The function then marks all slots of `gap` as used, so that nothing uses them
+    /// again. If the purge fails for another reason, the slots of `run` are retained.
     ///
     /// # Safety
     ///
@@ -478,8 +478,8 @@ fn record_bytes(slot: ArenaSize) -> usize {
 
 /// Reserves `count` slots and the page after them, at the first of `starts` that is free.
 ///
-/// If both addresses in `starts` are in use, the system chooses another multiple of `align`.
-/// Returns the address of the first slot and the number of slots.
+/// `starts` contains two addresses. If both are in use, the system chooses another multiple of
+/// `align`. Returns the address of the first slot and the number of slots.
 fn reserve_slots(
     starts: [usize; 2],
     count: usize,
@@ -501,9 +501,9 @@ fn reserve_slots(
 
 /// Returns two multiples of `align` in `STARTS` that differ from process to process.
 ///
-/// We derive the addresses from `mapping`, which is the address of a mapping, and from the address
-/// of a local variable, because the system randomises both. The second address is far away from the
-/// first. It is needed if another range of this process already occupies the first one.
+/// `mapping` is the address of a mapping. We derive the two results from it and from the address of
+/// a local variable, because the system randomises both. The second result is far away from the
+/// first. It is needed if another range of this process already occupies the first.
 fn random_starts(mapping: usize, align: usize) -> [usize; 2] {
     let on_stack = 0_u8;
     let seed = mapping ^ (&raw const on_stack).addr().rotate_left(20);

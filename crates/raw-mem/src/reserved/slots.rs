@@ -16,7 +16,8 @@
 //! is normally not stale, because its memory is returned to the system.
 //!
 //! If the range uses huge pages, all free slots are open. A free slot can then be stale, because
-//! the system gets back the memory of a huge page only when the whole huge page is free.
+//! the memory of a huge page is returned to the system only when all slots in the huge page are
+//! free.
 
 #![forbid(unsafe_code)]
 
@@ -44,9 +45,9 @@ pub(super) struct Slots<'a> {
     closed: &'a mut [usize],
     /// The slots at which a piece of moved memory begins.
     ///
-    /// A piece is a run of slots whose memory has moved together. The system keeps each piece as a
-    /// mapping of its own and limits the number of mappings, so we count the pieces. We no longer
-    /// count a piece once its first slot is closed.
+    /// When the memory of adjacent slots moves together to other slots, the new slots form a piece.
+    /// The system keeps each piece as a mapping of its own and limits the number of mappings, so we
+    /// count the pieces. We no longer count a piece once its first slot is closed.
     pieces: &'a mut [usize],
     /// The number of slots, at most `max`.
     len: usize,
@@ -281,10 +282,10 @@ impl<'a> Slots<'a> {
 
     /// Returns `count` adjacent slots that are not used.
     ///
-    /// With [`Wants::Retained`], the function chooses the `count` slots that include the most
-    /// retained slots. With [`Wants::Fresh`], it chooses those that include the fewest slots with
-    /// old data. If several choices are equally good, it prefers slots from the smallest gap
-    /// between used slots, and then the lowest slots.
+    /// With [`Wants::Retained`], the function chooses the run of slots with the most retained
+    /// slots. With [`Wants::Fresh`], it chooses the run with the fewest slots that may contain old
+    /// data. Among equally good runs, it prefers one in the smallest gap between used slots, and
+    /// then the lowest one.
     ///
     /// The time is proportional to the number of slots.
     pub(super) fn find_run(&self, count: usize, wants: Wants) -> Option<Range<usize>> {
@@ -307,9 +308,9 @@ impl<'a> Slots<'a> {
 
     /// Finds the run of `count` adjacent slots in `gap` that has the fewest unwanted slots.
     ///
-    /// With [`Wants::Retained`], a slot is unwanted if it is not retained. With [`Wants::Fresh`], a
-    /// slot is unwanted if it may contain old data. Returns the number of unwanted slots in the run
-    /// that was found, and the first slot of this run.
+    /// With [`Wants::Retained`], the unwanted slots are those that are not retained.
+    /// With [`Wants::Fresh`], they are those that may contain old data. Returns the number of
+    /// unwanted slots in the run, and the first slot of the run.
     fn best_part(&self, gap: Range<usize>, count: usize, wants: Wants) -> (usize, usize) {
         let (marks, rank): (_, fn(usize, usize) -> usize) = match wants {
             Wants::Retained => (&*self.retained, |marked, count| count - marked),

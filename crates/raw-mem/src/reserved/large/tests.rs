@@ -254,9 +254,10 @@ fn a_request_is_served_although_the_memory_of_retained_slots_cannot_move() {
         assert!(is_filled(mapping.start, 0..8 * SLOT, 1));
         unmap_large(&mut source, mapping);
         source.trim();
-        // Of the seven system calls of `map_large`, call 3 moves the memory of three slots, and
-        // call 6 that of five slots. If one of these two calls fails, the slots that should receive
-        // the memory may no longer be mapped, so the source never uses them again.
+        // `map_large` makes seven system calls, and we let one of them fail. Call 3 moves the
+        // memory of three retained slots to the new mapping, and call 6 that of five. If one of
+        // these two calls fails, the slots to which it should move the memory may no longer be
+        // mapped, so the source never uses them again.
         let lost = match nth {
             3 => 3 * SLOT,
             6 => 5 * SLOT,
@@ -453,10 +454,10 @@ fn a_growing_mapping_is_copied_once_the_system_has_failed_to_move_one() {
     while map(&mut source) < grown.start {}
     source.trim();
     let before = writable_bytes(&mut source);
-    // The source must now copy pages, because it has failed to move pages before. A move would be
-    // its fourth system call, after three calls that add slots, make them writable and check the
-    // old mapping. We let the fourth call fail, so a source that tried to move pages would lose
-    // slots.
+    // The source has failed to move pages before, so it must now copy them. A source that tried to
+    // move them would first make three system calls, which add slots, make them writable and check
+    // the old mapping. Its fourth call would move the pages. We let the fourth call fail, so such a
+    // source would lose slots.
     refuse(Plan::Nth(4));
     let copied = resize(&mut source, grown, 9 * SLOT);
     refuse(Plan::Never);
