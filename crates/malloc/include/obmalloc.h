@@ -90,9 +90,9 @@ struct obmalloc_figures_t obmalloc_figures(void);
  * # Safety
  *
  * - `ptr` must be null or point to live memory.
- * - The memory must come from this library, or from the program's allocator if the program defines
- *   its own `free`.
- * - The memory must not be used again.
+ * - If the program defines its own `free`, the memory must come from the program's allocator.
+ *   Otherwise, it must come from this library.
+ * - The caller must not use the memory after this call.
  */
 void free_sized(void *ptr, size_t size);
 
@@ -105,9 +105,9 @@ void free_sized(void *ptr, size_t size);
  * # Safety
  *
  * - `ptr` must be null or point to live memory.
- * - The memory must come from this library, or from the program's allocator if the program defines
- *   its own `free`.
- * - The memory must not be used again.
+ * - If the program defines its own `free`, the memory must come from the program's allocator.
+ *   Otherwise, it must come from this library.
+ * - The caller must not use the memory after this call.
  */
 void free_aligned_sized(void *ptr, size_t align, size_t size);
 

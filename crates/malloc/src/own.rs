@@ -71,9 +71,9 @@ pub extern "C" fn obmalloc_figures() -> Figures {
 /// # Safety
 ///
 /// - `ptr` must be null or point to live memory.
-/// - The memory must come from this library, or from the program's allocator if the program defines
-///   its own `free`.
-/// - The memory must not be used again.
+/// - If the program defines its own `free`, the memory must come from the program's allocator.
+///   Otherwise, it must come from this library.
+/// - The caller must not use the memory after this call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free_sized(ptr: *mut c_void, size: usize) {
     let _ = size;
@@ -89,9 +89,9 @@ pub unsafe extern "C" fn free_sized(ptr: *mut c_void, size: usize) {
 /// # Safety
 ///
 /// - `ptr` must be null or point to live memory.
-/// - The memory must come from this library, or from the program's allocator if the program defines
-///   its own `free`.
-/// - The memory must not be used again.
+/// - If the program defines its own `free`, the memory must come from the program's allocator.
+///   Otherwise, it must come from this library.
+/// - The caller must not use the memory after this call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free_aligned_sized(ptr: *mut c_void, align: usize, size: usize) {
     let _ = (align, size);
