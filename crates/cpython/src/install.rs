@@ -55,9 +55,9 @@ pub(crate) const SMALL: usize = Native::SIZES.small_threshold;
 
 /// The largest size of the address range that the heap reserves for its arenas, in bytes.
 ///
-/// The range is small, because nothing else can be mapped at reserved addresses, even after the
-/// heap has unmapped its arenas there. Some programs have only a limited address space, and the C
-/// library's `malloc` needs a part of it to serve most of CPython's requests above 512 bytes.
+/// The range is small, because some programs have only a limited address space. The C library's
+/// `malloc` serves most of CPython's requests above 512 bytes, and it cannot use the addresses of
+/// the range, even if the heap has unmapped all of its arenas.
 ///
 /// If the user requests huge pages for the heap, the range may grow beyond this size, because only
 /// arenas in the range can have huge pages.

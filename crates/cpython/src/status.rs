@@ -94,8 +94,9 @@ static CLIENT: OnceLock<Client> = OnceLock::new();
 
 /// Creates the status page of this process. The library's constructor calls this function.
 ///
-/// At first, the page contains the text that `first` returns, or no text if `first` returns `None`.
-/// Later, the function `refresh` must publish new figures on the page.
+/// Other programs read the status page to see how much memory this process uses. At first, the page
+/// contains the text that `first` returns, or no text if `first` returns `None`. The function
+/// `refresh` must replace this text by the current figures.
 ///
 /// CPython calls `refresh` in its main thread, which holds the main interpreter's GIL during the
 /// call. If a refresh is due, our heap schedules this call during a request for more than 512 bytes
@@ -136,8 +137,9 @@ unsafe extern "C" fn after_fork() {
 /// Neither `inherited` nor the mapping of the page is ever freed, because another thread may be
 /// using them.
 ///
-/// A child that was created with `vfork` shares its parent's memory. If such a child calls this
-/// function, the parent also stops using its page, and creates a new page later.
+/// A child that was created with `vfork` shares its parent's memory, including the variable that
+/// points to the page. If such a child calls this function, its parent therefore stops using the
+/// status page, too. The parent then creates a new one.
 fn forget(inherited: *mut Shown) {
     if inherited.is_null() {
         return;

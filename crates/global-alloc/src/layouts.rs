@@ -313,8 +313,8 @@ pub(crate) unsafe trait Layouts {
     /// Resizes or moves memory of any kind. It is not inlined, which keeps the code of small
     /// requests short.
     ///
-    /// If there is no memory for a new block, the contents stay in the old block if possible, for
-    /// example when memory shrinks. All of these conditions must hold:
+    /// If there is no memory for a new block, the contents can stay in the old block, for example
+    /// when memory shrinks. This is possible if:
     /// - Both layouts, `old` and `new`, have a size class (see [`class`]).
     /// - The old block is large enough for `new`, and sufficiently aligned.
     /// - The function that frees memory of the layout `new` accepts a block of the class of the old

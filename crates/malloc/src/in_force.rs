@@ -14,9 +14,9 @@
 //!
 //! `malloc_usable_size` cannot ask the program, so it returns 0 for a block outside of our memory.
 //!
-//! The address of each function in force is in a variable. The dynamic loader fills in the variable
-//! when it loads this library. If the program defines the function, the loader chooses the
-//! program's version.
+//! The address of each function in force is in a variable, which the dynamic loader sets when it
+//! loads this library. The loader chooses the program's version of the function if there is one,
+//! and our version otherwise.
 //!
 //! We define the variables in assembly, because a Rust static could contain a wrong address. The
 //! compiler may treat two functions with the same code as one, and could store the address of

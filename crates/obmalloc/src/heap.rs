@@ -696,10 +696,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Decides whether to retain `pool`, which has just become empty. `wants` says whether the
     /// class would retain it.
     ///
-    /// As long as the pool's arena stays mapped for another reason, for example because one of its
-    /// blocks is in use, the result is `wants`. Otherwise, only retained pools would keep the arena
-    /// mapped, so the heap asks the source for permission. If the source refuses, the result is
-    /// false.
+    /// If a block of the pool's arena is in use, the arena stays mapped anyway, and the result is
+    /// `wants`. Otherwise, only retained pools would keep the arena mapped. The heap then needs the
+    /// permission of the source, and the result is false if the source refuses.
     ///
     /// This function also ends the retention of all pools of the heap in two cases: the source
     /// refuses and another pool of the same arena is retained, or retained pools keep more arenas

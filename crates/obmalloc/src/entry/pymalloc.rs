@@ -157,8 +157,8 @@ impl<B: Blocks, A: MemAlloc> Pymalloc<B, A> {
 
     /// Allocates a block for a request that is not small.
     ///
-    /// If the request gets a span (a pool with a single block), the heap serves it. Otherwise, the
-    /// layer below serves it.
+    /// The heap serves the request if its size is one for which the geometry provides spans, which
+    /// are pools with a single block. Otherwise, the allocator below serves it.
     ///
     /// We never inline this function into `malloc`, so that `malloc` needs no stack frame for a
     /// small request.

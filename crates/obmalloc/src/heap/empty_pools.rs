@@ -7,9 +7,9 @@
 //! whether these pools may stay.
 //!
 //! CPython returns every empty pool to its arena. Under [`RetainRule::Unobservable`], a heap must
-//! return the same addresses as CPython. A size class may therefore retain an empty pool only if
-//! the pool would be taken next once it had returned to its arena. The next class that needs a pool
-//! then gets this pool in both cases. All other empty pools return to their arenas at once.
+//! return the same addresses as CPython, so a size class may retain an empty pool only if nobody
+//! can notice it. This is the case if the pool, once returned, would be the next pool that the heap
+//! takes: the next class that needs a pool gets this one, whether it was retained or returned.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -32,10 +32,9 @@ pub(crate) struct EmptyPools {
     idle: [u64; WORDS],
     /// The classes that may retain the next of their spans that becomes empty.
     ///
-    /// If a span becomes empty and its class is not in this set, the span returns to its arena, and
-    /// the class joins the set. The reason is that many spans are used only once. Each sweep, which
-    /// is a regular search for unused memory, calls `note_idle`. This call removes the classes that
-    /// have not recently retained a pool.
+    /// Many spans are used only once, so a class does not retain its first span that becomes empty.
+    /// This span returns to its arena, and the class is added to the set. If a class has not
+    /// retained a pool recently, [`note_idle`](Self::note_idle) removes it from the set.
     freed: [u64; WORDS],
     /// The number of units in the retained pools.
     units: usize,
