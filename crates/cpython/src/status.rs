@@ -96,7 +96,7 @@ static CLIENT: OnceLock<Client> = OnceLock::new();
 ///
 /// Other programs read the status page to see how much memory this process uses. At first, the page
 /// contains the text that `first` returns, or no text if `first` returns `None`. The function
-/// `refresh` must replace this text by the current figures.
+/// `refresh` must replace this text with the current figures.
 ///
 /// CPython calls `refresh` in its main thread, which holds the main interpreter's GIL during the
 /// call. If a refresh is due, our heap schedules this call during a request for more than 512 bytes
