@@ -40,22 +40,11 @@ pub(crate) fn alloc(size: usize, align: usize) -> Option<NonNull<u8>> {
 /// frame.
 #[inline(never)]
 fn alloc_of_any_class(size: usize, align: usize) -> Option<NonNull<u8>> {
-    let class = if align <= MIN_ALIGN { SizeClass::of(size.max(1)) } else { None };
-    let Some(class) = class else { return alloc_unlisted(size, align) };
-    match PerThread.alloc_listed(class) {
+    let listed = if align <= MIN_ALIGN { PerThread.alloc_unlinked(size) } else { None };
+    match listed {
         Some(block) => Some(BlockPtr::into_start(block)),
-        None => alloc_of_class(size, class),
+        None => alloc_unlisted(size, align),
     }
-}
-
-/// Serves a request of `size` bytes, which has the size class `class`. The class's free list must
-/// be empty.
-#[inline(never)]
-fn alloc_of_class(size: usize, class: SizeClass<ThreadGeometry>) -> Option<NonNull<u8>> {
-    if debug::is_on() {
-        return debug::alloc(size, MIN_ALIGN).or_else(refuse);
-    }
-    PerThread.alloc(class).map(BlockPtr::into_start).or_else(refuse)
 }
 
 /// Allocates a block of any size.
@@ -67,7 +56,12 @@ fn alloc_unlisted(size: usize, align: usize) -> Option<NonNull<u8>> {
     if debug::is_on() {
         return debug::alloc(size, align).or_else(refuse);
     }
-    ThreadMalloc.alloc_aligned(size, align).or_else(refuse)
+    let class = if align <= MIN_ALIGN { SizeClass::of(size.max(1)) } else { None };
+    let block = match class {
+        Some(class) => PerThread.alloc(class).map(BlockPtr::into_start),
+        None => ThreadMalloc.alloc_aligned(size, align),
+    };
+    block.or_else(refuse)
 }
 
 /// Allocates a block of `size` zeroed bytes, like [`alloc`].
