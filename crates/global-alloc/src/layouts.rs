@@ -14,8 +14,8 @@ use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 use obmalloc::{BlockPtr, LargeBlock, NewLarge, SizeClass};
 
 use crate::classes::{
-    Place, Pools, class, class_size, grown, is_linked, is_medium, is_span, is_unlinked, may_lie_in,
-    place, rounded, serves, small_class, small_with_room,
+    Place, Pools, class_size, grown, is_linked, is_medium, is_span, is_unlinked, may_lie_in, place,
+    rounded, serves, small_class, small_with_room,
 };
 
 /// The required contents of new memory.
@@ -315,7 +315,7 @@ pub(crate) unsafe trait Layouts {
     ///
     /// If there is no memory for a new block, the contents can stay in the old block, for example
     /// when memory shrinks. This is possible if:
-    /// - Both layouts, `old` and `new`, have a size class (see [`class`]).
+    /// - Both layouts, `old` and `new`, have a size class (see [`class`](crate::classes::class)).
     /// - The old block is large enough for `new`, and sufficiently aligned.
     /// - The function that frees memory of the layout `new` accepts a block of the class of the old
     ///   block (see [`may_lie_in`]).
@@ -363,7 +363,7 @@ pub(crate) unsafe trait Layouts {
     ///
     /// - The requirements of [`reallocate`](Self::reallocate) must be met.
     unsafe fn move_to(&self, ptr: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<u8>> {
-        let roomy = grown(old, new, class).and_then(|class| self.alloc_block(class));
+        let roomy = grown(old, new).and_then(|class| self.alloc_block(class));
         let to = roomy.map(BlockPtr::into_start).or_else(|| self.allocate(new, Init::Uninit))?;
         // SAFETY: both allocations are live, have that many bytes and do not overlap.
         unsafe { to.copy_from_nonoverlapping(ptr, old.size().min(new.size())) };
