@@ -279,9 +279,15 @@ mod tests {
 
     #[test]
     fn memory_is_readable_up_to_the_end_of_its_mapping() {
-        let mapping = memmap2::MmapOptions::new().len(8192).map_anon().unwrap();
+        const PAGE: usize = 4096;
+        let mapping = memmap2::MmapOptions::new().len(3 * PAGE).map_anon().unwrap();
         let start = mapping.as_ptr();
-        assert!(is_readable(start, 8192) && is_readable(start, 0));
+        // SAFETY: the page lies in the mapping, and nothing uses it.
+        let last = unsafe { start.add(2 * PAGE) };
+        // SAFETY: as above. The mapping stays reserved until it is dropped.
+        assert_eq!(unsafe { libc::mprotect(last.cast_mut().cast(), PAGE, libc::PROT_NONE) }, 0);
+        assert!(is_readable(start, 2 * PAGE) && is_readable(start, 0));
+        assert!(!is_readable(start, 2 * PAGE + 1) && !is_readable(last, 1));
         drop(mapping);
         // Other threads of the tests might map memory at any address except these two.
         assert!(!is_readable(core::ptr::without_provenance(8), 8));
