@@ -92,6 +92,13 @@ pub(crate) fn is_medium(size: usize) -> bool {
     size.wrapping_sub(1).wrapping_sub(least) < LARGEST_SHARED - least
 }
 
+/// Returns true if a layout whose [`class_size`] is `size` gets a mapping of its own because of its
+/// size. (An alignment above that of all classes can also be the reason.)
+#[inline]
+pub(crate) fn is_large(size: usize) -> bool {
+    size > Pools::SIZES.arena_threshold && size <= isize::MAX as usize
+}
+
 /// Returns true if a layout whose [`class_size`] is `size` has a class that is not linked.
 #[inline]
 pub(crate) fn is_unlinked(size: usize) -> bool {
@@ -220,6 +227,18 @@ mod tests {
             let (span, unlinked) = expected.unwrap_or_default();
             assert_eq!((is_span(size), is_unlinked(size)), (span, unlinked), "{size} bytes");
             assert_eq!(is_medium(size), unlinked && !span, "{size} bytes");
+        }
+    }
+
+    #[test]
+    fn layouts_above_the_largest_class_get_a_mapping() {
+        let threshold = Pools::SIZES.arena_threshold;
+        for size in [0, 1, threshold - 1, threshold, threshold + 1, 1 << 40, isize::MAX as usize] {
+            for align in [1, 16, 4 << 10, 16 << 10, 32 << 10, 1 << 20] {
+                let Ok(layout) = Layout::from_size_align(size, align) else { continue };
+                let is_mapping = place(layout) == Place::Mapping && align <= MAX_ALIGN;
+                assert_eq!(is_large(class_size(layout)), is_mapping, "{layout:?}");
+            }
         }
     }
 

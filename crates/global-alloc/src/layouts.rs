@@ -14,8 +14,8 @@ use std::{alloc::Layout, num::NonZero, ptr::NonNull};
 use obmalloc::{BlockPtr, LargeBlock, NewLarge, SizeClass};
 
 use crate::classes::{
-    Place, Pools, class_size, grown, is_linked, is_medium, is_span, is_unlinked, may_lie_in, place,
-    rounded, serves, small_class, small_with_room,
+    Place, Pools, class_size, grown, is_large, is_linked, is_medium, is_span, is_unlinked,
+    may_lie_in, place, rounded, serves, small_class, small_with_room,
 };
 
 /// The required contents of new memory.
@@ -161,9 +161,19 @@ pub(crate) unsafe trait Layouts {
     #[inline(never)]
     fn allocate_above(&self, size: usize, layout: Layout) -> Option<NonNull<u8>> {
         if is_unlinked(size) {
-            return self.alloc_unlinked_block(size).map(BlockPtr::into_start);
+            self.alloc_unlinked_block(size).map(BlockPtr::into_start)
+        } else if is_large(size) {
+            self.allocate_large(layout)
+        } else {
+            self.allocate_at_its_place(layout, Init::Uninit)
         }
-        self.allocate_at_its_place(layout, Init::Uninit)
+    }
+
+    /// Allocates uninitialised memory with its own mapping. It is not inlined, so that requests for
+    /// blocks need no stack frame.
+    #[inline(never)]
+    fn allocate_large(&self, layout: Layout) -> Option<NonNull<u8>> {
+        self.alloc_large(layout.size(), layout.align()).map(|new| new.block.start())
     }
 
     /// Allocates memory of any kind. It is not inlined, so that requests for blocks need no stack
@@ -227,6 +237,9 @@ pub(crate) unsafe trait Layouts {
         } else if is_span(size) {
             // SAFETY: the layout has a class of spans, so the memory is a span (see `is_span`).
             unsafe { self.free_span(BlockPtr::from_start(ptr)) };
+        } else if is_large(size) {
+            // SAFETY: memory for such a layout has its own mapping (see `is_large`).
+            unsafe { self.free_large(LargeBlock::from_start(ptr)) };
         } else {
             // SAFETY: the contract is the same.
             unsafe { self.deallocate_at_its_place(ptr, layout) };
