@@ -163,6 +163,39 @@ fn a_mapping_stays_zero_if_retained_slots_would_cover_less_than_half_of_it() {
 }
 
 #[test]
+fn a_mapping_stays_zero_if_adjacent_retained_slots_cover_less_than_half_and_no_other_can_move() {
+    for (slots, is_zeroed) in [(4, false), (5, true)] {
+        let mut source = source();
+        show_demand(&mut source, 3);
+        let mappings = [1, 1, 2].map(|slots| map_large(&mut source, slots * SLOT));
+        for at in [0, 2] {
+            fill(mappings[at].start, mappings[at].bytes, 7);
+            unmap_large(&mut source, mappings[at]);
+        }
+        assert_eq!(retained(&mut source), 3);
+        range(&mut source).can_move = false;
+        assert_eq!(map_large(&mut source, slots * SLOT).is_zeroed, is_zeroed, "{slots} slots");
+    }
+}
+
+#[test]
+fn a_range_without_a_free_slot_grows_by_the_slots_that_are_needed() {
+    let mut source = source();
+    let length = |source: &Source| addresses(source).len() / SLOT;
+    map(&mut source);
+    while range(&mut source).slots.find_one().is_some() {
+        map(&mut source);
+    }
+    for _ in 0..4 {
+        let before = length(&source);
+        // Half the size is less, so the range grows by this odd number.
+        let needed = (before / 2 + 1) | 1;
+        map_large(&mut source, needed * SLOT);
+        assert_eq!(length(&source), before + needed);
+    }
+}
+
+#[test]
 fn the_range_grows_so_that_a_mapping_need_not_contain_an_old_slot() {
     let mut source = source();
     show_demand(&mut source, 1);
