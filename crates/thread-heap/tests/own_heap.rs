@@ -13,6 +13,9 @@ fn the_figures_of_all_heaps_include_that_of_the_calling_thread() {
     let stats = PerThread.stats_of_all();
     assert_eq!((stats.walked, stats.elsewhere), (1, 0));
     assert_eq!(stats.total.bytes.in_use, class.block_size());
+    let figures = PerThread.figures();
+    let bytes = [figures.active(), figures.retained(), figures.purged(), figures.mapped()];
+    assert_eq!(bytes, [16 << 10, 0, 63 * (16 << 10), 1 << 20]);
     // SAFETY: the block came from these heaps, and is not used again.
     unsafe { PerThread.free(block) };
     assert_eq!(PerThread.stats_of_all().total.bytes.in_use, 0);
