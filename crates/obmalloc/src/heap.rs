@@ -254,6 +254,7 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     /// Returns `None` in these cases:
     /// - No arena can be mapped.
     /// - `align` is not a power of two, or is more than half the size of an arena.
+    /// - No arena has room for a pool of `class` that begins at a multiple of `align`.
     /// - The blocks of `class` are linked (see [`SizeClass::is_linked`]).
     /// - The heap places its blocks at the same offsets as CPython
     ///   (see [`BlockStart::AsInCPython`]).
@@ -261,7 +262,9 @@ impl<S: ArenaSource, A: MemAlloc, G: Geometry> Heap<S, A, G> {
     pub fn alloc_aligned(&mut self, class: SizeClass<G>, align: usize) -> Option<BlockPtr> {
         let units = align.div_ceil(G::SIZES.pool_size);
         let is_placed = self.blocks == BlockStart::Aligned && 2 * units <= Shape::<G>::POOLS;
-        if class.is_linked() || !is_placed || !align.is_power_of_two() {
+        // The first unit of an arena holds the headers, so the pool begins at unit `units` or later.
+        let fits = units + class.units() <= Shape::<G>::POOLS;
+        if class.is_linked() || !is_placed || !fits || !align.is_power_of_two() {
             return None;
         }
         if units == 1 && class.block_size().is_multiple_of(align) {
@@ -955,7 +958,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Native, PurgePolicy,
+        HeaderRule, Native, PurgePolicy, Rules, Sizes,
         geometry::eras::{GiveBackAll, Pools4K, RetainEachClass},
     };
 
@@ -1007,6 +1010,41 @@ mod tests {
         unsafe { heap.free(blocks.swap_remove(at)) };
         assert!(heap.alloc_aligned(class, 4096).as_ref().is_none_or(is_aligned));
         assert!(heap.alloc(class).is_some(), "the block is still free");
+    }
+
+    /// Regression test: the heap mapped another arena for each of these requests.
+    #[test]
+    fn an_aligned_block_that_fits_in_no_arena_is_refused_without_mapping_one() {
+        #[derive(Clone, Copy, Debug, Default)]
+        struct LargeSpans;
+
+        impl Geometry for LargeSpans {
+            const NAME: &'static str = "large spans";
+            const SIZES: Sizes = Sizes {
+                small_threshold: 256,
+                linked_threshold: 256,
+                arena_threshold: 15 << 12,
+                pool_size: 4 << 10,
+                arena_size: 64 << 10,
+                ..Sizes::CPYTHON
+            };
+            const RULES: Rules = Rules {
+                headers: HeaderRule::InArena,
+                retain: RetainRule::EachClass,
+                ..Rules::CPYTHON
+            };
+        }
+
+        let mut heap = heap::<LargeSpans>();
+        let spans = |units: usize| SizeClass::of(units << 12).unwrap();
+        for units in 9..=15 {
+            assert!(heap.alloc_aligned(spans(units), 32 << 10).is_none(), "{units} units");
+        }
+        assert_eq!(heap.stats().arenas.current, 0);
+        let block = heap.alloc_aligned(spans(8), 32 << 10).unwrap();
+        assert!(block.start().addr().get().is_multiple_of(32 << 10));
+        heap.check_invariants();
+        drain(&mut heap, [block]);
     }
 
     #[test]
