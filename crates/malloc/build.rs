@@ -2,8 +2,8 @@
 //!
 //! - The soname of the library is `libobmalloc.so`. A program that is linked to the library stores
 //!   this name.
-//! - `dlclose` does not unload the library, because signal handlers, handlers of `quick_exit` and
-//!   destructors of threads may still point to its code.
+//! - `dlclose` does not unload the library, because the system may still call its signal handlers,
+//!   its `quick_exit` handlers and its destructors for the data of threads.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -772,9 +772,9 @@ impl PoolPtr {
 
     /// Frees `block`, which must be a linked block or the span of this pool.
     ///
-    /// Returns true if the caller must now change the state of the pool. This is the case if the
-    /// pool is [`State::Used`] and no block is in use any more. It is also the case if the pool
-    /// is [`State::Full`] and enough of its blocks have been freed to make it used again.
+    /// Returns true if the caller must now change the state of the pool, for one of two reasons: a
+    /// [`State::Used`] pool has no block in use any more, or enough blocks of a [`State::Full`]
+    /// pool have been freed to make it used again.
     ///
     /// Writes a link to the block. The link of a span is never read, because a span has no other
     /// block.
@@ -887,8 +887,8 @@ impl PoolPtr {
     /// Makes adjacent blocks free, and returns their total size. No block of the pool may be free.
     ///
     /// The first block begins `offset` bytes after the start of the pool, and the other blocks
-    /// follow it directly. The last block begins at most `span` bytes after the first one. None of
-    /// these blocks may be in use.
+    /// follow it directly. The last block begins at most `span` bytes after the first one. The
+    /// caller must make sure that none of these blocks is in use.
     fn list_adjacent<G: Geometry>(self, class: SizeClass<G>, offset: usize, span: usize) -> usize {
         let (header, size) = (self.header(), class.block_size());
         debug_assert!(header.has_no_free_block::<G>());

@@ -280,6 +280,8 @@ impl<G: Geometry> ArenaMap<G> {
     /// - `lower` must be the allocator that was passed to [`publish`](Self::publish).
     /// - No published arena may have a block in use.
     pub unsafe fn release<A: MemAlloc>(&mut self, lower: &A) {
+        // Without this, a later range could be read with the old start (see the module).
+        self.base.store(NO_RANGE, Relaxed);
         self.length.store(0, Relaxed);
         for slot in self.slots() {
             // SAFETY: an unused leaf of this length or null (invariant of `root`, `&mut self`).
